@@ -1,0 +1,1 @@
+"""An LLM gateway that traces every call."""

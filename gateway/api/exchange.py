@@ -1,0 +1,181 @@
+"""From a request to a Call, from a Reply to a response."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from typing import Any
+
+from flask import Response, g, request
+
+from gateway.core import body, wire
+from gateway.core.calls import Call
+from gateway.core.endpoints import Endpoint
+from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError, InvalidRequest
+from gateway.pipeline import Gateway, Reply
+from gateway.web import caller, current_gateway
+
+log = logging.getLogger(__name__)
+
+#: Headers that reach a provider; no other does, whatever its name.
+_PROVIDER_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta")
+
+_MOST_TAGS = 32
+_LONGEST_TAG = 128
+_PIECE = 65536
+
+
+def serve(endpoint: Endpoint) -> Response:
+    """Answer one request of an endpoint that calls a model."""
+    gateway = current_gateway()
+    call = _read(endpoint, gateway)
+    sock = _socket()
+    if sock is not None:
+        # a caller that stops reading must not hold its place for ever; gunicorn sets no bound of its own
+        sock.settimeout(gateway.limits.send_s)
+    g.traced = True
+    reply = gateway.run(call, sock)
+    if reply.body is not None:
+        return Response(reply.body, mimetype="application/json", headers=reply.headers())
+    return Response(
+        EventStream(reply, call.id, g.facts),
+        content_type="text/event-stream; charset=utf-8",
+        headers={**reply.headers(), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+class EventStream:
+    """The bytes of a streamed answer. Its last words follow the settling of the call."""
+
+    def __init__(self, reply: Reply, request_id: str, facts: dict[str, Any]) -> None:
+        self._reply = reply
+        self._request_id = request_id
+        self._facts = facts
+        self._over = False
+
+    def __iter__(self) -> EventStream:
+        return self
+
+    def __next__(self) -> bytes:
+        while not self._over:
+            try:
+                chunk = next(self._reply)
+            except StopIteration:
+                self._over = True
+                return wire.DONE
+            except GatewayError as error:
+                return self._failed(error)
+            except Exception:
+                log.exception("a fault while streaming %s", self._request_id)
+                self._reply.close()
+                return self._failed(InternalError("The gateway failed while it streamed."))
+            if chunk is None:
+                return wire.KEEP_ALIVE
+            if chunk.data:
+                return chunk.data
+        raise StopIteration
+
+    def _failed(self, error: GatewayError) -> bytes:
+        self._over = True
+        self._facts["error"] = error.public_code or error.public_type
+        return wire.data_event(wire.openai_error(error, self._request_id))
+
+    def close(self) -> None:
+        """Called by the server at the end, and when the caller has left; safe to call again."""
+        self._over = True
+        self._reply.close()
+
+
+def _read(endpoint: Endpoint, gateway: Gateway) -> Call:
+    raw = _read_body(gateway)
+    asked = body.parse(body.unpack(raw, request.headers.get("Content-Encoding", ""), gateway.limits.body_bytes))
+    body.check(endpoint, asked)
+    stream = asked.get("stream") is True
+    model = asked["model"].strip()
+    parent, note = gateway.tracer.parent_of(request.headers)
+    options = asked.get("stream_options")
+    g.facts.update(model=model[:256], stream=stream)
+    return Call(
+        id=g.request_id,
+        endpoint=endpoint,
+        caller=caller(),
+        body=asked,
+        model=model,
+        stream=stream,
+        started_s=g.started_s,
+        arrived_s=g.arrived_s,
+        deadline_s=g.arrived_s + gateway.limits.timeout_s,
+        client_request_id=g.client_request_id,
+        usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
+        provider_headers={name: request.headers[name] for name in _PROVIDER_HEADERS if name in request.headers},
+        parent=parent,
+        parent_note=note,
+        tags=_tags(request.headers.get("x-gateway-tags", "")),
+    )
+
+
+def _tags(header: str) -> tuple[str, ...]:
+    tags = (tag.strip()[:_LONGEST_TAG] for tag in header.split(","))
+    return tuple(dict.fromkeys(tag for tag in tags if tag and tag.isprintable()))[:_MOST_TAGS]
+
+
+def _read_body(gateway: Gateway) -> bytes:
+    """Read the whole body, counted: Flask cuts a chunked body at its limit in silence, and sees none on Modal.
+
+    Raises:
+        BodyTooLarge: more bytes than allowed.
+        BodyTooSlow: it took too long to come.
+        InvalidRequest: the connection, or the chunked coding, broke off.
+    """
+    limit = gateway.limits.body_bytes
+    declared = request.content_length
+    if declared is not None and declared > limit:
+        raise BodyTooLarge(f"The body has {declared} bytes; this gateway takes {limit} at most.")
+    sock = _socket()
+    late: list[bool] = []
+
+    def give_up() -> None:
+        late.append(True)
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RD)  # the read ends; an answer can still be written
+            except OSError:
+                log.debug("the caller's connection is gone already")
+
+    timer = gateway.watcher.timer(give_up, time.monotonic() + gateway.limits.body_s)
+    try:
+        raw = _read_counted(limit, declared)
+    except OSError as error:  # gunicorn's errors of a broken chunked body are OSErrors as well
+        raise (_slow() if late else InvalidRequest("The body could not be read to its end.")) from error
+    finally:
+        timer.end()
+    if late:
+        raise _slow()
+    if declared is not None and len(raw) < declared:
+        raise InvalidRequest("The body ended before its Content-Length.")
+    return raw
+
+
+def _read_counted(limit: int, declared: int | None) -> bytes:
+    source = request.environ["wsgi.input"]
+    pieces, size = [], 0
+    while declared is None or size < declared:
+        piece = source.read(_PIECE if declared is None else min(_PIECE, declared - size))
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLarge(f"The body is larger than the {limit} bytes that this gateway takes.")
+    return b"".join(pieces)
+
+
+def _slow() -> BodyTooSlow:
+    return BodyTooSlow("The body did not arrive in time.")
+
+
+def _socket() -> socket.socket | None:
+    """The caller's connection, where the server shows it."""
+    sock: socket.socket | None = request.environ.get("gunicorn.socket")
+    return sock

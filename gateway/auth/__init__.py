@@ -1,0 +1,64 @@
+"""Who calls."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Protocol
+
+from gateway.core.calls import Caller, Headers
+from gateway.errors import NotAuthenticated
+
+#: RFC 6750, section 2.1; the scheme in any case (RFC 9110, section 11.1), spaces around it forgiven.
+_BEARER = re.compile(r"\s*bearer\s+(\S+)\s*", re.IGNORECASE)
+
+#: One and the same answer for absent, unknown, malformed: a guesser learns nothing.
+_SENTENCE = "Incorrect or missing API key. Send one of this gateway's keys as `Authorization: Bearer <key>`."
+
+
+class Verifier(Protocol):
+    """One way to know a caller by a credential."""
+
+    def verify(self, credential: bytes) -> Caller | None:
+        """Return the caller that `credential` belongs to, or None. Takes the same time for every wrong one."""
+
+
+class Authenticator:
+    """Finds the credential in a request and asks each verifier in order."""
+
+    def __init__(self, verifiers: Sequence[Verifier]) -> None:
+        self._verifiers = list(verifiers)
+
+    def add(self, verifier: Verifier) -> None:
+        """Ask one more verifier, after the others."""
+        self._verifiers.append(verifier)
+
+    def identify(self, headers: Headers) -> Caller:
+        """Return who calls.
+
+        A Bearer in `Authorization` decides, else `x-api-key`, else `api-key`; the first present is the only one looked
+        at.
+
+        Args:
+            headers: of the request.
+
+        Raises:
+            NotAuthenticated: no credential, or not one that is known.
+        """
+        credential = _credential(headers)
+        if credential is not None:
+            for verifier in self._verifiers:
+                if (caller := verifier.verify(credential)) is not None:
+                    return caller
+        raise NotAuthenticated(_SENTENCE)
+
+
+def _credential(headers: Headers) -> bytes | None:
+    authorization = headers.get("Authorization")
+    if authorization is not None and authorization.lstrip()[:6].lower() == "bearer":
+        match = _BEARER.fullmatch(authorization)
+        return match[1].encode("latin-1", "replace") if match else None
+    for name in ("x-api-key", "api-key"):
+        if (value := headers.get(name)) is not None:
+            return value.strip().encode("latin-1", "replace") or None
+    return None

@@ -1,0 +1,195 @@
+"""The nouns that every room speaks."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from gateway.core.endpoints import Endpoint
+from gateway.core.transcript import Transcript
+from gateway.errors import GatewayError
+from gateway.secret import Secret
+
+JSON = dict[str, Any]
+
+
+class Headers(Protocol):
+    """The headers of a request: names in any case, values decoded as Latin-1 (PEP 3333)."""
+
+    def get(self, name: str, /) -> str | None:
+        """Return a header's value, or None."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls.
+
+    `id` stands in traces and logs (`tok_` and 8 hex digits for a static token); `tenant` keeps callers apart.
+    """
+
+    id: str
+    tenant: str
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model at a provider, with all that is needed to reach it. None of it comes from a request.
+
+    `model` is the provider's own name; `api_base` None means the provider's public address.
+    """
+
+    provider: str
+    model: str
+    api_base: str | None = None
+    api_key: Secret | None = None
+    api_version: str | None = None
+
+    @property
+    def name(self) -> str:
+        """`provider/model`, as LiteLLM and traces write it."""
+        return f"{self.provider}/{self.model}"
+
+
+@dataclass
+class Attempt:
+    """One try of a call at one deployment, and what became of it. `number` counts from 1.
+
+    Attributes:
+        transcript: what came, also of an attempt that failed half-way.
+        sent: something left for the provider.
+        dropped: parameters of the caller that this provider does not know.
+        provider_headers: the provider's rate limits, as `x-provider-ratelimit-*`.
+        started_s, first_content_s, ended_s: seconds since the epoch.
+    """
+
+    deployment: Deployment
+    number: int = 1
+    transcript: Transcript = field(default_factory=Transcript)
+    sent: bool = False
+    dropped: Sequence[str] = ()
+    provider_headers: Mapping[str, str] = field(default_factory=dict)
+    started_s: float = 0.0
+    first_content_s: float | None = None
+    ended_s: float | None = None
+    error: GatewayError | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a call.
+
+    Attributes:
+        status: the HTTP status that the caller saw (200 for a stream that failed on its way).
+        error: why it failed, or None.
+        attempts: every try, in order.
+        caller_gone: the caller left before the end.
+        ended_s: seconds since the epoch.
+        waited_s: seconds spent waiting for providers; the rest of the call's time is the gateway's own.
+    """
+
+    status: int
+    attempts: Sequence[Attempt]
+    ended_s: float
+    error: GatewayError | None = None
+    caller_gone: bool = False
+    waited_s: float = 0.0
+
+    @property
+    def answered(self) -> Attempt | None:
+        """The attempt that the caller's answer is from: the last one."""
+        return self.attempts[-1] if self.attempts else None
+
+
+class Cancellation:
+    """A call's stop switch. The first reason given stands; whoever holds a resource subscribes to free it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._hooks: list[Callable[[], None]] = []
+        self.reason: str | None = None
+
+    def subscribe(self, hook: Callable[[], None]) -> None:
+        """Run `hook` when the call is stopped; at once where it already is."""
+        with self._lock:
+            if self.reason is None:
+                self._hooks.append(hook)
+                return
+        hook()
+
+    def unsubscribe(self, hook: Callable[[], None]) -> None:
+        """Forget `hook`; nothing happens where it is not known."""
+        with self._lock:
+            if hook in self._hooks:
+                self._hooks.remove(hook)
+
+    def abort(self, reason: str) -> None:
+        """Stop the call: `caller_gone`, `deadline` or `shutting_down`."""
+        with self._lock:
+            if self.reason is not None:
+                return
+            self.reason = reason
+            hooks, self._hooks = self._hooks, []
+        for hook in hooks:
+            hook()
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Where a trace hangs: an object of Braintrust's, and a span in it where `span_id` is set.
+
+    `object_type` is `project_logs`, `experiment` or `playground_logs`; exactly one of `object_id` and
+    `object_name` (projects only) is set, or neither for the gateway's own project.
+    """
+
+    object_type: str = "project_logs"
+    object_id: str | None = None
+    object_name: str | None = None
+    row_id: str | None = None
+    span_id: str | None = None
+    root_span_id: str | None = None
+    propagated: Mapping[str, Any] | None = None
+
+
+@dataclass
+class Call:
+    """What a caller asked for, read and checked.
+
+    Attributes:
+        id: ours, `req_` and 32 hex digits; the caller's own id is `client_request_id`.
+        body: the JSON object as it came, unknown fields included.
+        stream: the caller wants Server-Sent Events.
+        usage_asked: the caller asked for the usage chunk of a stream.
+        started_s: seconds since the epoch; `deadline_s` and `arrived_s` are on the monotonic clock.
+        provider_headers: the closed list of headers that travel on.
+    """
+
+    id: str
+    endpoint: Endpoint
+    caller: Caller
+    body: JSON
+    model: str
+    stream: bool
+    started_s: float
+    arrived_s: float
+    deadline_s: float
+    client_request_id: str | None = None
+    usage_asked: bool = False
+    provider_headers: Mapping[str, str] = field(default_factory=dict)
+    parent: Parent | None = None
+    parent_note: str | None = None
+    tags: Sequence[str] = ()
+    cancellation: Cancellation = field(default_factory=Cancellation)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One piece of a streamed answer.
+
+    `data` is what the caller gets, whole SSE events (empty where the piece is hidden from the caller);
+    `content` is True for text, tool calls, reasoning or refusals: from there on the answer cannot change provider.
+    """
+
+    data: bytes
+    content: bool = False

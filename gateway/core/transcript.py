@@ -1,0 +1,250 @@
+"""What an answer said, joined from its pieces: the record that traces, prices and the stream's own checks read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+JSON = dict[str, Any]
+
+#: A provider's claim beyond this is nonsense: no context window comes near it.
+MOST_TOKENS = 1_000_000_000
+
+#: Fields of a delta that are text and grow by appending.
+_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+#: Fields that say nothing of the answer itself.
+_SILENT = {"role", "tool_calls", "function_call", "provider_specific_fields", *_TEXTS}
+
+
+class Malformed(ValueError):
+    """A piece that is no chat completion (chunk) at all."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one answer.
+
+    OpenAI's convention: `cached` and `cache_write` are part of `prompt`, `reasoning` is part of `completion`.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+    @property
+    def total(self) -> int:
+        """All tokens."""
+        return self.prompt + self.completion
+
+
+def usage_of(claimed: object) -> Usage | None:
+    """Read a `usage` object (OpenAI API reference, chat completion object), whatever a provider put in it.
+
+    Returns:
+        Counts between 0 and `MOST_TOKENS`; None where there is no usage at all.
+    """
+    if not isinstance(claimed, Mapping) or not claimed:
+        return None
+    prompt_parts = _mapping(claimed.get("prompt_tokens_details"))
+    completion_parts = _mapping(claimed.get("completion_tokens_details"))
+    prompt = _count(claimed.get("prompt_tokens"))
+    completion = _count(claimed.get("completion_tokens"))
+    cached = _count(prompt_parts.get("cached_tokens")) or _count(claimed.get("cache_read_input_tokens"))
+    written = _count(prompt_parts.get("cache_creation_tokens")) or _count(claimed.get("cache_creation_input_tokens"))
+    return Usage(
+        prompt=prompt,
+        completion=completion,
+        cached=min(cached, prompt),
+        cache_write=min(written, prompt - min(cached, prompt)),
+        reasoning=min(_count(completion_parts.get("reasoning_tokens")), completion),
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return 0
+    return int(min(max(value, 0), MOST_TOKENS))
+
+
+class _Choice:
+    """One choice of a stream, growing."""
+
+    __slots__ = ("extra", "finish_reason", "function_call", "role", "texts", "tools")
+
+    def __init__(self) -> None:
+        self.role = "assistant"
+        self.texts: dict[str, list[str]] = {}
+        self.tools: dict[int, JSON] = {}
+        self.function_call: JSON | None = None
+        self.extra: JSON = {}
+        self.finish_reason: str | None = None
+
+    def grow(self, delta: Mapping[str, Any]) -> bool:
+        """Take in one delta; True when it said something."""
+        said = False
+        for name in _TEXTS:
+            text = delta.get(name)
+            if isinstance(text, str) and text:
+                self.texts.setdefault(name, []).append(text)
+                said = True
+        if isinstance(role := delta.get("role"), str) and role:
+            self.role = role
+        if isinstance(calls := delta.get("tool_calls"), list):
+            for call in calls:
+                said = self._grow_tool(call) or said
+        if isinstance(function := delta.get("function_call"), Mapping):
+            if self.function_call is None:
+                self.function_call = {"name": "", "arguments": ""}
+            _append_function(self.function_call, function)
+            said = True
+        for name, value in delta.items():
+            if name not in _SILENT and value is not None:
+                self.extra[name] = _joined(self.extra.get(name), value)
+                said = True
+        return said
+
+    def _grow_tool(self, call: object) -> bool:
+        if not isinstance(call, Mapping):
+            raise Malformed("a tool call is no object")
+        index = call.get("index", 0)
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise Malformed("a tool call's index is no integer")
+        tool = self.tools.setdefault(index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+        if isinstance(call.get("id"), str) and call["id"]:
+            tool["id"] = call["id"]
+        _append_function(tool["function"], _mapping(call.get("function")))
+        return True
+
+    def message(self) -> JSON:
+        """The choice as an answer that was not streamed would have it."""
+        joined = {name: "".join(parts) for name, parts in self.texts.items()}
+        message: JSON = {"role": self.role, "content": joined.pop("content", None), **joined}
+        if self.tools:
+            message["tool_calls"] = [self.tools[index] for index in sorted(self.tools)]
+        if self.function_call is not None:
+            message["function_call"] = self.function_call
+        return {**message, **self.extra}
+
+
+def _append_function(into: JSON, piece: Mapping[str, Any]) -> None:
+    if isinstance(piece.get("name"), str) and piece["name"]:
+        into["name"] = piece["name"]
+    if isinstance(piece.get("arguments"), str):
+        into["arguments"] += piece["arguments"]
+
+
+def _joined(before: Any, value: Any) -> Any:
+    """Join one further piece of a field that is no text: audio grows by its own parts, lists by their items."""
+    if isinstance(before, dict) and isinstance(value, Mapping):
+        return {**before, **{name: _joined(before.get(name), part) for name, part in value.items()}}
+    if isinstance(before, list) and isinstance(value, list):
+        return before + value
+    if isinstance(before, str) and isinstance(value, str) and before != value:
+        return before + value
+    return value
+
+
+class Transcript:
+    """One answer, whole or growing.
+
+    Attributes:
+        id: the provider's id of the answer.
+        model: the model that the provider says answered.
+        usage: what the provider counted; None where it did not.
+    """
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.model: str | None = None
+        self.usage: Usage | None = None
+        self._choices: dict[int, _Choice] = {}
+        self._whole: list[JSON] | None = None
+
+    def add(self, chunk: Mapping[str, Any]) -> bool:
+        """Take in one streamed chunk.
+
+        Returns:
+            True when it has content: text, a tool call, reasoning, a refusal, audio, or a `finish_reason`.
+
+        Raises:
+            Malformed: the chunk is none.
+        """
+        self._note(chunk)
+        said = False
+        for choice in _list(chunk.get("choices")):
+            index = choice.get("index", 0)
+            if isinstance(index, bool) or not isinstance(index, int):
+                raise Malformed("a choice's index is no integer")
+            growing = self._choices.get(index)
+            if growing is None:
+                growing = self._choices[index] = _Choice()
+            delta = choice.get("delta")
+            if isinstance(delta, Mapping):
+                said = growing.grow(delta) or said
+            elif delta is not None:
+                raise Malformed("a delta is no object")
+            if isinstance(reason := choice.get("finish_reason"), str) and reason:
+                growing.finish_reason = reason
+                said = True
+        return said
+
+    def take(self, completion: Mapping[str, Any]) -> None:
+        """Take in a whole answer.
+
+        Raises:
+            Malformed: it has no choices, or they are none.
+        """
+        self._note(completion)
+        choices = _list(completion.get("choices"))
+        if not choices:
+            raise Malformed("the answer has no choices")
+        self._whole = [dict(choice) for choice in choices]
+
+    def _note(self, piece: Mapping[str, Any]) -> None:
+        if self.id is None and isinstance(piece.get("id"), str):
+            self.id = piece["id"]
+        if self.model is None and isinstance(piece.get("model"), str):
+            self.model = piece["model"]
+        if (usage := usage_of(piece.get("usage"))) is not None:
+            self.usage = usage
+
+    @property
+    def started(self) -> bool:
+        """At least one choice was seen."""
+        return bool(self._choices or self._whole)
+
+    @property
+    def complete(self) -> bool:
+        """Every choice that was seen has its `finish_reason`."""
+        if self._whole is not None:
+            return True
+        return bool(self._choices) and all(choice.finish_reason for choice in self._choices.values())
+
+    @property
+    def finish_reasons(self) -> list[str | None]:
+        """One entry per choice, in order of their indexes."""
+        return [choice.get("finish_reason") for choice in self.choices()]
+
+    def choices(self) -> list[JSON]:
+        """The answer so far, in the shape of a chat completion's `choices`."""
+        if self._whole is not None:
+            return self._whole
+        return [
+            {"index": index, "message": choice.message(), "finish_reason": choice.finish_reason}
+            for index, choice in sorted(self._choices.items())
+        ]
+
+
+def _list(value: object) -> list[Mapping[str, Any]]:
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise Malformed("choices is no array of objects")
+    return value

@@ -1,0 +1,105 @@
+"""Server-Sent Events and error bodies: what goes over the wire, as bytes.
+
+Event streams are parsed as the WHATWG HTML standard, section 9.2 ("Server-sent events") says, on bytes: a chunk of
+the network may end anywhere, also within a character.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from gateway.errors import GatewayError
+
+JSON = dict[str, Any]
+
+DONE = b"data: [DONE]\n\n"
+#: A comment: clients ignore it by the standard, proxies see a living connection. Never an empty data event.
+KEEP_ALIVE = b": keep-alive\n\n"
+
+#: An event beyond this is no chunk of text; 8 MiB leaves room for a whole image or a second of audio.
+MOST_EVENT_BYTES = 8 << 20
+
+_END_OF_EVENT = re.compile(rb"\r?\n\r?\n|\r\r(?!\n)")
+
+
+class EventTooLarge(ValueError):
+    """An event that does not end within `MOST_EVENT_BYTES`."""
+
+
+class Events:
+    """Splits a stream of bytes into whole events, each handed out as it came."""
+
+    __slots__ = ("_buffer", "_searched")
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._searched = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take in bytes.
+
+        Returns:
+            The events that are whole now, their closing blank line included.
+
+        Raises:
+            EventTooLarge: the event that is growing will not end.
+        """
+        if not self._buffer:
+            if data[-2:] == b"\n\n" and b"\r" not in data:  # the usual case: whole events
+                if data.count(b"\n\n") == 1:
+                    return [data]
+                return [event + b"\n\n" for event in data[:-2].split(b"\n\n")]
+            self._buffer = data
+        else:
+            self._buffer += data
+        events = []
+        start, search = 0, self._searched
+        while match := _END_OF_EVENT.search(self._buffer, search):
+            events.append(self._buffer[start : match.end()])
+            start = search = match.end()
+        self._buffer = self._buffer[start:]
+        self._searched = max(0, len(self._buffer) - 3)
+        if len(self._buffer) > MOST_EVENT_BYTES:
+            raise EventTooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES} bytes")
+        return events
+
+    def rest(self) -> bytes:
+        """What stands there without its blank line. By the standard it is no event; some servers end so."""
+        rest, self._buffer, self._searched = self._buffer, b"", 0
+        return rest
+
+
+def data_of(event: bytes) -> bytes | None:
+    """Return the data of an event, or None where it has none (a comment, a retry line)."""
+    if event[:5] == b"data:" and event.find(b"\n", 0, -2) < 0 and b"\r" not in event:
+        return event[5:].strip()
+    # bytes.splitlines() splits at \n, \r\n and \r only, as the standard wants
+    lines = [line[5:].removeprefix(b" ") for line in event.splitlines() if line[:5] == b"data:"]
+    return b"\n".join(lines) if lines else None
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON in UTF-8, characters as they are."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def data_event(value: Any) -> bytes:
+    """One unnamed event with a JSON value."""
+    return b"data: " + dumps(value) + b"\n\n"
+
+
+def openai_error(error: GatewayError, request_id: str) -> JSON:
+    """The body of a failure in OpenAI's dialect (API reference, "Error codes"), with who is at fault beside it."""
+    return {
+        "error": {
+            "message": error.message,
+            "type": error.public_type,
+            "param": error.param,
+            "code": error.public_code,
+            "request_id": request_id,
+            "provider": error.provider,
+            "source": error.source,
+        }
+    }

@@ -1,0 +1,159 @@
+"""Log lines: one JSON object each, or one line each for people. No record can forge another.
+
+Only the gateway and gunicorn write at the level that is set. A library writes warnings and worse: below that,
+several of them write whole requests, keys included.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+_LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR"}
+_OURS = ("gateway", "gunicorn")
+
+#: Libraries that set up loggers of their own: LiteLLM's have a handler, which would write each line twice.
+_LIBRARIES = (
+    "LiteLLM",
+    "LiteLLM Router",
+    "LiteLLM Proxy",
+    "braintrust",
+    "httpcore",
+    "httpx",
+    "openai",
+    "urllib3",
+)
+
+_CREDENTIAL = re.compile(
+    r"(?i)(\bsk-)[\w-]{8,}"
+    r"|(\bAIza)[\w-]{20,}"
+    r"|(\b(?:bearer|basic)\s+)[\w.~+/=-]{16,}"
+    r"|(\bapi[-_]?key['\"]?\s*[=:]\s*['\"]?)[^\s'\",}&]{6,}"
+)
+
+
+def configure(log_format: str, level: str) -> None:
+    """Set up the log of this process.
+
+    To be called again after `import litellm`, which gives its loggers a handler.
+
+    Args:
+        log_format: `json` or `pretty`.
+        level: `debug`, `info`, `warning` or `error`.
+    """
+    logging.config.dictConfig(dict_config(log_format, level))
+
+
+def dict_config(log_format: str, level: str) -> dict[str, Any]:
+    """Return the same as a dictionary, which gunicorn takes as `logconfig_dict`."""
+    ours = _LEVELS[level]
+    libraries = "ERROR" if level == "error" else "WARNING"
+    own = {"level": ours, "handlers": ["stderr"], "propagate": False}
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"()": _FORMATTERS[log_format]}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "stream": "ext://sys.stderr",
+            }
+        },
+        "loggers": {
+            "gateway": own,
+            "gunicorn.error": own,
+            # The app writes that line itself, on any server; with a dictionary gunicorn would write one too.
+            "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+            **{name: {"level": libraries, "handlers": [], "propagate": True} for name in _LIBRARIES},
+        },
+        "root": {"level": libraries, "handlers": ["stderr"]},
+    }
+
+
+class _Line(logging.Formatter):
+    """What both formats share."""
+
+    def parts(self, record: logging.LogRecord) -> tuple[str, dict[str, Any], str | None]:
+        """Return (message, fields, traceback)."""
+        fields = getattr(record, "fields", None)
+        fields = dict(fields) if isinstance(fields, Mapping) else {}
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            # The arguments do not fit: a line that says less is better than none.
+            message = str(record.msg)
+        if not record.name.startswith(_OURS):
+            message = hide(message)
+        trace = self.formatException(record.exc_info) if record.exc_info else record.exc_text
+        told = "\n".join(filter(None, (trace, record.stack_info)))
+        return message, fields, hide(told) or None
+
+
+class JSONLine(_Line):
+    """One JSON object a line, ASCII only: no character of a record can end the line or reach a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line."""
+        message, fields, trace = self.parts(record)
+        line = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": message,
+        }
+        for name, value in fields.items():
+            line.setdefault(str(name), value)
+        if trace:
+            line["exception"] = trace
+        return _dumps(line)
+
+
+class PrettyLine(_Line):
+    """A line for people; a traceback follows it, indented, so that none of its lines looks like a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line, with its traceback."""
+        message, fields, trace = self.parts(record)
+        told = "".join(f" {_escaped(str(name))}={_dumps(value)}" for name, value in fields.items())
+        line = f"{_time(record)} {record.levelname.lower():7} {record.name}: {_escaped(message)}{told}"
+        return "\n    ".join([line, *(_escaped(row) for row in (trace or "").split("\n") if row)])
+
+
+_FORMATTERS: Mapping[str, type[_Line]] = {"json": JSONLine, "pretty": PrettyLine}
+
+
+def hide(text: str) -> str:
+    """Blot out what looks like a credential: the last net, for what a library wrote into an error."""
+    return _CREDENTIAL.sub(lambda match: f"{next(filter(None, match.groups()))}…", text)
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _dumps(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str, allow_nan=False)
+    except (TypeError, ValueError):  # a key that is no string, NaN, a circle
+        if isinstance(value, dict):
+            return json.dumps({str(name): _plain(item) for name, item in value.items()})
+        return json.dumps(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return str(value)
+    return value
+
+
+def _escaped(text: str) -> str:
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

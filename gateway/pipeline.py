@@ -1,0 +1,386 @@
+"""One call, one direction: plan, try in order, answer, settle once."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field
+
+from gateway.auth import Authenticator
+from gateway.core import routing
+from gateway.core.calls import Attempt, Call, Chunk, Outcome
+from gateway.core.routing import Catalogue
+from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout
+from gateway.tracing import Trace, Tracer
+from gateway.upstream import Answer, Upstream
+from gateway.watcher import CALLER_GONE, Watcher
+
+log = logging.getLogger(__name__)
+
+SHUTTING_DOWN = "shutting_down"
+
+#: Chunks read ahead of a caller that reads slowly; then the provider waits too.
+_READ_AHEAD = 32
+#: How long a closing reply waits for its reader to notice; its connection has been shut down by then.
+_READER_ENDS_S = 2.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times and sizes that every call is held to. Seconds and bytes."""
+
+    timeout_s: float = 600.0
+    keepalive_s: float = 15.0
+    body_bytes: int = 32 << 20
+    body_s: float = 30.0
+    send_s: float = 60.0
+
+
+class Settlement:
+    """What must happen once when a call ends, however it ends: the last thing added runs first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._closers: list[Callable[[Outcome], None]] = []
+        self._settled = False
+
+    def add(self, closer: Callable[[Outcome], None]) -> None:
+        """Promise to call `closer` with the outcome."""
+        self._closers.append(closer)
+
+    def __call__(self, outcome: Outcome) -> bool:
+        """Settle, unless that has happened; one closer that fails keeps no other from running."""
+        with self._lock:
+            if self._settled:
+                return False
+            self._settled = True
+        for closer in reversed(self._closers):
+            try:
+                closer(outcome)
+            except Exception:
+                log.exception("a call could not be settled in full")
+        return True
+
+
+@dataclass
+class Gateway:
+    """The gateway without its HTTP edge.
+
+    Attributes:
+        catalogue: every model that can be named.
+        upstreams: the way to each provider, by its name; `litellm` for the others.
+        authenticator: headers to callers.
+        limits: times and sizes.
+        cors_origins: origins of browsers that may call.
+        preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
+        on_close: run at the end of `close`.
+    """
+
+    catalogue: Catalogue
+    upstreams: Mapping[str, Upstream]
+    tracer: Tracer
+    authenticator: Authenticator
+    limits: Limits = field(default_factory=Limits)
+    cors_origins: Sequence[str] = ()
+    watcher: Watcher = field(default_factory=Watcher)
+    preload: Callable[[], None] | None = None
+    on_close: Callable[[], None] = lambda: None
+    _opening: threading.Lock = field(default_factory=threading.Lock)
+    _opened: bool = False
+
+    def open(self) -> None:
+        """Start what lives in one process: threads, tracing. After the fork, and safe to call again."""
+        if self._opened:
+            return
+        with self._opening:
+            if not self._opened:
+                self._start()
+
+    def _start(self) -> None:
+        self.watcher.open()
+        self.tracer.start_process()
+        for upstream in self.upstreams.values():
+            upstream.start()
+        self._opened = True
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Hand over the traces that are still here and stop, within about `timeout_s`."""
+        if self._opened:
+            self.watcher.close()
+            self.tracer.close(timeout_s)
+            self.on_close()
+
+    def run(self, call: Call, sock: socket.socket | None = None) -> Reply:
+        """Answer one call, and promise to settle it exactly once.
+
+        Args:
+            call: what to answer.
+            sock: the caller's connection, watched for its end; None where the server does not show it.
+
+        Returns:
+            A whole answer that is settled, or a stream that settles when it ends or is closed.
+
+        Raises:
+            GatewayError: the call failed before there was anything to answer with; it is settled.
+        """
+        settle = Settlement()
+        trace = self.tracer.start(call)
+        settle.add(trace.finish)
+        watch = self.watcher.watch(call.cancellation, call.deadline_s, sock)
+        settle.add(lambda _outcome: watch.end())
+        run = _Run(self, call, trace, settle)
+        try:
+            run.planned = routing.plan(call.model, self.catalogue)
+            return run.stream() if call.stream else run.whole()
+        except GatewayError as error:
+            run.fail(error)
+            error.reply_headers = trace.headers()
+            raise
+        except BaseException:  # even a greenlet that is killed must settle
+            call.cancellation.abort(SHUTTING_DOWN)
+            run.fail(InternalError("The gateway failed."))
+            raise
+
+
+class _Run:
+    """One call on its way through the gateway."""
+
+    def __init__(self, gateway: Gateway, call: Call, trace: Trace, settle: Settlement) -> None:
+        self.gateway = gateway
+        self.call = call
+        self.trace = trace
+        self.settle = settle
+        self.planned: Sequence[Attempt] = ()
+        self.tried: list[Attempt] = []
+
+    def whole(self) -> Reply:
+        """Answer a call that is not streamed."""
+        answer = self._first_that_opens()
+        attempt = self.tried[-1]
+        attempt.ended_s = time.time()
+        self.settle(self.outcome())
+        return Reply(self, body=answer.body)
+
+    def stream(self) -> Reply:
+        """Answer a streamed call: with its first content in hand, or after `keepalive_s` of silence."""
+        reply = Reply(self, pump=_Pump(self))
+        reply.begin()
+        return reply
+
+    def _first_that_opens(self) -> Answer:
+        for attempt in self.planned:
+            last = attempt is self.planned[-1]
+            try:
+                return self.open(attempt)
+            except GatewayError as error:
+                if last or not error.elsewhere:
+                    raise
+        raise InternalError("Nothing was planned.")
+
+    def open(self, attempt: Attempt) -> Answer:
+        """Try one deployment."""
+        self.tried.append(attempt)
+        attempt.started_s = time.time()
+        upstreams = self.gateway.upstreams
+        upstream = upstreams.get(attempt.deployment.provider) or upstreams["litellm"]
+        try:
+            with self.trace.around(attempt):
+                return upstream.open(attempt, self.call)
+        except GatewayError as error:
+            attempt.error, attempt.ended_s = error, time.time()
+            raise
+
+    def fail(self, error: GatewayError) -> None:
+        """Settle a call that failed before its answer began."""
+        self.settle(self.outcome(error, status=error.http_status))
+
+    def outcome(self, error: GatewayError | None = None, *, status: int = 200) -> Outcome:
+        """What became of the call so far."""
+        waited_s = sum((attempt.ended_s or time.time()) - attempt.started_s for attempt in self.tried)
+        return Outcome(
+            status=status,
+            attempts=tuple(self.tried),
+            ended_s=time.time(),
+            error=error,
+            caller_gone=isinstance(error, CallerGone),
+            waited_s=waited_s,
+        )
+
+
+class _Ended:
+    """What a pump puts last: the error that ended it, or None."""
+
+    def __init__(self, error: GatewayError | None) -> None:
+        self.error = error
+
+
+class _Pump:
+    """Opens a stream and reads it in a thread of its own, so that the writer can say that it is still alive.
+
+    Until the first content another deployment may be tried: what came before it (a role, empty choices) is held.
+    """
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._queue: queue.Queue[Chunk | _Ended] = queue.Queue(_READ_AHEAD)
+        self._closed = False
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._pump,), name=f"stream-{run.call.id}", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def next(self, timeout_s: float) -> Chunk | _Ended | None:
+        """The next piece; None where there is none within `timeout_s`."""
+        try:
+            return self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        """Stop reading and wait, so that the record does not change any more."""
+        self._closed = True
+        self._thread.join(_READER_ENDS_S)
+
+    def _put(self, piece: Chunk | _Ended) -> None:
+        while not self._closed:
+            try:
+                self._queue.put(piece, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
+    def _pump(self) -> None:
+        error: GatewayError | None = None
+        try:
+            for chunk in self._chunks():
+                if self._closed:
+                    break
+                self._put(chunk)
+        except GatewayError as failed:
+            error = failed
+        except Exception:
+            log.exception("reading the answer of %s failed", self._run.call.id)
+            error = InternalError("The gateway failed while it read the answer.")
+        self._put(_Ended(error))
+
+    def _chunks(self) -> Iterator[Chunk]:
+        planned = self._run.planned
+        for attempt in planned:
+            began = False
+            try:
+                for chunk in self._read(attempt):
+                    began = began or chunk.content
+                    yield chunk
+                return
+            except GatewayError as error:
+                if began or attempt is planned[-1] or not error.elsewhere:
+                    raise
+
+    def _read(self, attempt: Attempt) -> Iterator[Chunk]:
+        answer = self._run.open(attempt)
+        held: list[Chunk] = []
+        began = False
+        try:
+            for chunk in answer.chunks():
+                if not began and not chunk.content:
+                    held.append(chunk)
+                    continue
+                if not began:
+                    began = True
+                    attempt.first_content_s = time.time()
+                    yield from held
+                yield chunk
+        except GatewayError as error:
+            attempt.error = error
+            raise
+        finally:
+            attempt.ended_s = time.time()
+            answer.close()
+
+
+class Reply:
+    """What goes back: one body, or the chunks of a stream, plus the one obligation to settle.
+
+    Iterating a stream gives its chunks; None stands for silence that wants a sign of life. A failure is raised as
+    GatewayError, once. The stream's end is reported when the call is settled: what ends the stream on the wire is
+    written after that.
+    """
+
+    def __init__(self, run: _Run, *, body: bytes | None = None, pump: _Pump | None = None) -> None:
+        self._run = run
+        self._pump = pump
+        self._first: Chunk | None = None
+        self._silent = False
+        self._over = pump is None
+        self.body = body
+
+    def begin(self) -> None:
+        """Wait for the first piece; for a failure before it, raise."""
+        assert self._pump is not None
+        self._pump.start()
+        piece = self._pump.next(self._run.gateway.limits.keepalive_s)
+        if isinstance(piece, _Ended):
+            self._over = True
+            raise piece.error or ProviderTimeout("The stream ended before it began.")
+        self._first = piece
+        self._silent = piece is None
+
+    def headers(self) -> dict[str, str]:
+        """What the answer's headers say of the call."""
+        headers = self._run.trace.headers()
+        attempts = self._run.tried
+        if attempts:
+            last = attempts[-1]
+            headers.update(last.provider_headers)
+            headers["x-gateway-provider"] = last.deployment.provider
+            headers["x-gateway-model-id"] = last.deployment.name
+            headers["x-gateway-attempted-retries"] = str(len(attempts) - 1)
+            if last.dropped:
+                headers["x-gateway-dropped-params"] = ",".join(last.dropped)
+            spent_s = (last.ended_s or last.first_content_s or time.time()) - last.started_s
+            overhead_s = time.time() - self._run.call.started_s - spent_s
+            headers["x-gateway-overhead-duration-ms"] = f"{1000 * max(0.0, overhead_s):.1f}"
+        return headers
+
+    def __iter__(self) -> Reply:
+        return self
+
+    def __next__(self) -> Chunk | None:
+        if self._first is not None:
+            piece, self._first = self._first, None
+            return piece
+        if self._silent:
+            self._silent = False
+            return None
+        if self._over or self._pump is None:
+            raise StopIteration
+        next_piece = self._pump.next(self._run.gateway.limits.keepalive_s)
+        if isinstance(next_piece, _Ended):
+            self._over = True
+            self._run.settle(self._run.outcome(next_piece.error))
+            if next_piece.error is not None:
+                raise next_piece.error
+            raise StopIteration
+        return next_piece
+
+    def close(self) -> None:
+        """Stop early: the caller left, or never read. Safe to call again, and after the end."""
+        if self._over or self._pump is None:
+            return
+        self._over = True
+        self._run.call.cancellation.abort(CALLER_GONE)
+        self._pump.close()
+        attempt = self._run.tried[-1] if self._run.tried else None
+        if attempt is not None and attempt.transcript.complete:
+            # every choice had its finish_reason: answered, though the caller did not wait for the closing words
+            attempt.error = None
+            self._run.settle(self._run.outcome())
+        else:
+            self._run.settle(self._run.outcome(CallerGone("The caller closed the connection.")))

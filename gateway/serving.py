@@ -1,0 +1,174 @@
+"""What the process around the app needs: settings read once, workers, a first token, the bind check."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+from flask import Flask
+
+from gateway import logs
+from gateway.app import create_app
+from gateway.auth.tokens import StaticTokens
+from gateway.pipeline import Gateway
+from gateway.secret import Secret
+from gateway.settings import Settings, SettingsError, withdraw
+
+log = logging.getLogger(__name__)
+
+#: gunicorn stops its master for this one (an app that cannot be loaded), and starts no worker again.
+CANNOT_START = 4
+_MOST_WORKERS = 4
+
+#: Set by gunicorn.conf.py, so that wsgi.py can tell that it was read.
+configured = False
+
+
+@cache
+def settings() -> Settings:
+    """Read the settings once in a process; print every fault and exit where they cannot be used."""
+    try:
+        return Settings.from_env()
+    except SettingsError as error:
+        _exit(error.faults)
+
+
+def application() -> Flask:
+    """Build the app that `wsgi:app` names, import what is heavy, and take the credentials out of the environment."""
+    chosen = settings()
+    logs.configure(chosen.log_format, chosen.log_level)
+    if not configured and "gunicorn" in os.environ.get("SERVER_SOFTWARE", ""):
+        log.error(
+            "gunicorn runs without this project's gunicorn.conf.py: streams will block each other, and clients that "
+            "leave will not be noticed. Start it where that file is, or with -c <path>/gunicorn.conf.py."
+        )
+    try:
+        app = create_app(chosen)
+    except SettingsError as error:
+        _exit(error.faults)
+    withdraw(os.environ)
+    for name, value in chosen.identity.items():  # LiteLLM reads a cloud's identity from there alone
+        os.environ.setdefault(name, value)
+    gateway: Gateway = app.extensions["gateway"]
+    if gateway.preload is not None:
+        gateway.preload()
+        logs.configure(chosen.log_format, chosen.log_level)  # again: LiteLLM adds handlers of its own at import
+    return app
+
+
+def _exit(faults: Sequence[str]) -> NoReturn:
+    for fault in faults:
+        sys.stderr.write(f"gateway: {fault}\n")
+    raise SystemExit(CANNOT_START)
+
+
+def workers() -> int:
+    """How many workers: as many as there are CPUs for this process, `_MOST_WORKERS` at most."""
+    return max(1, min(_MOST_WORKERS, len(os.sched_getaffinity(0)), _cgroup_cpus()))
+
+
+def _cgroup_cpus() -> int:
+    """The CPUs that the control group allows (cgroup v2, cpu.max: quota and period in microseconds)."""
+    try:
+        quota, _, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").partition(" ")
+        return max(1, int(quota) // int(period))
+    except (OSError, ValueError):  # no cgroup v2 here, or "max"
+        return _MOST_WORKERS
+
+
+def prepare(app: Flask, binds: Sequence[tuple[str, int] | str]) -> None:
+    """Make sure that somebody can call, and nobody else: runs once, in the master, when the addresses are known.
+
+    With no token configured, one is made for a gateway that only this machine can reach; any other start is refused.
+
+    Args:
+        app: what `application` built.
+        binds: host and port, or the path of a Unix socket.
+    """
+    chosen = settings()
+    gateway: Gateway = app.extensions["gateway"]
+    token = None
+    if not chosen.tokens:
+        if not all(_is_local(bind) for bind in binds):
+            _exit(
+                [
+                    "set GATEWAY_AUTH_TOKEN: this gateway would listen beyond this machine "
+                    f"({', '.join(map(_shown, binds))}) with no key to call it."
+                ]
+            )
+        token = first_token(chosen.data_dir)
+        gateway.authenticator.add(StaticTokens([token]))
+    _greet(chosen, binds, token)
+
+
+def _is_local(bind: tuple[str, int] | str) -> bool:
+    if isinstance(bind, str):
+        return True  # a Unix socket
+    host = bind[0]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(bind: tuple[str, int] | str) -> str:
+    if isinstance(bind, str):
+        return f"unix:{bind}"
+    return f"[{bind[0]}]:{bind[1]}" if ":" in bind[0] else f"{bind[0]}:{bind[1]}"
+
+
+def first_token(data_dir: Path) -> Secret:
+    """Return the token of the data folder, made on the first start: readable by its owner only."""
+    path = data_dir / "auth-token"
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except FileExistsError:
+            kept = path.read_text(encoding="ascii").strip()
+            if not kept:
+                _exit([f"{path} is empty: delete it, or set GATEWAY_AUTH_TOKEN."])
+            return Secret(kept)
+        token = f"sk-local-{secrets.token_hex(24)}"
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(token + "\n")
+        return Secret(token)
+    except (OSError, UnicodeDecodeError) as error:
+        _exit([f"no token can be kept in {data_dir}: {error}; set GATEWAY_AUTH_TOKEN or GATEWAY_DATA_DIR."])
+
+
+def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str], token: Secret | None) -> None:
+    """Say on start what a newcomer needs next."""
+    usable = sorted(name for name, credential in chosen.credentials.items() if credential.missing is None)
+    if chosen.braintrust_api_key is None:
+        traces = "no BRAINTRUST_API_KEY is set: each call is one line in this log"
+    else:
+        traces = f"Braintrust, project {chosen.braintrust_project}"
+    log.info("traces go to: %s", traces)
+    log.info("providers: %s", ", ".join(usable) or "none is configured; the demo models answer")
+    for name, credential in chosen.credentials.items():
+        if credential.missing is not None:
+            log.warning("%s cannot be called: %s", name, credential.missing)
+    if token is None:
+        return
+    where = next((bind for bind in binds if not isinstance(bind, str)), None)
+    if where is None:
+        return
+    model = "demo/echo" if chosen.demo_on else "openai/gpt-4o-mini"
+    body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello, gateway!"}}]}}'
+    sys.stderr.write(
+        "\nReady. No GATEWAY_AUTH_TOKEN is set, so a key was made for this machine alone "
+        f"({chosen.data_dir / 'auth-token'}). Try it in another terminal:\n\n"
+        f"  curl -N http://{_shown(where)}/v1/chat/completions -H 'Authorization: Bearer {token.reveal()}' "
+        f"-H 'Content-Type: application/json' -d {shlex.quote(body)}\n\n"
+    )

@@ -1,0 +1,501 @@
+"""Every setting: one row a variable, read once at start, all faults named at once.
+
+`.env.example` and the table in `docs/settings.md` are made from the rows, and a test compares them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from gateway.core.providers import PROVIDERS, UNUSED_SECRETS, Provider
+from gateway.secret import Secret
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be used; `faults` has every one of them, a sentence each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What the environment says about one provider; `missing` is None when it can be used."""
+
+    api_key: Secret | None = None
+    api_base: str | None = None
+    api_version: str | None = None
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One variable.
+
+    Attributes:
+        attribute: its name in `Settings`.
+        kind: which of `_READERS` reads it.
+        default: as one would write it; None where leaving it out means something of its own.
+        minimum: the smallest number allowed; None means anything above 0.
+    """
+
+    env: str
+    attribute: str
+    kind: str
+    default: str | None
+    help: str
+    unit: str = ""
+    choices: tuple[str, ...] = ()
+    minimum: int | None = None
+    maximum: int | None = None
+    secret: bool = False
+
+
+def _seconds(env: str, attribute: str, default: str, help: str) -> Setting:
+    return Setting(env, attribute, "number", default, help, unit="seconds", maximum=86_400)
+
+
+GROUPS: Mapping[str, tuple[Setting, ...]] = {
+    "Who may call": (
+        Setting(
+            *("GATEWAY_AUTH_TOKEN", "tokens", "secrets", None),
+            help="The tokens that callers may use as their API key, separated by commas. Without it the "
+            "gateway starts on a loopback address only, with a token that it makes and prints.",
+            secret=True,
+        ),
+        Setting(
+            *("GATEWAY_CORS_ORIGINS", "cors_origins", "origins", None),
+            help="The web origins whose pages may call, separated by commas, or `*`; none without it.",
+        ),
+    ),
+    "Traces": (
+        Setting(
+            *("BRAINTRUST_API_KEY", "braintrust_api_key", "secret", None),
+            help="The key of the Braintrust organisation that gets the traces; without it the log does.",
+            secret=True,
+        ),
+        Setting(
+            *("BRAINTRUST_PROJECT", "braintrust_project", "text", "llm-gateway"),
+            help="The project that traces go to; Braintrust makes it when it does not exist.",
+        ),
+        Setting(
+            *("BRAINTRUST_APP_URL", "braintrust_app_url", "url", None),
+            help="The address to sign in at, where Braintrust is self-hosted.",
+        ),
+        Setting(
+            *("BRAINTRUST_API_URL", "braintrust_api_url", "url", None),
+            help="The address that traces are sent to, where it is not the one that signing in gives.",
+        ),
+        Setting(
+            *("BRAINTRUST_ORG_NAME", "braintrust_org_name", "text", None),
+            help="The organisation, where the key belongs to several.",
+        ),
+    ),
+    "Calls": (
+        _seconds("GATEWAY_TIMEOUT_S", "timeout_s", "600", "How long a call may take in all."),
+        _seconds(
+            *("GATEWAY_FIRST_BYTE_TIMEOUT_S", "first_byte_timeout_s", "300"),
+            help="How long a provider may take to begin its answer.",
+        ),
+        _seconds(
+            *("GATEWAY_IDLE_TIMEOUT_S", "idle_timeout_s", "300"),
+            help="How long a provider may be silent in the middle of its answer.",
+        ),
+        _seconds(
+            *("GATEWAY_KEEPALIVE_S", "keepalive_s", "15"),
+            help="After how much silence a stream gets a comment, so that nothing on the way closes it.",
+        ),
+        Setting(
+            *("GATEWAY_MAX_BODY_MB", "max_body_mb", "number", "32"),
+            help="The largest request body, as sent and as unpacked.",
+            unit="MB of 1,048,576 bytes",
+            maximum=1024,
+        ),
+        Setting(
+            *("GATEWAY_PRICES", "prices", "path", None),
+            help="A JSON file of prices in the shape of LiteLLM's `model_prices_and_context_window.json`; "
+            "its entries come before LiteLLM's own.",
+        ),
+        Setting(
+            *("GATEWAY_DEMO", "demo", "choice", "auto"),
+            help="Whether the demo models are served; `auto`: while no provider has a key or an address.",
+            choices=("on", "off", "auto"),
+        ),
+    ),
+    "Process and logs": (
+        Setting(
+            *("GATEWAY_DATA_DIR", "data_dir", "path", ".gateway"),
+            help="The folder of all that the gateway writes; a relative path counts from where it starts.",
+        ),
+        Setting(
+            *("WEB_CONCURRENCY", "workers", "integer", None),
+            help="How many worker processes; without it one for each CPU, four at most.",
+            minimum=1,
+        ),
+        Setting(
+            *("LOG_FORMAT", "log_format", "choice", "json"),
+            help="One JSON object a line, or lines for people.",
+            choices=("json", "pretty"),
+        ),
+        Setting(
+            *("LOG_LEVEL", "log_level", "choice", "info"),
+            help="The least serious kind of line that is written.",
+            choices=("debug", "info", "warning", "error"),
+        ),
+    ),
+}
+SETTINGS: tuple[Setting, ...] = tuple(row for rows in GROUPS.values() for row in rows)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The gateway's configuration.
+
+    Attributes:
+        tokens_set: `GATEWAY_AUTH_TOKEN` is there; then `tokens` is not empty.
+        prices: the file of `GATEWAY_PRICES`.
+        credentials: every provider of which a variable is set, by name.
+        identity: variables of clouds and accounts that stand in `.env` only. LiteLLM reads such variables
+            from the process environment, so they have to be put there.
+        warnings: what the operator should know and need not mend.
+    """
+
+    tokens: tuple[Secret, ...] = ()
+    tokens_set: bool = False
+    braintrust_api_key: Secret | None = None
+    braintrust_project: str = "llm-gateway"
+    braintrust_app_url: str | None = None
+    braintrust_api_url: str | None = None
+    braintrust_org_name: str | None = None
+    data_dir: Path = Path(".gateway")
+    timeout_s: float = 600.0
+    first_byte_timeout_s: float = 300.0
+    idle_timeout_s: float = 300.0
+    keepalive_s: float = 15.0
+    max_body_mb: float = 32.0
+    prices: Path | None = None
+    cors_origins: tuple[str, ...] = ()
+    demo: str = "auto"
+    log_format: str = "json"
+    log_level: str = "info"
+    workers: int | None = None
+    credentials: Mapping[str, Credential] = field(default_factory=dict)
+    identity: Mapping[str, str] = field(default_factory=dict, repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def demo_on(self) -> bool:
+        """Whether the demo models are served.
+
+        A cloud's identity does not count as a provider's key: it is often there for another purpose.
+        """
+        if self.demo != "auto":
+            return self.demo == "on"
+        return not any(
+            credential.missing is None and PROVIDERS[name].needs != "cloud"
+            for name, credential in self.credentials.items()
+        )
+
+    def credential(self, provider: str) -> Credential:
+        """Return what is known about a provider of `PROVIDERS`, be it only what is missing.
+
+        Raises:
+            KeyError: no such provider is served.
+        """
+        return self.credentials.get(provider) or _credential(PROVIDERS[provider], _Variables({}, {}), [])
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str], dotenv: Mapping[str, str | None] | None = None) -> Settings:
+        """Read the settings out of two mappings; a variable in `environ` hides the same one in `dotenv`.
+
+        Raises:
+            SettingsError: with every fault.
+        """
+        settings, faults = _read(_Variables(environ, dotenv or {}))
+        if faults:
+            raise SettingsError(faults)
+        return settings
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ, directory: Path | None = None) -> Settings:
+        """Read the settings of a process.
+
+        Args:
+            environ: its environment.
+            directory: where it is started: `.env` is looked for there, and relative paths count from there.
+
+        Raises:
+            SettingsError: with every fault.
+        """
+        directory = directory or Path.cwd()
+        try:
+            dotenv = dotenv_values(directory / ".env", interpolate=False, encoding="utf-8-sig")
+        except (UnicodeDecodeError, OSError) as error:
+            raise SettingsError([f".env cannot be read: {type(error).__name__}"]) from None
+        settings, faults = _read(_Variables(environ, dotenv))
+        prices = directory / settings.prices if settings.prices else None
+        if prices is not None and not prices.is_file():
+            faults.append(f"GATEWAY_PRICES names no file: {prices}")
+        if faults:
+            raise SettingsError(faults)
+        return dataclasses.replace(settings, data_dir=directory / settings.data_dir, prices=prices)
+
+
+def withdraw(environ: MutableMapping[str, str]) -> None:
+    """Remove the gateway's and the providers' keys from a process environment.
+
+    Who does so keeps the `Settings`: they cannot be read from that environment again. The clouds' identity
+    variables stay, since LiteLLM finds them nowhere else.
+    """
+    for name in (*_KEYS, *UNUSED_SECRETS, *(row.env for row in SETTINGS if row.secret)):
+        environ.pop(name, None)
+
+
+_KEYS = frozenset(name for provider in PROVIDERS.values() for name in provider.keys)
+_IDENTITY = frozenset(
+    name for row in PROVIDERS.values() for name in (*row.any_of, *row.account, *row.reads) if name not in _KEYS
+)
+_CLOUDS = ("AWS_", "GOOGLE_", "AZURE_", "VERTEX", "OCI_", "AICORE_")
+
+
+class _Variables:
+    """Two layers of variables, trimmed and unquoted."""
+
+    def __init__(self, environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> None:
+        self._environ = environ
+        self._dotenv = {name: value or "" for name, value in dotenv.items()}  # a name alone is a blank one
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._environ, *self._dotenv)))
+
+    def get(self, name: str) -> str | None:
+        """Return a variable's value, which may be empty, or None where it is not set."""
+        value = self._environ.get(name, self._dotenv.get(name))
+        return None if value is None else _unquoted(value)
+
+    def first(self, names: Iterable[str]) -> tuple[str, str] | None:
+        """Return the first variable that is set and not blank, with its value."""
+        return next(((name, value) for name in names if (value := self.get(name))), None)
+
+    def identity(self) -> dict[str, str]:
+        """Return what LiteLLM reads by itself and only the second layer has."""
+        return {
+            name: _unquoted(value)
+            for name, value in self._dotenv.items()
+            if name not in self._environ and (name in _IDENTITY or (name.startswith(_CLOUDS) and name not in _KEYS))
+        }
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    for quote in "\"'":
+        if len(text) >= 2 and text[0] == text[-1] == quote and quote not in text[1:-1]:
+            return text[1:-1].strip()
+    return text
+
+
+def _read(variables: _Variables) -> tuple[Settings, list[str]]:
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for row in SETTINGS:
+        text = variables.get(row.env)
+        if row.kind == "secrets":
+            values["tokens_set"] = text is not None
+        elif not text:
+            continue
+        if text is not None:
+            try:
+                values[row.attribute] = _READERS[row.kind](row, text)
+            except ValueError as fault:
+                faults.append(f"{row.env} {fault}")
+    misspelt, warnings = _strangers(variables)
+    credentials = {}
+    for provider in PROVIDERS.values():
+        names = (*provider.keys, *provider.bases, *provider.any_of, *provider.account, *provider.versions)
+        if variables.first(names):
+            credentials[provider.name] = _credential(provider, variables, faults)
+    settings = Settings(**values, credentials=credentials, identity=variables.identity(), warnings=tuple(warnings))
+    return settings, list(dict.fromkeys(faults + misspelt))  # several providers may share one variable
+
+
+def _credential(provider: Provider, variables: _Variables, faults: list[str]) -> Credential:
+    key, base = variables.first(provider.keys), variables.first(provider.bases)
+    address = provider.address
+    try:
+        if key and not re.fullmatch(r"[\x20-\x7e]+", key[1]):
+            faults.append(f"{key[0]} holds a character that an HTTP header cannot carry")
+        if base:
+            address = _url(base[1])
+    except ValueError as fault:
+        faults.append(f"{base[0] if base else provider.name} {fault}")
+    version = variables.first(provider.versions)
+    return Credential(
+        api_key=Secret(key[1]) if key else None,
+        api_base=address,
+        api_version=version[1] if version else None,
+        missing=provider.missing(
+            key=key is not None,
+            address=base is not None,
+            identity=variables.first(provider.any_of) is not None,
+            account=variables.first(provider.account) is not None,
+        ),
+    )
+
+
+def _strangers(variables: _Variables) -> tuple[list[str], list[str]]:
+    """Judge the `GATEWAY_*` variables that no row knows: (misspelt, unknown)."""
+    known = [row.env for row in SETTINGS if row.env.startswith("GATEWAY_")]
+    faults, warnings = [], []
+    for name in sorted(variables):
+        if not name.startswith("GATEWAY_") or name in known:
+            continue
+        if name.startswith(("GATEWAY_SERVICE_", "GATEWAY_PORT")):  # Kubernetes, for a service named "gateway"
+            continue
+        nearest = min(known, key=lambda other: _distance(name, other))
+        if _distance(name, nearest) <= 2:
+            faults.append(f"{name} is not a setting; {nearest} is meant?")
+        else:
+            warnings.append(f"{name} is not a setting of this release and is ignored")
+    return faults, warnings
+
+
+def _distance(one: str, other: str) -> int:
+    """Levenshtein's: how many letters to insert, delete or replace."""
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        previous, row[0] = row[0], i
+        for j, its in enumerate(other, 1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != its))
+    return row[-1]
+
+
+def _url(text: str) -> str:
+    """Check an address; what is wrong is said without repeating it, for it may hold a password."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not an address") from None
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("must begin with http:// or https://")
+    if not host or re.search(r"[\x00-\x20\x7f\\]", text):
+        raise ValueError("is not an address")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or a password")
+    if "?" in text or "#" in text:
+        raise ValueError("must have no query and no fragment")
+    return text.rstrip("/")
+
+
+def _number(row: Setting, text: str) -> float:
+    span = f"at least {row.minimum}" if row.minimum is not None else "above 0"
+    span += f" and at most {row.maximum}" if row.maximum is not None else ""
+    value = float(text) if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else math.nan
+    low_enough = row.maximum is None or value <= row.maximum
+    if not ((value > 0 if row.minimum is None else value >= row.minimum) and low_enough):
+        raise ValueError(f"must be a number {span}, not {text[:40]!r}")
+    return value
+
+
+def _integer(row: Setting, text: str) -> int:
+    value = _number(row, text)
+    if not value.is_integer():
+        raise ValueError(f"must be a whole number, not {text[:40]!r}")
+    return int(value)
+
+
+def _choice(row: Setting, text: str) -> str:
+    if text.lower() not in row.choices:
+        raise ValueError(f"must be one of {', '.join(row.choices)}, not {text[:40]!r}")
+    return text.lower()
+
+
+def _path(_row: Setting, text: str) -> Path:
+    if "\0" in text:
+        raise ValueError("is not a path")
+    return Path(text)
+
+
+def _secret(_row: Setting, text: str) -> Secret:
+    if not re.fullmatch(r"[\x21-\x7e]+", text):
+        raise ValueError("holds a blank or another character that an HTTP header cannot carry")
+    return Secret(text)
+
+
+def _secrets(row: Setting, text: str) -> tuple[Secret, ...]:
+    tokens = [token for part in text.split(",") if (token := _unquoted(part))]
+    if not tokens:
+        raise ValueError("is set but holds no token: set it to one or more tokens, separated by commas, or remove it")
+    return tuple(dict.fromkeys(_secret(row, token) for token in tokens))
+
+
+def _origins(_row: Setting, text: str) -> tuple[str, ...]:
+    origins = [origin.rstrip("/").lower() for part in text.split(",") if (origin := _unquoted(part))]
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", origin):
+            raise ValueError(f"must hold origins like https://app.example.com or *, not {origin[:80]!r}")
+    return tuple(dict.fromkeys(origins))
+
+
+_READERS: Mapping[str, Callable[[Setting, str], Any]] = {
+    "text": lambda _row, text: text,
+    "url": lambda _row, text: _url(text),
+    "number": _number,
+    "integer": _integer,
+    "choice": _choice,
+    "path": _path,
+    "secret": _secret,
+    "secrets": _secrets,
+    "origins": _origins,
+}
+
+_PROVIDERS = (
+    "Every provider that LiteLLM knows has <PROVIDER>_API_KEY, and <PROVIDER>_API_BASE for an address other "
+    "than its public one: GROQ_API_KEY for groq/..., OLLAMA_API_BASE for ollama/... . The vendors' own names "
+    "are read too (HF_TOKEN, GOOGLE_API_KEY, OPENAI_BASE_URL). A provider that needs no key (ollama, "
+    "hosted_vllm) has to be named by its address; the clouds by their variables (AWS_*, GOOGLE_*, AZURE_*)."
+)
+
+
+def _notes(row: Setting) -> str:
+    choices = f"One of {', '.join(row.choices)}." if row.choices else ""
+    least = f"At least {row.minimum}." if row.minimum is not None else ""
+    most = f"At most {row.maximum}." if row.maximum is not None else ""
+    return " ".join(filter(None, (row.help, choices, least, most)))
+
+
+def env_example() -> str:
+    """Return the whole `.env.example`."""
+
+    def comment(text: str) -> list[str]:
+        return [f"# {line}" for line in textwrap.wrap(text.replace("`", ""), 106)]
+
+    lines = comment("Settings of the gateway. Copy this to .env and fill in what you need; the environment wins.")
+    lines += ["", "# --- Providers ---", *comment(_PROVIDERS), "# OPENAI_API_KEY=", "# ANTHROPIC_API_KEY="]
+    for group, rows in GROUPS.items():
+        lines += ["", f"# --- {group} ---"]
+        for row in rows:
+            unit = f" Unit: {row.unit}." if row.unit else ""
+            lines += ["", *comment(_notes(row) + unit), f"# {row.env}={row.default or ''}"]
+    return "\n".join(lines) + "\n"
+
+
+def markdown_table() -> str:
+    """Return the table of `docs/settings.md`."""
+    lines = ["| Variable | Default | Unit | What it does |", "|---|---|---|---|"]
+    for row in SETTINGS:
+        default = f"`{row.default}`" if row.default else "none"
+        lines.append(f"| `{row.env}` | {default} | {row.unit} | {_notes(row)} |")
+    return "\n".join(lines) + "\n"

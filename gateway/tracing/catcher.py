@@ -1,0 +1,136 @@
+"""Catches the spans that Braintrust's patch of LiteLLM logs, so that they are written with the call's root.
+
+The patch logs through the SDK's background logger: a queue in memory that drops what it cannot send. The catcher takes
+that logger's place. It reaches into two private names of the SDK (`_internal_get_global_state` and the state's
+`_global_bg_logger`); `tests/tracing/test_catcher.py` fails on an SDK that moved them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import braintrust
+from braintrust.logger import _internal_get_global_state
+from braintrust.span_identifier_v4 import SpanComponentsV4, SpanObjectTypeV3
+from braintrust.util import LazyValue
+from braintrust.wrappers.litellm import patch_litellm
+
+JSON = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+#: Stands for the project in a caught span; with an object id the SDK has nothing to look up, so it does not log in.
+_SOMEWHERE = "00000000-0000-0000-0000-000000000000"
+
+#: Set by the first piece of a span, whatever later ones say.
+_FIRST_WINS = frozenset({"id", "span_id", "root_span_id", "span_parents", "created"})
+#: Where the span goes is the trace's to say; the caller's place in the gateway's source is nobody's business.
+_NOT_KEPT = frozenset({"project_id", "experiment_id", "log_id", "_is_merge", "context"})
+
+
+class Held:
+    """What is caught under one span."""
+
+    def __init__(self, row_id: str, span_id: str, root_span_id: str) -> None:
+        self.slug = SpanComponentsV4(
+            object_type=SpanObjectTypeV3.PROJECT_LOGS,
+            object_id=_SOMEWHERE,
+            row_id=row_id,
+            span_id=span_id,
+            root_span_id=root_span_id,
+        ).to_str()
+        self.rows: dict[str, JSON] = {}
+
+    def row(self) -> JSON | None:
+        """The span that was caught, or None where the attempt went another way than through the patch."""
+        for row in self.rows.values():
+            return {key: value for key, value in row.items() if key not in _NOT_KEPT}
+        return None
+
+
+_current: contextvars.ContextVar[Held | None] = contextvars.ContextVar("held", default=None)
+
+
+class Catcher:
+    """Stands in for the SDK's background logger; its public methods up to `set_masking_function` are the SDK's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_span: dict[str, Held] = {}
+
+    def install(self) -> None:
+        """Take the place of this process's background logger."""
+        stand_in = LazyValue(lambda: self, use_mutex=False)
+        stand_in.get()
+        _internal_get_global_state()._global_bg_logger = stand_in
+
+    @staticmethod
+    def patch() -> None:
+        """Patch LiteLLM: each `completion` from now on is a span."""
+        patch_litellm()
+
+    @contextlib.contextmanager
+    def holding(self, held: Held) -> Iterator[None]:
+        """Catch under `held` whatever starts in this context."""
+        token = _current.set(held)
+        try:
+            with braintrust.parent_context(held.slug):
+                yield
+        finally:
+            _current.reset(token)
+
+    def forget(self, held: Held) -> None:
+        """Let go of what was caught; later pieces of it are dropped."""
+        with self._lock:
+            for span_id in held.rows:
+                self._by_span.pop(span_id, None)
+
+    # what the SDK calls
+
+    def log(self, *records: Any) -> None:
+        """Take pieces of spans."""
+        for record in records:
+            try:
+                self._take(record.get())
+            except Exception:
+                log.exception("a span of Braintrust's patch could not be taken")
+
+    def flush(self, batch_size: int | None = None) -> None:
+        """Nothing: what was taken is written with its root."""
+
+    def enforce_queue_size_limit(self, enforce: bool) -> None:
+        """Nothing: there is no queue."""
+
+    def internal_replace_api_conn(self, api_conn: Any) -> None:
+        """Nothing: nothing is sent from here."""
+
+    def set_masking_function(self, masking_function: Any) -> None:
+        """Nothing: rows are redacted when they are built."""
+
+    def _take(self, piece: JSON) -> None:
+        span_id = piece["span_id"]
+        with self._lock:
+            held = self._by_span.get(span_id)
+            if held is None:
+                held = _current.get()
+                if held is None:
+                    return  # a late piece of a span that is written already
+                held.rows[span_id] = piece
+                self._by_span[span_id] = held
+            else:
+                _merge(held.rows[span_id], piece)
+
+
+def _merge(into: JSON, piece: JSON) -> None:
+    for key, value in piece.items():
+        if key in _FIRST_WINS and key in into:
+            continue
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value

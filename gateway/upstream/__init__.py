@@ -1,0 +1,39 @@
+"""The ways to reach a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from gateway.core.calls import Attempt, Call, Chunk
+
+
+class Answer(Protocol):
+    """What an attempt opened: one body, or the chunks of a stream. `attempt.transcript` grows as they are read."""
+
+    #: The whole answer of a call that is not streamed.
+    body: bytes
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read a stream to its end.
+
+        Raises:
+            GatewayError: the provider failed, or ended the stream without a `finish_reason`.
+        """
+
+    def close(self) -> None:
+        """Free the provider's connection; safe to call again."""
+
+
+class Upstream(Protocol):
+    """One way to reach deployments."""
+
+    def open(self, attempt: Attempt, call: Call) -> Answer:
+        """Send the call; return when the provider has begun (streams) or ended (others) its answer.
+
+        Raises:
+            GatewayError: the attempt failed; its class says whether another deployment may be tried.
+        """
+
+    def start(self) -> None:
+        """Make ready in this process, after the fork."""

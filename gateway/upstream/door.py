@@ -1,0 +1,371 @@
+"""The one transport under everything that LiteLLM sends.
+
+urllib3 under httpx: httpx's own pool costs half the requests under load and loses streams. What passes here is noted
+in the attempt's `Exchange`, which is the only source of truth about what was sent and what came back. The door
+refuses to send without an exchange, to a host that is not the deployment's, or twice to one path (LiteLLM rewrites
+some requests and sends again). It follows no redirect, whoever's client asks: `Location` and `Set-Cookie` never get
+through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import ipaddress
+import socket
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+CONNECT_S = 5.0
+#: Of an answer that is not streamed, unpacked. A completion with images or audio is far smaller.
+MOST_ANSWER_BYTES = 64 << 20
+#: Requests that one attempt may make: the call itself, and what some providers want before it (a token, model info).
+MOST_SENDS = 4
+
+_PIECE = 65536
+_NOT_SENT = {b"host", b"connection", b"content-length", b"accept-encoding", b"transfer-encoding"}
+_NOT_PASSED_BACK = {
+    "location", "set-cookie", "transfer-encoding", "connection", "keep-alive", "content-length", "content-encoding",
+}  # fmt: skip
+# the last bytes of a stream that ended well: what follows is the terminator of the chunked body alone
+_LAST_WORDS = (b"[DONE]", b"message_stop", b'"stop_reason"')
+
+current: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("exchange", default=None)
+
+
+class Refused(httpx.TransportError):
+    """The door did not let a request or an answer through; the exchange says why."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong on the wire.
+
+    `kind` is one of `connect`, `connect_timeout`, `read_timeout`, `reset`, `aborted`, `redirect`, `not_sse`,
+    `too_large`, `encoding`, `host`, `repeated`.
+    """
+
+    kind: str
+    detail: str = ""
+
+
+@dataclass
+class Exchange:
+    """What one attempt did on the wire.
+
+    Attributes:
+        host: the only `host[:port]` that may be reached; None allows any public one over TLS.
+        stream: the answer is read as Server-Sent Events.
+        rewrite: given path and body, returns the body that is sent.
+        first_byte_s, idle_s: how long to wait for the head of a stream, and between its bytes.
+        aborted: why the call was stopped, or None.
+        path, status, headers, body: of the last request and its answer; `body` of one that was not streamed.
+        tail: the last piece that a stream gave.
+    """
+
+    host: str | None
+    stream: bool
+    first_byte_s: float
+    idle_s: float
+    rewrite: Callable[[str, bytes], bytes] | None = None
+    sent: set[tuple[str, str]] = field(default_factory=set)
+    path: str = ""
+    status: int | None = None
+    headers: Any = None
+    body: bytes | None = None
+    answer: Body | None = None
+    tail: bytes = b""
+    fault: Fault | None = None
+    aborted: bool = False
+    _sockets: set[socket.socket] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def hold(self, sock: Any) -> None:
+        """Note a connection in use; raises OSError where the call has been stopped meanwhile."""
+        with self._lock:
+            self._sockets.add(sock)
+            if not self.aborted:
+                return
+        raise OSError("the call was stopped")
+
+    def release(self) -> None:
+        """Forget the connection in use; must come before it goes back to the pool."""
+        with self._lock:
+            self._sockets.clear()
+
+    def patience(self, seconds: float) -> None:
+        """Set how long a read of the connection in use may wait for bytes."""
+        with self._lock:
+            for sock in self._sockets:
+                sock.settimeout(seconds)
+
+    def abort(self) -> None:
+        """Shut the call's connections down; a thread that reads or writes there fails within milliseconds."""
+        with self._lock:
+            self.aborted = True
+            for sock in self._sockets:
+                # closed meanwhile, or TLS inside TLS: then the deadline of the read bounds it
+                with contextlib.suppress(OSError, TypeError):
+                    # not sock.shutdown(): an SSLSocket's own one drops its state under the reader's feet
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Free the connection, back into the pool where the answer was read to its end; safe to call again."""
+        if self.answer is not None:
+            self.answer.close()
+
+
+class _Noting(HTTPConnection):
+    """A connection that shows its socket to the exchange of the request that it carries."""
+
+    def connect(self) -> None:
+        super().connect()
+        self._show()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self._show()
+        super().request(*args, **kwargs)
+
+    def _show(self) -> None:
+        exchange = current.get()
+        if exchange is not None and self.sock is not None:
+            exchange.hold(self.sock)
+
+
+class _NotingTLS(_Noting, HTTPSConnection):
+    pass
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Noting
+
+
+class _PoolTLS(HTTPSConnectionPool):
+    ConnectionCls = _NotingTLS
+
+
+class Body(httpx.SyncByteStream):
+    """The body of one answer, as it comes."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse, exchange: Exchange) -> None:
+        self._response = response
+        self._exchange = exchange
+        self._over = False
+        self._unpack = _unpacker(response.headers.get("content-encoding", ""))
+        self._pieces = self._read()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._pieces
+
+    def _read(self) -> Iterator[bytes]:
+        exchange = self._exchange
+        try:
+            for piece in self._raw():
+                data = self._unpack(piece)
+                if data:
+                    exchange.tail = data
+                    yield data
+        except zlib.error as error:
+            exchange.fault = Fault("encoding", str(error))
+            raise httpx.DecodingError("the answer cannot be unpacked") from error
+        except Exception as error:
+            raise _failed(exchange, error) from error
+        else:
+            self._end(clean=True)
+        finally:
+            self._end(clean=False)
+
+    def _raw(self) -> Iterator[bytes]:
+        response: Any = self._response
+        if response.chunked:
+            yield from response.read_chunked(decode_content=False)
+        else:
+            while piece := response.read1(_PIECE, decode_content=False):
+                yield piece
+
+    def _end(self, *, clean: bool) -> None:
+        if self._over:
+            return
+        self._over = True
+        if not clean:
+            self._response.close()
+        self._exchange.release()
+        self._response.release_conn()
+
+    def close(self) -> None:
+        """Give the connection back if nothing but the terminator is left to read; else close it."""
+        if not self._over and not self._exchange.aborted and self._ended_well():
+            try:
+                self._exchange.patience(0.05)
+                for _ in range(4):
+                    next(self._pieces)
+            except (StopIteration, httpx.HTTPError, OSError, ValueError):
+                pass  # read to its end, or not: _end() has seen to it, or does now
+        self._end(clean=False)
+
+    def _ended_well(self) -> bool:
+        return any(words in self._exchange.tail for words in _LAST_WORDS)
+
+
+def _unpacker(encoding: str) -> Callable[[bytes], bytes]:
+    """Undo an encoding that was not asked for (`identity` was)."""
+    if encoding.strip().lower() in ("gzip", "x-gzip", "deflate"):
+        decoder = zlib.decompressobj(wbits=47)
+
+        def unpack(piece: bytes) -> bytes:
+            data = decoder.decompress(piece, MOST_ANSWER_BYTES)
+            if decoder.unconsumed_tail:
+                raise zlib.error("the answer unpacks to too much")
+            return data
+
+        return unpack
+    if encoding.strip().lower() in ("", "identity"):
+        return lambda piece: piece
+    raise zlib.error(f"the provider used the encoding {encoding!r}, which was not asked for")
+
+
+def _failed(exchange: Exchange, error: Exception) -> httpx.TransportError:
+    """Note a failure of the wire and say it in httpx's words."""
+    if isinstance(error, httpx.TransportError):
+        return error
+    kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, type[httpx.TransportError]], ...] = (
+        (urllib3.exceptions.ConnectTimeoutError, "connect_timeout", httpx.ConnectTimeout),
+        ((urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError), "connect", httpx.ConnectError),
+        ((urllib3.exceptions.ReadTimeoutError, TimeoutError), "read_timeout", httpx.ReadTimeout),
+    )
+    kind, raised = "reset", httpx.ReadError
+    for classes, its_kind, its_class in kinds:
+        if isinstance(error, classes):
+            kind, raised = its_kind, its_class  # type: ignore[assignment]
+            break
+    if exchange.aborted:
+        kind = "aborted"
+    exchange.fault = Fault(kind, type(error).__name__)
+    return raised(kind)
+
+
+class Door(httpx.BaseTransport):
+    """Sends what LiteLLM's clients send, one exchange at a time.
+
+    Args:
+        pool: idle connections kept per host; more may be open at once.
+    """
+
+    def __init__(self, pool: int = 256) -> None:
+        self._pools = urllib3.PoolManager(num_pools=256, maxsize=pool, block=False, retries=False)
+        self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _PoolTLS}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Carry one request of the current exchange (httpx.BaseTransport).
+
+        Raises:
+            httpx.TransportError: it could not be sent, or no answer came; the exchange has the fault.
+        """
+        exchange = current.get()
+        if exchange is None:
+            raise Refused("nothing may be sent outside a call")
+        self._check(request, exchange)
+        raw = request.read()
+        exchange.path = request.url.path
+        if exchange.rewrite is not None and request.method == "POST":
+            raw = exchange.rewrite(exchange.path, raw)
+        response = self._send(request, raw, exchange)
+        return self._answer(response, exchange)
+
+    def _check(self, request: httpx.Request, exchange: Exchange) -> None:
+        host = request.url.netloc.decode("ascii")
+        if exchange.host is None:
+            allowed = request.url.scheme == "https" and _is_public_name(request.url.host)
+        else:
+            allowed = host == exchange.host
+        if not allowed:
+            exchange.fault = Fault("host", host)
+            raise Refused(f"{host} is not this deployment's host")
+        key = (request.method, f"{host}{request.url.path}")
+        if key in exchange.sent or len(exchange.sent) >= MOST_SENDS:
+            exchange.fault = Fault("repeated", request.url.path)
+            raise Refused("an attempt sends once")
+        exchange.sent.add(key)
+
+    def _send(self, request: httpx.Request, raw: bytes, exchange: Exchange) -> urllib3.BaseHTTPResponse:
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in request.headers.raw
+            if name.lower() not in _NOT_SENT and not name.lower().startswith(b"x-stainless")
+        }
+        headers["Accept-Encoding"] = "identity"
+        asked = request.extensions.get("timeout") or {}
+        read_s = exchange.first_byte_s if exchange.stream else asked.get("read")
+        exchange.status = exchange.headers = exchange.body = None
+        try:
+            return self._pools.urlopen(
+                request.method,
+                str(request.url),
+                body=raw,
+                headers=headers,
+                preload_content=False,
+                decode_content=False,
+                redirect=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
+            )
+        except Exception as error:
+            raise _failed(exchange, error) from error
+
+    def _answer(self, response: urllib3.BaseHTTPResponse, exchange: Exchange) -> httpx.Response:
+        exchange.status, exchange.headers = response.status, response.headers
+        try:
+            body = Body(response, exchange)
+        except zlib.error as error:
+            response.close()
+            exchange.fault = Fault("encoding", str(error))
+            raise Refused("an encoding that was not asked for") from error
+        headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _NOT_PASSED_BACK]
+        exchange.answer = body
+        kind = response.headers.get("content-type", "").lower()
+        if exchange.stream and 200 <= response.status < 300:
+            if "json" in kind or "html" in kind:
+                exchange.body = self._whole(body, exchange)
+                exchange.fault = Fault("not_sse", kind)
+                raise Refused("an answer that is no event stream")
+            exchange.patience(exchange.idle_s)
+            return httpx.Response(response.status, headers=headers, stream=body)
+        exchange.body = self._whole(body, exchange)
+        if 300 <= response.status < 400:
+            exchange.fault = Fault("redirect", str(response.status))
+        return httpx.Response(response.status, headers=headers, content=exchange.body)
+
+    def _whole(self, body: Body, exchange: Exchange) -> bytes:
+        pieces, size = [], 0
+        for piece in body:
+            pieces.append(piece)
+            size += len(piece)
+            if size > MOST_ANSWER_BYTES:
+                body.close()
+                exchange.fault = Fault("too_large", str(size))
+                raise Refused("the answer is too large")
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Nothing: every client of LiteLLM shares this door, and some close theirs."""
+
+    def shut(self) -> None:
+        """Close all idle connections, at the end of the process."""
+        self._pools.clear()
+
+
+def _is_public_name(host: str) -> bool:
+    """Whether a host is a name on the public net, as far as its spelling tells."""
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return "." in host and not host.endswith((".localhost", ".local", ".internal"))
+    return False

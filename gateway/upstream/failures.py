@@ -1,0 +1,201 @@
+"""What an exchange's end means to the caller: the provider's part of the error tree.
+
+Read from the wire (fault, status, body, headers). A LiteLLM exception is looked at only when nothing was sent: its
+messages are prefixed, and may hold a traceback or a credential that the provider echoed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.core.calls import Cancellation
+from gateway.core.redaction import Redactor
+from gateway.errors import (
+    CallerGone,
+    DeadlineExceeded,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    ProviderFailed,
+    ProviderInvalid,
+    ProviderLimited,
+    ProviderRefused,
+    ProviderRejectedKey,
+    ProviderTimeout,
+    ProviderUnreachable,
+    ShuttingDown,
+    UpstreamError,
+)
+from gateway.upstream.door import Exchange, Fault
+
+#: A provider's sentence beyond this is an HTML page or a dump.
+_LONGEST_MESSAGE = 4000
+
+_REASONS: dict[str, tuple[type[GatewayError], str]] = {
+    "caller_gone": (CallerGone, "The caller closed the connection."),
+    "deadline": (
+        DeadlineExceeded,
+        "The call took longer than this gateway allows; stream it to see its progress.",
+    ),
+    "shutting_down": (ShuttingDown, "The gateway is shutting down; send the request again."),
+}
+
+_FAULTS: dict[str, tuple[type[UpstreamError], str]] = {
+    "connect": (ProviderUnreachable, "{provider} could not be reached."),
+    "connect_timeout": (ProviderUnreachable, "{provider} did not accept a connection in time."),
+    "read_timeout": (ProviderTimeout, "{provider} did not answer in time."),
+    "reset": (ProviderUnreachable, "{provider} closed the connection before its answer was complete."),
+    "redirect": (ProviderInvalid, "{provider} answered with a redirect, which is never followed."),
+    "not_sse": (ProviderInvalid, "{provider} did not answer with the event stream that was asked for."),
+    "too_large": (ProviderInvalid, "{provider} sent an answer that is too large."),
+    "encoding": (ProviderInvalid, "{provider} sent an answer that cannot be unpacked."),
+    "repeated": (ProviderInvalid, "{provider} did not accept the request as it was sent."),
+}
+
+
+class Failures:
+    """Turns what happened on the wire into an error of the tree.
+
+    Args:
+        redactor: takes credentials out of what a provider says.
+    """
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+
+    def stopped(self, cancellation: Cancellation) -> GatewayError | None:
+        """The error of a call that was aborted, or None."""
+        return stopped(cancellation)
+
+    def of(
+        self, provider: str, exchange: Exchange, cancellation: Cancellation, raised: Exception | None = None
+    ) -> GatewayError:
+        """Say why an attempt failed.
+
+        Args:
+            provider: its name, for the sentence.
+            exchange: what happened on the wire.
+            cancellation: the call's; an aborted call fails as its reason says, whatever the wire did.
+            raised: what LiteLLM raised, if it did.
+        """
+        if (error := stopped(cancellation)) is not None:
+            return error
+        if exchange.fault is not None and exchange.fault.kind == "host":
+            return _not_fetched(provider, exchange.fault)
+        if exchange.status is not None and exchange.status >= 400:
+            return self._answered(provider, exchange)
+        if exchange.fault is not None:
+            if exchange.fault.kind == "not_sse" and (error := self._error_in(provider, exchange.body)) is not None:
+                return error
+            kind, sentence = _FAULTS.get(exchange.fault.kind, _FAULTS["reset"])
+            return kind(sentence.format(provider=provider), provider=provider)
+        if not exchange.sent:
+            return _not_sent(provider, raised)
+        return self._error_in(provider, exchange.body) or ProviderInvalid(
+            f"{provider} sent an answer that is no chat completion.", provider=provider
+        )
+
+    def reported(self, provider: str, error: Any) -> UpstreamError:
+        """The error that a provider reports inside a stream or a 200: its own object, or only a text."""
+        fields = error if isinstance(error, Mapping) else {"message": error}
+        code = _text(fields.get("code"))
+        status = fields.get("code") if isinstance(fields.get("code"), int) else fields.get("status_code")
+        kind: type[UpstreamError] = ProviderFailed
+        if status == 429 or code == "rate_limit_exceeded" or fields.get("type") == "rate_limit_error":
+            kind = ProviderLimited
+        return kind(
+            self._message(fields) or f"{provider} reported an error.",
+            code=code or "provider_error",
+            type=_text(fields.get("type")),
+            param=_text(fields.get("param")),
+            provider=provider,
+        )
+
+    def _answered(self, provider: str, exchange: Exchange) -> UpstreamError:
+        status, headers = exchange.status or 500, exchange.headers or {}
+        fields = _error_object(exchange.body)
+        message = self._message(fields) or f"{provider} answered with status {status}."
+        details: dict[str, Any] = {
+            "code": _text(fields.get("code")),
+            "type": _text(fields.get("type")),
+            "param": _text(fields.get("param")),
+            "retry_after": _text(headers.get("retry-after")),
+            "provider": provider,
+        }
+        if status in (401, 403, 407):
+            # the gateway's credential, not the caller's: a 401 would send the caller to look for a fault of its own
+            details.update(code=None, type=None, param=None)
+            return ProviderRejectedKey(f"{provider} rejected this gateway's credential: {message}", **details)
+        if status == 429:
+            return ProviderLimited(message, **details)
+        if status == 408:
+            return ProviderTimeout(message, **details)
+        if status >= 500:
+            # 529 and its like are the provider's own; what is above is no HTTP status
+            return ProviderFailed(message, status=status if status <= 599 else 502, **details)
+        return ProviderRefused(message, status=status, **details)
+
+    def _error_in(self, provider: str, body: bytes | None) -> UpstreamError | None:
+        fields = _error_object(body)
+        return self.reported(provider, fields) if fields else None
+
+    def _message(self, fields: Mapping[str, Any]) -> str | None:
+        message = _text(fields.get("message"))
+        return self._redactor.text(message[:_LONGEST_MESSAGE]) if message else None
+
+
+def stopped(cancellation: Cancellation) -> GatewayError | None:
+    """The error of a call that was aborted, or None where it was not."""
+    if cancellation.reason is None:
+        return None
+    kind, sentence = _REASONS[cancellation.reason]
+    return kind(sentence)
+
+
+def _not_fetched(provider: str, fault: Fault) -> GatewayError:
+    return InvalidRequest(
+        f"{provider} cannot fetch {fault.detail} itself, and this gateway fetches nothing for a caller: send images "
+        "and files as base64 data URLs.",
+        param="messages",
+        code="url_not_fetched",
+        provider=provider,
+    )
+
+
+def _not_sent(provider: str, raised: Exception | None) -> GatewayError:
+    """LiteLLM gave up before anything was sent. Only its own status is believed, never its words."""
+    status = getattr(raised, "status_code", None)
+    if status in (400, 404, 422):
+        return InvalidRequest(
+            f"This request cannot be translated for {provider}.", code="unsupported", provider=provider
+        )
+    if status in (401, 403):
+        return ProviderRejectedKey(f"{provider} cannot be called with this gateway's credential.", provider=provider)
+    return InternalError(f"The request could not be prepared for {provider}.", provider=provider)
+
+
+def _error_object(body: bytes | None) -> Mapping[str, Any]:
+    """The error of an answer, in the shapes that providers use; empty where there is none."""
+    try:
+        document = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return {}
+    if isinstance(document, list) and document:  # Google's
+        document = document[0]
+    if not isinstance(document, Mapping):
+        return {}
+    error = document.get("error")
+    if isinstance(error, Mapping):
+        return error
+    if isinstance(error, str):
+        return {**document, "message": error}
+    for name in ("message", "detail"):
+        if isinstance(document.get(name), str) and "choices" not in document:
+            return {**document, "message": document[name]}
+    return {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

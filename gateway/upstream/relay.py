@@ -1,0 +1,128 @@
+"""A provider's own event stream, checked and passed on as it came."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.core.calls import Chunk
+from gateway.core.transcript import Malformed, Transcript
+from gateway.core.wire import Events, EventTooLarge, data_event, data_of
+from gateway.errors import GatewayError, ProviderInvalid, ProviderStreamEnded
+from gateway.upstream.failures import Failures
+
+_NO_USAGE = b',"usage":null'
+
+
+class Relay:
+    """Reads chat completion chunks from bytes and hands each event out unchanged, but for four cases.
+
+    Comments and the usage that the caller did not ask for are left out, tool calls without an index get one, and the
+    terminal event is kept back (it belongs to whoever settles the call).
+
+    Args:
+        provider: its name, for errors.
+        transcript: grows with each chunk.
+        usage_asked: the caller wants the usage chunk.
+        failures: reads an error inside the stream.
+    """
+
+    def __init__(self, provider: str, transcript: Transcript, *, usage_asked: bool, failures: Failures) -> None:
+        self._provider = provider
+        self._transcript = transcript
+        self._usage_asked = usage_asked
+        self._failures = failures
+        self._done = False
+        self._tool_ids: dict[int, list[str]] = {}
+
+    def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk]:
+        """Read the stream to its end.
+
+        Raises:
+            UpstreamError: an error inside the stream, an event that is no chunk, or an end without a finish_reason.
+            httpx.TransportError: the connection failed.
+        """
+        events = Events()
+        try:
+            for piece in pieces:
+                for event in events.feed(piece):
+                    if (chunk := self._read(event)) is not None:
+                        yield chunk
+                    if self._done:
+                        break
+                if self._done:
+                    break
+            else:
+                if (rest := events.rest()).strip() and (chunk := self._read(rest + b"\n\n")) is not None:
+                    yield chunk  # a last event without its blank line; every SDK reads it
+        except (Malformed, EventTooLarge) as error:
+            raise ProviderInvalid(
+                f"{self._provider} sent an event that is no chat completion chunk.", provider=self._provider
+            ) from error
+        if not self._transcript.complete:
+            raise ended_early(self._provider)
+
+    def _read(self, event: bytes) -> Chunk | None:
+        data = data_of(event)
+        if data is None or not data:
+            return None
+        if data == b"[DONE]":
+            self._done = True
+            return None
+        try:
+            chunk = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise Malformed("an event's data is no JSON") from error
+        if not isinstance(chunk, dict):
+            raise Malformed("an event's data is no object")
+        if error_object := chunk.get("error"):
+            raise self._failures.reported(self._provider, error_object)
+        rewritten = self._index_tools(chunk)
+        content = self._transcript.add(chunk)
+        if "usage" in chunk and not self._usage_asked:
+            if chunk["usage"] is None:
+                event = _without_null_usage(event, chunk)
+            elif not chunk.get("choices"):
+                return Chunk(b"")
+        return Chunk(data_event(chunk) if rewritten else event, content)
+
+    def _index_tools(self, chunk: dict[str, Any]) -> bool:
+        """Number tool calls that came without an index, by their ids; SDKs merge the pieces by it."""
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            return False
+        rewritten = False
+        for choice in choices:
+            delta = choice.get("delta") if isinstance(choice, dict) else None
+            calls = delta.get("tool_calls") if isinstance(delta, dict) else None
+            if not isinstance(calls, list):
+                continue
+            index = choice.get("index", 0)
+            ids = self._tool_ids.setdefault(index if isinstance(index, int) else 0, [])
+            for call in calls:
+                if isinstance(call, dict):
+                    rewritten = _index_tool(call, ids) or rewritten
+        return rewritten
+
+
+def _index_tool(call: dict[str, Any], ids: list[str]) -> bool:
+    own_id = call.get("id")
+    if isinstance(own_id, str) and own_id and own_id not in ids:
+        ids.append(own_id)
+    if call.get("index") is not None:
+        return False
+    call["index"] = ids.index(own_id) if own_id in ids else max(0, len(ids) - 1)
+    return True
+
+
+def _without_null_usage(event: bytes, chunk: dict[str, Any]) -> bytes:
+    """Take out the `"usage": null` that a provider adds to every chunk once usage is asked for."""
+    if event.count(_NO_USAGE) == 1:
+        return event.replace(_NO_USAGE, b"")
+    return data_event({name: value for name, value in chunk.items() if name != "usage"})
+
+
+def ended_early(provider: str) -> GatewayError:
+    """A stream that stopped before every choice had its finish_reason: no end is made up for it."""
+    return ProviderStreamEnded(f"{provider} ended the stream before its answer was complete.", provider=provider)

@@ -1,0 +1,191 @@
+"""Flask glue that every blueprint shares: the gateway at hand, who calls, error answers, the access line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Flask, Response, current_app, g, request
+from werkzeug.exceptions import HTTPException
+
+from gateway.core import wire
+from gateway.core.calls import Caller
+from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NoSuchRoute
+from gateway.pipeline import Gateway
+from gateway.tracing import Refusal
+
+log = logging.getLogger(__name__)
+access = logging.getLogger("gateway.access")
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+_CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+
+#: What a browser's script may read of an answer (Fetch standard, "CORS-safelisted response-header name").
+_EXPOSED = (
+    "x-request-id, request-id, retry-after, x-should-retry, x-bt-span-id, x-bt-span-export, x-gateway-provider, "
+    "x-gateway-model-id, x-gateway-dropped-params"
+)
+
+
+def bind(app: Flask, gateway: Gateway) -> None:
+    """Give an app its gateway, and every request its id, its caller, its errors and its line in the log."""
+    app.extensions["gateway"] = gateway
+    app.before_request(_begin)
+    app.before_request(_preflight)
+    app.before_request(_authenticate)
+    app.after_request(_finish)
+    app.register_error_handler(GatewayError, _refuse)
+    app.register_error_handler(HTTPException, _refuse_http)
+    app.register_error_handler(Exception, _refuse_fault)
+
+
+def current_gateway() -> Gateway:
+    """The gateway of the app that serves this request."""
+    gateway: Gateway = current_app.extensions["gateway"]
+    return gateway
+
+
+def public(view: View) -> View:
+    """Mark a view that needs no credential. Decided by the matched view, never by the path or a header."""
+    view.public = True  # type: ignore[attr-defined]
+    return view
+
+
+def caller() -> Caller:
+    """Who sent this request; only where the view is not public."""
+    found: Caller = g.caller
+    return found
+
+
+def _begin() -> None:
+    g.request_id = f"req_{secrets.token_hex(16)}"
+    g.started_s = time.time()
+    g.arrived_s = time.monotonic()
+    g.facts = {}
+    sent = request.headers.get("x-request-id", "")
+    g.client_request_id = sent if _CLIENT_REQUEST_ID.fullmatch(sent) else None
+    current_gateway().open()
+
+
+def _preflight() -> Response | None:
+    """Answer OPTIONS; a browser's preflight has no credentials (Fetch standard, "CORS-preflight request")."""
+    if request.method != "OPTIONS":
+        return None
+    adapter = current_app.create_url_adapter(request)
+    allowed = sorted(adapter.allowed_methods()) if adapter is not None else []
+    response = Response(status=204, headers={"Allow": ", ".join(allowed)} if allowed else None)
+    if _allowed_origin() is not None:
+        response.headers["Access-Control-Allow-Methods"] = ", ".join(allowed) or "GET, POST, OPTIONS"
+        response.headers["Access-Control-Allow-Headers"] = request.headers.get(
+            "Access-Control-Request-Headers", "authorization, content-type"
+        )
+        response.headers["Access-Control-Max-Age"] = "600"
+    return response
+
+
+def _authenticate() -> None:
+    """Know the caller before a byte of the body is read."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    if not getattr(view, "public", False):
+        g.caller = current_gateway().authenticator.identify(request.headers)
+        g.facts["caller"] = g.caller.id
+
+
+def _allowed_origin() -> str | None:
+    origin = request.headers.get("Origin")
+    origins = current_gateway().cors_origins
+    return origin if origin is not None and (origin in origins or "*" in origins) else None
+
+
+def _finish(response: Response) -> Response:
+    response.headers["request-id"] = g.request_id
+    response.headers["x-request-id"] = g.client_request_id or g.request_id
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if current_gateway().cors_origins:
+        response.headers.add("Vary", "Origin")
+    if (origin := _allowed_origin()) is not None:
+        response.headers["Access-Control-Allow-Origin"] = origin
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+    response.call_on_close(_access_line(response.status_code))
+    return response
+
+
+def _access_line(status: int) -> Callable[[], None]:
+    """Log one line when the answer has gone out. Without query and bodies; no name of a field is the caller's."""
+    fields = {
+        "request_id": g.request_id,
+        "method": request.method,
+        "path": request.path[:256],
+        "status": status,
+        "remote": request.remote_addr,
+    }
+    facts, arrived_s, client_id = g.facts, g.arrived_s, g.client_request_id
+
+    def write() -> None:
+        spent_ms = round(1000 * (time.monotonic() - arrived_s), 1)
+        more = {"client_request_id": client_id} if client_id else {}
+        access.info("request", extra={"fields": {**fields, "duration_ms": spent_ms, **more, **facts}})
+
+    return write
+
+
+def error_response(error: GatewayError) -> Response:
+    """Turn a failure into an answer, with the headers that SDKs obey."""
+    response = Response(
+        wire.dumps(wire.openai_error(error, g.request_id)),
+        status=error.http_status,
+        mimetype="application/json",
+    )
+    response.headers.update(error.reply_headers)
+    if error.retry_after is not None and error.retry_after.isprintable():
+        response.headers["Retry-After"] = error.retry_after[:64]
+    elif error.http_status in (429, 503) and error.should_retry is not False:
+        response.headers["Retry-After"] = "1"
+    if error.should_retry is not None:
+        response.headers["x-should-retry"] = "true" if error.should_retry else "false"
+    return response
+
+
+def _refuse(error: GatewayError) -> Response:
+    g.facts["error"] = error.public_code or error.public_type
+    if not g.get("traced"):  # the pipeline has traced what became a call
+        known = g.get("caller")
+        current_gateway().tracer.refused(
+            Refusal(
+                request_id=g.request_id,
+                path=request.path[:256],
+                status=error.http_status,
+                error=error,
+                started_s=g.started_s,
+                caller=known.id if known else None,
+                client_request_id=g.client_request_id,
+            )
+        )
+    return error_response(error)
+
+
+def _refuse_http(error: HTTPException) -> Response:
+    """Werkzeug's own refusals, in the caller's dialect."""
+    status = error.code or 500
+    if status == 404:
+        return _refuse(NoSuchRoute(f"Unknown request URL: {request.method} {request.path[:256]}."))
+    if status == 405:
+        response = _refuse(MethodNotAllowed(f"{request.method} is not allowed at {request.path[:256]}."))
+        response.headers.extend(error.get_headers())
+        response.headers["Content-Type"] = "application/json"
+        return response
+    if 400 <= status < 500:
+        return _refuse(InvalidRequest(error.name, status=status))
+    return _refuse_fault(error)
+
+
+def _refuse_fault(error: Exception) -> Response:
+    """A fault of our own: the request id for the caller, the traceback for the log."""
+    log.error("a fault while serving %s", g.get("request_id"), exc_info=error)
+    return _refuse(InternalError(f"The gateway failed on request {g.request_id}; its log says why."))
