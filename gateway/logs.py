@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from gateway.core.redaction import REDACTED, Redactor
+
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR"}
 _OURS = ("gateway", "gunicorn")
 
@@ -28,13 +30,12 @@ _LIBRARIES = (
     "openai",
     "urllib3",
 )
+#: Libraries whose warnings are our ordinary days: connections beyond the pool are closed after use.
+_QUIET = ("urllib3.connectionpool",)
 
-_CREDENTIAL = re.compile(
-    r"(?i)(\bsk-)[\w-]{8,}"
-    r"|(\bAIza)[\w-]{20,}"
-    r"|(\b(?:bearer|basic)\s+)[\w.~+/=-]{16,}"
-    r"|(\bapi[-_]?key['\"]?\s*[=:]\s*['\"]?)[^\s'\",}&]{6,}"
-)
+_REDACTOR = Redactor()
+#: How a library shows a key by its name; in a trace this would blot out callers' code, in a log line it may.
+_NAMED_KEY = re.compile(r"(?i)(\bapi[-_]?key['\"]?\s*[=:]\s*['\"]?|\bbasic\s+)[^\s'\",}&]{6,}")
 
 
 def configure(log_format: str, level: str) -> None:
@@ -71,6 +72,7 @@ def dict_config(log_format: str, level: str) -> dict[str, Any]:
             # The app writes that line itself, on any server; with a dictionary gunicorn would write one too.
             "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
             **{name: {"level": libraries, "handlers": [], "propagate": True} for name in _LIBRARIES},
+            **{name: {"level": "ERROR", "propagate": True} for name in _QUIET},
         },
         "root": {"level": libraries, "handlers": ["stderr"]},
     }
@@ -130,7 +132,7 @@ _FORMATTERS: Mapping[str, type[_Line]] = {"json": JSONLine, "pretty": PrettyLine
 
 def hide(text: str) -> str:
     """Blot out what looks like a credential: the last net, for what a library wrote into an error."""
-    return _CREDENTIAL.sub(lambda match: f"{next(filter(None, match.groups()))}…", text)
+    return _NAMED_KEY.sub(rf"\1{REDACTED}", _REDACTOR.text(text))
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -20,7 +20,9 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}", re.ASCII)
 #: Shapes of credentials as providers, Braintrust, clouds and this gateway issue them.
 _CREDENTIALS = re.compile(
     r"""
-      \b(?:sk|pk|rk|gsk|xai|hf|r8|pplx|fw|csk|nvapi|bt-st|glpat|ghp|gho|ghs|github_pat)[-_][A-Za-z0-9_-]{16,}
+      # a digit among them, or words like sk-learn-pipelines would go
+      \b(?:sk|pk|rk|gsk|xai|hf|r8|pplx|fw|csk|nvapi|bt-st|glpat|ghp|gho|ghs|github_pat)
+        [-_](?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9_-]{12,}
     | \bAIza[A-Za-z0-9_-]{30,}
     | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b
     | (?<=\bBearer\s)[A-Za-z0-9._~+/=-]{8,}

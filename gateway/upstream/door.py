@@ -259,7 +259,7 @@ class Door(httpx.BaseTransport):
         pool: idle connections kept per host; more may be open at once.
     """
 
-    def __init__(self, pool: int = 256) -> None:
+    def __init__(self, pool: int = 2048) -> None:
         self._pools = urllib3.PoolManager(num_pools=256, maxsize=pool, block=False, retries=False)
         self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _PoolTLS}
 
