@@ -44,8 +44,8 @@ app = modal.App("llm-gateway")
 @modal.concurrent(max_inputs=200, target_inputs=100)  # most callers wait for a provider, and cost no CPU
 @modal.wsgi_app()
 def web() -> Flask:
-    """Build the app that `gunicorn wsgi:app` serves too."""
+    """Build the app that `gunicorn wsgi:app` serves too: keys are taken out of the environment here as there."""
     # The image has it; where `modal deploy` runs, importing it would be work for nothing.
-    from gateway.app import create_app  # noqa: PLC0415
+    from gateway.serving import application  # noqa: PLC0415
 
-    return create_app()
+    return application()

@@ -11,6 +11,7 @@ that runs the app; `close()` of this server sets such threads free.
 import asyncio
 import itertools
 import socket
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from typing import Any
@@ -169,3 +170,16 @@ def _head(message: dict[str, Any]) -> web.StreamResponse:
     for name, value in message.get("headers", []):
         response.headers.add(name.decode("latin-1"), value.decode("latin-1"))
     return response
+
+
+def main() -> None:
+    """Serve what `modal deploy modal_app.py` would run, in this process, until standard input ends."""
+    import modal_app
+
+    with ModalBridge(modal_app.web.local()) as bridge:
+        print(bridge.url, flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

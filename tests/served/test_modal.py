@@ -1,6 +1,9 @@
 """The gateway on Modal, without Modal: the file imports offline, and Modal's own bridge serves its app."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,22 +18,38 @@ from tests.served.modal_bridge import ModalBridge
 TOKEN = "a-token-of-this-test"
 
 
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[httpx.Client]:
-    """A caller of what `modal deploy modal_app.py` would run, with the demo models."""
-    monkeypatch.chdir(tmp_path)  # no `.env` is here
-    monkeypatch.setenv("GATEWAY_AUTH_TOKEN", TOKEN)
-    monkeypatch.setenv("GATEWAY_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("GATEWAY_DEMO", "on")
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the deployed app answers: in a process of its own, since it takes the process's environment over."""
+    folder = tmp_path_factory.mktemp("modal")  # no `.env` is here
+    environ = {"PATH": os.environ["PATH"], "GATEWAY_AUTH_TOKEN": TOKEN, "GATEWAY_DATA_DIR": str(folder / "data")}
     with (
-        ModalBridge(modal_app.web.local()) as bridge,
-        httpx.Client(
-            base_url=bridge.url,
-            headers={"authorization": f"Bearer {TOKEN}"},
-            trust_env=False,
-            timeout=30,
-        ) as client,
+        (folder / "stderr").open("w+") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.served.modal_bridge"],
+            cwd=folder,
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as served,
     ):
+        assert served.stdin
+        assert served.stdout
+        address = served.stdout.readline().strip()
+        if not address:
+            stderr.seek(0)
+            pytest.fail(stderr.read())
+        yield address
+        served.stdin.close()
+        assert served.wait(20) == 0, "it did not end cleanly"
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=url, headers=headers, trust_env=False, timeout=30) as client:
         yield client
 
 
