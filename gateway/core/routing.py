@@ -135,7 +135,7 @@ def listed(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, s
     for name in sorted(catalogue.demo):
         yield name, DEMO
     for name, row in catalogue.models.items():
-        if row.get("mode") not in modes:
+        if row.get("mode") not in modes or name.startswith("ft:"):  # prices of fine-tuned models, not names of any
             continue
         provider = provider_of(row)
         if provider in PROVIDERS and _usable(provider, catalogue):

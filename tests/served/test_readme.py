@@ -1,0 +1,136 @@
+"""Each command and program of the README, as it stands there, against a real start. Only the port is another."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.braintrust_server import FakeBraintrust
+from tests.fakes.provider import FakeProvider
+from tests.served.process import TOP, Served
+
+README = (TOP / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+SHELL = [text for language, text in BLOCKS if language == "sh"]
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+
+START = "pip install uv && uv run gunicorn wsgi:app\n"
+TESTS = "pip install uv && uv run pytest\n"
+#: What no test can run here, and why.
+NOT_RUN = {
+    START: "its last words start every gateway of these tests; .ci/run does the rest",
+    TESTS: "this is that command",
+    "uv run modal deploy modal_app.py\n": "it needs an account; test_modal.py serves what it would deploy",
+}
+KEY = "sk-choose-a-long-random-one"
+
+
+def run(command: list[str], served: Served, **environment: str) -> str:
+    done = subprocess.run(
+        [part.replace("127.0.0.1:8000", f"127.0.0.1:{served.port}") for part in command],
+        cwd=served.top,
+        env={"PATH": os.environ["PATH"], "HOME": str(served.top), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def first_start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A start with nothing set, but for where the port and the folder are."""
+    folder = tmp_path_factory.mktemp("newcomer")
+    with Served(folder, {"GATEWAY_DATA_DIR": ".gateway", "WEB_CONCURRENCY": "1"}) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def with_keys(
+    tmp_path_factory: pytest.TempPathFactory, settings: dict[str, str], braintrust: FakeBraintrust
+) -> Iterator[Served]:
+    own = settings | braintrust.environment() | {"GATEWAY_AUTH_TOKEN": KEY}
+    with Served(tmp_path_factory.mktemp("with-keys"), own) as served:
+        yield served
+
+
+def curls(key: str) -> list[str]:
+    return [text for text in SHELL if text.startswith("curl") and key in text]
+
+
+def test_every_command_of_the_readme_is_known_here() -> None:
+    known = [*NOT_RUN, *curls(".gateway/auth-token"), *curls(KEY)]
+    assert sorted(SHELL) == sorted(known)
+    assert {language for language, _ in BLOCKS} <= {"sh", "python", "ini"}
+
+
+def test_the_first_request_is_answered_with_no_account_streamed_and_not(first_start: Served) -> None:
+    streamed, whole = (run(["sh", "-c", text], first_start) for text in curls(".gateway/auth-token"))
+    assert "".join(re.findall(r'"content":"([^"]*)"', streamed)) == "Hello, gateway!"
+    assert streamed.endswith("data: [DONE]\n\n")
+    assert '"content":"Hello, gateway!"' in whole
+
+
+def test_the_line_that_the_start_prints_can_be_pasted(first_start: Served) -> None:
+    [line] = [line.strip() for line in first_start.log.splitlines() if line.startswith("  curl -N ")]
+    assert run(["sh", "-c", line], first_start).endswith("data: [DONE]\n\n")
+
+
+def test_the_log_says_where_traces_go_without_a_braintrust_key(first_start: Served) -> None:
+    assert "no BRAINTRUST_API_KEY is set: each call is one line in this log" in first_start.log
+
+
+@pytest.mark.parametrize("program", PYTHON, ids=[f"program {number}" for number in range(1, len(PYTHON) + 1)])
+def test_the_programs_of_the_readme_run(
+    program: str, with_keys: Served, braintrust: FakeBraintrust, provider: FakeProvider
+) -> None:
+    before = len(provider.requests())
+    printed = run([sys.executable, "-c", program], with_keys, **braintrust.environment())
+    assert len(provider.requests()) == before + 1
+    if "print(" in program:
+        assert "hello there" in printed
+
+
+def test_a_call_nests_under_the_callers_own_span_as_the_readme_shows(
+    with_keys: Served, braintrust: FakeBraintrust
+) -> None:
+    [program] = [text for text in PYTHON if "x-bt-parent" in text]
+    known = {row["id"] for row in braintrust.rows()}
+    run([sys.executable, "-c", program], with_keys, **braintrust.environment())
+    rows = [
+        row
+        for row in braintrust.wait_rows(lambda rows: len({row["id"] for row in rows} - known) >= 3)
+        if row["id"] not in known
+    ]
+    [own] = [row for row in rows if row["span_attributes"]["name"] == "answer a customer"]
+    [root] = [row for row in rows if row.get("span_parents") == [own["span_id"]]]
+    [llm] = [row for row in rows if row.get("span_parents") == [root["span_id"]]]
+    assert root["root_span_id"] == llm["root_span_id"] == own["root_span_id"]
+    assert root["project_id"] == llm["project_id"] == own["project_id"]
+    assert braintrust.project_name(own["project_id"]) == "my-app"
+
+
+def test_the_list_of_models_is_what_the_readme_says(with_keys: Served) -> None:
+    [command] = curls(KEY)
+    assert '"id":"gpt-4o-mini"' in run(["sh", "-c", command], with_keys)
+
+
+def test_the_settings_are_checked_by_the_command_that_the_readme_names(tmp_path: Path) -> None:
+    assert "`uv run gateway check`" in README
+    done = subprocess.run(
+        [Path(sys.executable).with_name("gateway"), "check"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "GATEWAY_TIMEOUT_S": "soon", "GATEWAY_MAX_BODY_MB": "-1"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert "GATEWAY_TIMEOUT_S" in done.stderr
+    assert "GATEWAY_MAX_BODY_MB" in done.stderr
