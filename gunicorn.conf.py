@@ -43,10 +43,23 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """After the fork: start what lives in one process."""
-    worker.app.wsgi().extensions["gateway"].open()
+    """After the fork: start what lives in one process, and be ready to end it."""
+    gateway = worker.app.wsgi().extensions["gateway"]
+    gateway.open()
+    # the 3 s that are left are for the error events and the traces
+    serving.drain_on_sigterm(gateway, max(0, worker.cfg.graceful_timeout - 3))
+
+
+def worker_int(worker: Any) -> None:
+    """SIGINT or SIGQUIT: gunicorn would exit at once, in the middle of every answer."""
+    worker.app.wsgi().extensions["gateway"].close()
+
+
+def worker_abort(worker: Any) -> None:
+    """The worker did not breathe for `timeout` seconds; what can still be handed over is, before it is killed."""
+    worker.app.wsgi().extensions["gateway"].close(timeout_s=0.5)
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Hand over the last traces, within a bound."""
+    """However it ends (SIGTERM, a master that is gone): end the last calls, hand over the last traces."""
     worker.app.wsgi().extensions["gateway"].close()

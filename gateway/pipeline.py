@@ -15,19 +15,23 @@ from gateway.auth import Authenticator
 from gateway.core import routing
 from gateway.core.calls import Attempt, Call, Chunk, Outcome
 from gateway.core.routing import Catalogue
-from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout
+from gateway.core.wire import header_value
+from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.tracing import Trace, Tracer
 from gateway.upstream import Answer, Upstream
-from gateway.watcher import CALLER_GONE, Watcher
+from gateway.watcher import CALLER_GONE, SHUTTING_DOWN, Watcher
 
 log = logging.getLogger(__name__)
 
-SHUTTING_DOWN = "shutting_down"
+#: Parameters that one header names; a caller may send thousands.
+_MOST_NAMED = 32
 
 #: Chunks read ahead of a caller that reads slowly; then the provider waits too.
 _READ_AHEAD = 32
 #: How long a closing reply waits for its reader to notice; its connection has been shut down by then.
 _READER_ENDS_S = 2.0
+#: How long calls may take to end once they were told to, at the end of the process.
+_CALLS_END_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class Gateway:
     on_close: Callable[[], None] = lambda: None
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _opened: bool = False
+    _closed: bool = False
+    _live: set[_Run] = field(default_factory=set)
 
     def open(self) -> None:
         """Start what lives in one process: threads, tracing. After the fork, and safe to call again."""
@@ -108,12 +114,27 @@ class Gateway:
             upstream.start()
         self._opened = True
 
+    def drain(self, grace_s: float) -> None:
+        """Take no new calls; end those that are still under way after `grace_s`. Safe in a signal handler."""
+        self.watcher.drain(time.monotonic() + grace_s)
+
     def close(self, timeout_s: float = 5.0) -> None:
-        """Hand over the traces that are still here and stop, within about `timeout_s`."""
-        if self._opened:
-            self.watcher.close()
-            self.tracer.close(timeout_s)
-            self.on_close()
+        """End what is under way with an error, hand over the traces that are still here, and stop.
+
+        Takes `_CALLS_END_S` for the calls and `timeout_s` for the traces at most.
+        """
+        with self._opening:
+            if not self._opened or self._closed:
+                return
+            self._closed = True
+        self.drain(0.0)
+        end_s = time.monotonic() + _CALLS_END_S
+        while self._live and time.monotonic() < end_s:
+            time.sleep(0.02)
+        time.sleep(0.05)  # for the writers of the last error events
+        self.watcher.close()
+        self.tracer.close(timeout_s)
+        self.on_close()
 
     def run(self, call: Call, sock: socket.socket | None = None) -> Reply:
         """Answer one call, and promise to settle it exactly once.
@@ -134,7 +155,11 @@ class Gateway:
         watch = self.watcher.watch(call.cancellation, call.deadline_s, sock)
         settle.add(lambda _outcome: watch.end())
         run = _Run(self, call, trace, settle)
+        self._live.add(run)
+        settle.add(lambda _outcome: self._live.discard(run))
         try:
+            if self.watcher.draining:
+                raise ShuttingDown("The gateway is shutting down; send the request again.")
             run.planned = routing.plan(call.model, self.catalogue)
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
@@ -338,12 +363,12 @@ class Reply:
         attempts = self._run.tried
         if attempts:
             last = attempts[-1]
-            headers.update(last.provider_headers)
+            headers.update({name: header_value(value) for name, value in last.provider_headers.items()})
             headers["x-gateway-provider"] = last.deployment.provider
-            headers["x-gateway-model-id"] = last.deployment.name
+            headers["x-gateway-model-id"] = header_value(last.deployment.name)
             headers["x-gateway-attempted-retries"] = str(len(attempts) - 1)
             if last.dropped:
-                headers["x-gateway-dropped-params"] = ",".join(last.dropped)
+                headers["x-gateway-dropped-params"] = ",".join(map(header_value, last.dropped[:_MOST_NAMED]))
             spent_s = (last.ended_s or last.first_content_s or time.time()) - last.started_s
             overhead_s = time.time() - self._run.call.started_s - spent_s
             headers["x-gateway-overhead-duration-ms"] = f"{1000 * max(0.0, overhead_s):.1f}"
@@ -364,11 +389,22 @@ class Reply:
         next_piece = self._pump.next(self._run.gateway.limits.keepalive_s)
         if isinstance(next_piece, _Ended):
             self._over = True
-            self._run.settle(self._run.outcome(next_piece.error))
-            if next_piece.error is not None:
-                raise next_piece.error
+            error = next_piece.error
+            if isinstance(error, CallerGone) and self._answered():
+                error = None
+            self._run.settle(self._run.outcome(error))
+            if error is not None:
+                raise error
             raise StopIteration
         return next_piece
+
+    def _answered(self) -> bool:
+        """Whether a caller that has left had its answer: every choice its finish_reason, but for the last words."""
+        attempt = self._run.tried[-1] if self._run.tried else None
+        if attempt is None or not attempt.transcript.complete:
+            return False
+        attempt.error = None
+        return True
 
     def close(self) -> None:
         """Stop early: the caller left, or never read. Safe to call again, and after the end."""
@@ -377,10 +413,5 @@ class Reply:
         self._over = True
         self._run.call.cancellation.abort(CALLER_GONE)
         self._pump.close()
-        attempt = self._run.tried[-1] if self._run.tried else None
-        if attempt is not None and attempt.transcript.complete:
-            # every choice had its finish_reason: answered, though the caller did not wait for the closing words
-            attempt.error = None
-            self._run.settle(self._run.outcome())
-        else:
-            self._run.settle(self._run.outcome(CallerGone("The caller closed the connection.")))
+        error = None if self._answered() else CallerGone("The caller closed the connection.")
+        self._run.settle(self._run.outcome(error))

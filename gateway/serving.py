@@ -7,10 +7,12 @@ import logging
 import os
 import secrets
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from flask import Flask
@@ -107,6 +109,22 @@ def prepare(app: Flask, binds: Sequence[tuple[str, int] | str]) -> None:
         token = first_token(chosen.data_dir)
         gateway.authenticator.add(StaticTokens([token]))
     _greet(chosen, binds, token)
+
+
+def drain_on_sigterm(gateway: Gateway, grace_s: float) -> None:
+    """Chain a handler in front of the worker's own: calls that are still under way after `grace_s` get an error.
+
+    gunicorn alone would cut them in silence at its `graceful_timeout`.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+
+    def drain(number: int, frame: FrameType | None) -> None:
+        gateway.drain(grace_s)
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, drain)
+    signal.siginterrupt(signal.SIGTERM, False)
 
 
 def _is_local(bind: tuple[str, int] | str) -> bool:

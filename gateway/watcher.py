@@ -15,15 +15,23 @@ log = logging.getLogger(__name__)
 
 CALLER_GONE = "caller_gone"
 DEADLINE = "deadline"
+SHUTTING_DOWN = "shutting_down"
 
 
 class Watch:
     """One thing under watch, until `end()`."""
 
-    def __init__(self, watcher: Watcher, expired: Callable[[], None], deadline_s: float) -> None:
+    def __init__(
+        self,
+        watcher: Watcher,
+        expired: Callable[[], None],
+        deadline_s: float,
+        cancellation: Cancellation | None = None,
+    ) -> None:
         self._watcher = watcher
         self.expired = expired
         self.deadline_s = deadline_s
+        self.cancellation = cancellation
         self.sock: socket.socket | None = None
 
     def end(self) -> None:
@@ -49,6 +57,7 @@ class Watcher:
         self._watches: set[Watch] = set()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._drain_s: float | None = None
 
     def open(self) -> None:
         """Start the thread; must run after the fork."""
@@ -57,6 +66,18 @@ class Watcher:
                 self._selector = selectors.DefaultSelector()
                 self._thread = threading.Thread(target=self._run, name="gateway-watcher", daemon=True)
                 self._thread.start()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the end of all calls has been announced."""
+        return self._drain_s is not None
+
+    def drain(self, at_s: float) -> None:
+        """Abort whatever call is still under watch at `at_s` (monotonic clock) as `shutting_down`.
+
+        One assignment, so that it may be called from a signal handler.
+        """
+        self._drain_s = at_s
 
     def close(self) -> None:
         """Stop the thread and wait for it."""
@@ -73,7 +94,7 @@ class Watcher:
             deadline_s: on the monotonic clock.
             sock: the caller's connection, or None where the server does not show it.
         """
-        watch = Watch(self, lambda: cancellation.abort(DEADLINE), deadline_s)
+        watch = Watch(self, lambda: cancellation.abort(DEADLINE), deadline_s, cancellation)
         with self._lock:
             self._watches.add(watch)
             if sock is not None and self._selector is not None and sock.fileno() >= 0:
@@ -118,11 +139,15 @@ class Watcher:
         selector.close()
 
     def _expire(self, now_s: float) -> None:
+        drained = self._drain_s is not None and self._drain_s <= now_s
         with self._lock:
             late = [watch for watch in self._watches if watch.deadline_s <= now_s]
             self._watches.difference_update(late)
+            ended = [watch.cancellation for watch in self._watches if drained and watch.cancellation is not None]
         for watch in late:
             watch.expired()
+        for cancellation in ended:
+            cancellation.abort(SHUTTING_DOWN)
 
     def _look_at(self, key: selectors.SelectorKey) -> None:
         sock: socket.socket = key.fileobj  # type: ignore[assignment]

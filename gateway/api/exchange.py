@@ -36,10 +36,18 @@ def serve(endpoint: Endpoint) -> Response:
         sock.settimeout(gateway.limits.send_s)
     g.traced = True
     reply = gateway.run(call, sock)
+    try:
+        return _response(reply, call.id)
+    except BaseException:  # a reply that nobody will read or close must not hold its provider's connection
+        reply.close()
+        raise
+
+
+def _response(reply: Reply, request_id: str) -> Response:
     if reply.body is not None:
         return Response(reply.body, mimetype="application/json", headers=reply.headers())
     return Response(
-        EventStream(reply, call.id, g.facts),
+        EventStream(reply, request_id, g.facts),
         content_type="text/event-stream; charset=utf-8",
         headers={**reply.headers(), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )

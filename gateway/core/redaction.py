@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 REDACTED = "[redacted]"
+TOO_DEEP = "[nested too deep]"
+MAX_DEPTH = 100
 
 #: Texts shorter than this are kept even where they look like base64: ids, hashes and signatures do.
 _LONG_BASE64 = 2048
@@ -57,14 +59,19 @@ class Redactor:
                 text = shape.sub(_blotted, text)
         return text
 
-    def value(self, value: Any) -> Any:
-        """Return a copy of a JSON value without credentials, its base64 media replaced by digests."""
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """Return a copy of a JSON value without credentials, its base64 media replaced by digests.
+
+        What is nested deeper than `MAX_DEPTH` (a provider may send it) is left out.
+        """
         if isinstance(value, str):
             return digest(value) or self.text(value)
+        if depth > MAX_DEPTH:
+            return TOO_DEEP
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+            return {self.text(str(key)): self.value(item, depth + 1) for key, item in value.items()}
         if isinstance(value, list | tuple):
-            return [self.value(item) for item in value]
+            return [self.value(item, depth + 1) for item in value]
         return value
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import quote
 
 from gateway.errors import GatewayError
 
@@ -20,6 +21,9 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 #: An event beyond this is no chunk of text; 8 MiB leaves room for a whole image or a second of audio.
 MOST_EVENT_BYTES = 8 << 20
+
+_LONGEST_HEADER = 1024
+_VISIBLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 
 _END_OF_EVENT = re.compile(rb"\r?\n\r?\n|\r\r(?!\n)")
 
@@ -88,6 +92,11 @@ def dumps(value: Any) -> bytes:
 def data_event(value: Any) -> bytes:
     """One unnamed event with a JSON value."""
     return b"data: " + dumps(value) + b"\n\n"
+
+
+def header_value(text: str) -> str:
+    """Make any text fit for a header: visible ASCII, everything else percent-encoded (RFC 3986, section 2.1)."""
+    return quote(text, safe=_VISIBLE)[:_LONGEST_HEADER]
 
 
 def openai_error(error: GatewayError, request_id: str) -> JSON:

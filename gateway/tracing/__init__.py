@@ -253,10 +253,10 @@ class Trace:
         if outcome.error is not None:
             root["error"] = tracer._redactor.text(outcome.error.message)
         if call.tags:
-            root["tags"] = list(call.tags)
+            root["tags"] = [tracer._redactor.text(tag) for tag in call.tags]
         if call.parent is not None and call.parent.propagated:
             for row in (*spans, root):
-                _merge(row, dict(call.parent.propagated))
+                _propagate(row, tracer._redactor.value(call.parent.propagated))
         return [*spans, root]
 
     def _summary(self, attempt: Attempt) -> JSON:
@@ -331,12 +331,13 @@ def _usage_fields(usage: Usage) -> JSON:
     }
 
 
-def _merge(row: JSON, fields: Mapping[str, Any]) -> None:
-    for key, value in fields.items():
-        if isinstance(value, Mapping) and isinstance(row.get(key), dict):
-            _merge(row[key], value)
-        elif key not in ("id", "span_id", "root_span_id", "span_parents", "created"):
-            row[key] = value
+def _propagate(row: JSON, event: Mapping[str, Any]) -> None:
+    """Add what the caller's SDK hands down to every span under its own; nothing that the gateway says is replaced."""
+    for name in ("metadata", "span_attributes"):
+        if isinstance(fields := event.get(name), Mapping):
+            row[name] = {**fields, **row[name]}
+    if isinstance(tags := event.get("tags"), list):
+        row["tags"] = list(dict.fromkeys([*row.get("tags", ()), *(tag for tag in tags if isinstance(tag, str))]))
 
 
 class _Rate:
