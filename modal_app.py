@@ -10,6 +10,9 @@ from flask import Flask
 
 HERE = Path(__file__).resolve().parent
 
+#: Modal answers a web request that takes longer than 150 s with a redirect, which API clients do not follow.
+WHOLE_ANSWER_S = 140.0
+
 
 def operator_secret(folder: Path) -> modal.Secret:
     """Take the settings from the `.env` in `folder`, when there is one.
@@ -33,19 +36,40 @@ image = (
 app = modal.App("llm-gateway")
 
 
-@app.function(
+@app.cls(
     image=image,
     secrets=[operator_secret(HERE)],
     cpu=1.0,  # a cold start is mostly the import of litellm: seconds of one whole core
     memory=1024,  # MiB: litellm takes 200, each open stream its threads and its buffers
     timeout=660,  # a call may last 600 s in all, and is then still to be settled
     scaledown_window=300,  # an idle container costs less than a caller who waits for a cold start
+    enable_memory_snapshot=True,  # taken after `load`: the next cold start does not import anything again
 )
 @modal.concurrent(max_inputs=200, target_inputs=100)  # most callers wait for a provider, and cost no CPU
-@modal.wsgi_app()
-def web() -> Flask:
-    """Build the app that `gunicorn wsgi:app` serves too: keys are taken out of the environment here as there."""
-    # The image has it; where `modal deploy` runs, importing it would be work for nothing.
-    from gateway.serving import application  # noqa: PLC0415
+class Gateway:
+    """One container."""
 
-    return application()
+    @modal.enter(snap=True)
+    def load(self) -> None:
+        """Import what is heavy. What is read here is frozen into the snapshot, so no setting is."""
+        from gateway import serving  # noqa: PLC0415 - the image has it; where `modal deploy` runs it is not needed
+
+        serving.load_heavy()
+
+    @modal.enter(snap=False)
+    def start(self) -> None:
+        """Read the settings and build the app that `gunicorn wsgi:app` serves too."""
+        from gateway import modal_bridge, serving  # noqa: PLC0415 - see load
+
+        modal_bridge.install()
+        self.app = serving.application(whole_answer_s=WHOLE_ANSWER_S)
+
+    @modal.wsgi_app()
+    def web(self) -> Flask:
+        """The app that Modal serves."""
+        return self.app
+
+    @modal.exit()
+    def stop(self) -> None:
+        """End the last calls and hand over the last traces; Modal gives a container 30 s for it."""
+        self.app.extensions["gateway"].close(timeout_s=20)

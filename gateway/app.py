@@ -9,12 +9,15 @@ from gateway.pipeline import Gateway
 from gateway.settings import Settings
 
 
-def create_app(settings: Settings | None = None, gateway: Gateway | None = None) -> Flask:
+def create_app(
+    settings: Settings | None = None, gateway: Gateway | None = None, *, whole_answer_s: float | None = None
+) -> Flask:
     """Build the WSGI app.
 
     Args:
         settings: the configuration; read from `.env` and the environment where None.
         gateway: for tests and embedding; built from `settings` where None.
+        whole_answer_s: the longest that a call may take that is not streamed; None for no bound of its own.
 
     Raises:
         SettingsError: the configuration cannot be used; it names every fault.
@@ -22,6 +25,6 @@ def create_app(settings: Settings | None = None, gateway: Gateway | None = None)
     app = Flask("gateway", static_folder=None)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # a redirect of a POST loses its body in most clients
-    web.bind(app, gateway or assembly.build(settings or Settings.from_env()))
+    web.bind(app, gateway or assembly.build(settings or Settings.from_env(), whole_answer_s=whole_answer_s))
     api.register(app)
     return app

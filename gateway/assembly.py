@@ -27,8 +27,12 @@ from gateway.upstream.scripted import MODELS, Scripted
 log = logging.getLogger(__name__)
 
 
-def build(settings: Settings) -> Gateway:
+def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway:
     """Make a gateway. Starts nothing: no thread, no connection.
+
+    Args:
+        settings: the configuration.
+        whole_answer_s: the longest that a call may take that is not streamed; None for no bound of its own.
 
     Raises:
         SettingsError: a file that the settings name cannot be used.
@@ -57,6 +61,7 @@ def build(settings: Settings) -> Gateway:
         redactor,
         Prices(models, _own_prices(settings)),
         settings.braintrust_project,
+        content=settings.trace_content == "on",
     )
     return Gateway(
         catalogue=catalogue,
@@ -65,6 +70,7 @@ def build(settings: Settings) -> Gateway:
         authenticator=Authenticator([StaticTokens(settings.tokens)]),
         limits=Limits(
             timeout_s=settings.timeout_s,
+            whole_answer_s=min(settings.timeout_s, whole_answer_s or settings.timeout_s),
             keepalive_s=settings.keepalive_s,
             body_bytes=int(settings.max_body_mb * (1 << 20)),
         ),

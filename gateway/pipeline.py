@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 
 from gateway.auth import Authenticator
 from gateway.core import routing
-from gateway.core.calls import Attempt, Call, Chunk, Outcome
+from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Attempt, Call, Chunk, Outcome
 from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.tracing import Trace, Tracer
 from gateway.upstream import Answer, Upstream
-from gateway.watcher import CALLER_GONE, SHUTTING_DOWN, Watcher
+from gateway.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Limits:
     """Times and sizes that every call is held to. Seconds and bytes."""
 
     timeout_s: float = 600.0
+    whole_answer_s: float = 600.0
     keepalive_s: float = 15.0
     body_bytes: int = 32 << 20
     body_s: float = 30.0

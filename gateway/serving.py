@@ -23,6 +23,8 @@ from gateway.auth.tokens import StaticTokens
 from gateway.pipeline import Gateway
 from gateway.secret import Secret
 from gateway.settings import Settings, SettingsError, withdraw
+from gateway.tracing.catcher import Catcher
+from gateway.upstream import litellm
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +45,17 @@ def settings() -> Settings:
         _exit(error.faults)
 
 
-def application() -> Flask:
-    """Build the app that `wsgi:app` names, import what is heavy, and take the credentials out of the environment."""
+def load_heavy() -> None:
+    """Import LiteLLM and Braintrust's patch of it, before anything is configured."""
+    litellm.load(Catcher.patch)
+
+
+def application(whole_answer_s: float | None = None) -> Flask:
+    """Build the app that `wsgi:app` names, import what is heavy, and take the credentials out of the environment.
+
+    Args:
+        whole_answer_s: the longest that a call may take that is not streamed, where the host sets a bound of its own.
+    """
     chosen = settings()
     logs.configure(chosen.log_format, chosen.log_level)
     if not configured and "gunicorn" in os.environ.get("SERVER_SOFTWARE", ""):
@@ -53,7 +64,7 @@ def application() -> Flask:
             "leave will not be noticed. Start it where that file is, or with -c <path>/gunicorn.conf.py."
         )
     try:
-        app = create_app(chosen)
+        app = create_app(chosen, whole_answer_s=whole_answer_s)
     except SettingsError as error:
         _exit(error.faults)
     withdraw(os.environ)

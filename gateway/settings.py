@@ -91,6 +91,11 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             help="The project that traces go to; Braintrust makes it when it does not exist.",
         ),
         Setting(
+            *("GATEWAY_TRACE_CONTENT", "trace_content", "choice", "on"),
+            help="Whether traces hold what was asked and answered; `off` keeps tokens, costs, times and errors.",
+            choices=("on", "off"),
+        ),
+        Setting(
             *("BRAINTRUST_APP_URL", "braintrust_app_url", "url", None),
             help="The address to sign in at, where Braintrust is self-hosted.",
         ),
@@ -176,6 +181,7 @@ class Settings:
     tokens_set: bool = False
     braintrust_api_key: Secret | None = None
     braintrust_project: str = "llm-gateway"
+    trace_content: str = "on"
     braintrust_app_url: str | None = None
     braintrust_api_url: str | None = None
     braintrust_org_name: str | None = None

@@ -9,13 +9,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from gateway.core.calls import Cancellation
+from gateway.core.calls import CALLER_GONE, DEADLINE, SHUTTING_DOWN, Cancellation
 
 log = logging.getLogger(__name__)
-
-CALLER_GONE = "caller_gone"
-DEADLINE = "deadline"
-SHUTTING_DOWN = "shutting_down"
 
 
 class Watch:

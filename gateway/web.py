@@ -156,7 +156,8 @@ def _refuse(error: GatewayError) -> Response:
     g.facts["error"] = error.public_code or error.public_type
     if not g.get("traced"):  # the pipeline has traced what became a call
         known = g.get("caller")
-        current_gateway().tracer.refused(
+        tracer = current_gateway().tracer
+        error.reply_headers = tracer.refused(
             Refusal(
                 request_id=g.request_id,
                 path=request.path[:256],
@@ -165,6 +166,8 @@ def _refuse(error: GatewayError) -> Response:
                 started_s=g.started_s,
                 caller=known.id if known else None,
                 client_request_id=g.client_request_id,
+                # only who may call chooses where a trace goes
+                parent=tracer.parent_of(request.headers)[0] if known else None,
             )
         )
     return error_response(error)

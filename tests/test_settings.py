@@ -260,7 +260,6 @@ def test_a_misspelt_name_is_a_fault_that_names_the_right_one(wrong: str, right: 
         "GATEWAY_RATE_LIMIT_RPM",
         "GATEWAY_RELAY",
         "GATEWAY_USAGE_COST",
-        "GATEWAY_TRACE_CONTENT",
         "GATEWAY_BUDGET_RESERVE",
     ],
 )

@@ -13,6 +13,7 @@ from gateway.core import body, wire
 from gateway.core.calls import Call
 from gateway.core.endpoints import Endpoint
 from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError, InvalidRequest
+from gateway.modal_bridge import SCOPE_KEY
 from gateway.pipeline import Gateway, Reply
 from gateway.web import caller, current_gateway
 
@@ -34,6 +35,8 @@ def serve(endpoint: Endpoint) -> Response:
     if sock is not None:
         # a caller that stops reading must not hold its place for ever; gunicorn sets no bound of its own
         sock.settimeout(gateway.limits.send_s)
+    if (bridged := request.environ.get("asgi.scope", {}).get(SCOPE_KEY)) is not None:
+        bridged.subscribe(lambda: call.cancellation.abort(bridged.reason))  # Modal's bridge knows when it leaves
     g.traced = True
     reply = gateway.run(call, sock)
     try:
@@ -113,14 +116,24 @@ def _read(endpoint: Endpoint, gateway: Gateway) -> Call:
         stream=stream,
         started_s=g.started_s,
         arrived_s=g.arrived_s,
-        deadline_s=g.arrived_s + gateway.limits.timeout_s,
+        deadline_s=g.arrived_s + (gateway.limits.timeout_s if stream else gateway.limits.whole_answer_s),
         client_request_id=g.client_request_id,
         usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
         provider_headers={name: request.headers[name] for name in _PROVIDER_HEADERS if name in request.headers},
         parent=parent,
         parent_note=note,
         tags=_tags(request.headers.get("x-gateway-tags", "")),
+        recorded=_recorded(request.headers.get("x-gateway-trace")),
     )
+
+
+def _recorded(header: str | None) -> str:
+    if header is None:
+        return "full"
+    recorded = header.strip().lower()
+    if recorded not in ("full", "metadata", "off"):
+        raise InvalidRequest("x-gateway-trace must be one of full, metadata and off.", param="x-gateway-trace")
+    return recorded
 
 
 def _tags(header: str) -> tuple[str, ...]:

@@ -102,6 +102,12 @@ class Outcome:
         return self.attempts[-1] if self.attempts else None
 
 
+#: Why a call is stopped.
+CALLER_GONE = "caller_gone"
+DEADLINE = "deadline"
+SHUTTING_DOWN = "shutting_down"
+
+
 class Cancellation:
     """A call's stop switch. The first reason given stands; whoever holds a resource subscribes to free it."""
 
@@ -125,7 +131,7 @@ class Cancellation:
                 self._hooks.remove(hook)
 
     def abort(self, reason: str) -> None:
-        """Stop the call: `caller_gone`, `deadline` or `shutting_down`."""
+        """Stop the call: `CALLER_GONE`, `DEADLINE` or `SHUTTING_DOWN`."""
         with self._lock:
             if self.reason is not None:
                 return
@@ -163,6 +169,7 @@ class Call:
         usage_asked: the caller asked for the usage chunk of a stream.
         started_s: seconds since the epoch; `deadline_s` and `arrived_s` are on the monotonic clock.
         provider_headers: the closed list of headers that travel on.
+        recorded: how much of it a trace may keep: `full`, `metadata` (no content) or `off`.
     """
 
     id: str
@@ -180,6 +187,7 @@ class Call:
     parent: Parent | None = None
     parent_note: str | None = None
     tags: Sequence[str] = ()
+    recorded: str = "full"
     cancellation: Cancellation = field(default_factory=Cancellation)
 
 

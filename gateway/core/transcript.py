@@ -11,6 +11,8 @@ JSON = dict[str, Any]
 #: A provider's claim beyond this is nonsense: no context window comes near it.
 MOST_TOKENS = 1_000_000_000
 
+#: Fields of messages and choices whose texts are names or media, no prompt and no answer.
+_NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "finish_reason", "url", "data", "file_data", "logprobs"})
 #: Fields of a delta that are text and grow by appending.
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 #: Fields that say nothing of the answer itself.
@@ -61,6 +63,29 @@ def usage_of(claimed: object) -> Usage | None:
         cache_write=min(written, prompt - min(cached, prompt)),
         reasoning=min(_count(completion_parts.get("reasoning_tokens")), completion),
     )
+
+
+def estimated(asked: object, said: object) -> Usage:
+    """Guess the tokens of an answer that came without usage: a quarter of the bytes of every text.
+
+    English has about four bytes a token, and so have code and, at three bytes a character, Chinese. Media count
+    nothing.
+
+    Args:
+        asked: the messages, media already replaced by digests.
+        said: the choices.
+    """
+    return Usage(prompt=(_text_bytes(asked) + 3) // 4, completion=(_text_bytes(said) + 3) // 4)
+
+
+def _text_bytes(value: object) -> int:
+    if isinstance(value, str):
+        return len(value.encode("utf-8", "replace"))
+    if isinstance(value, Mapping):
+        return sum(_text_bytes(item) for name, item in value.items() if name not in _NO_TEXT)
+    if isinstance(value, list):
+        return sum(map(_text_bytes, value))
+    return 0
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

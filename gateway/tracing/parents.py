@@ -11,6 +11,8 @@ from gateway.core.calls import Headers, Parent
 
 _LONGEST = 8192
 
+#: Span ids are hex (16 and 32 digits) or, from older SDKs, UUIDs; row ids are the caller's own choice.
+_SPAN_ID = re.compile(r"[0-9A-Za-z-]{1,64}", re.ASCII)
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")  # W3C Trace Context, section 3.2
 
 _KINDS = {
@@ -83,6 +85,8 @@ def _exported(slug: str) -> Parent | None:
     if any(text is not None and (not isinstance(text, str) or len(text) > 256) for text in texts):
         return None
     if object_id is None and named is None:
+        return None
+    if not all(part is None or _SPAN_ID.fullmatch(part) for part in (span.span_id, span.root_span_id)):
         return None
     return Parent(
         object_type=_KINDS[span.object_type],

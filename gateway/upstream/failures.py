@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.calls import Cancellation
+from gateway.core.calls import CALLER_GONE, DEADLINE, SHUTTING_DOWN, Cancellation
 from gateway.core.redaction import Redactor
 from gateway.errors import (
     CallerGone,
@@ -34,12 +34,12 @@ from gateway.upstream.door import Exchange, Fault
 _LONGEST_MESSAGE = 4000
 
 _REASONS: dict[str, tuple[type[GatewayError], str]] = {
-    "caller_gone": (CallerGone, "The caller closed the connection."),
-    "deadline": (
+    CALLER_GONE: (CallerGone, "The caller closed the connection."),
+    DEADLINE: (
         DeadlineExceeded,
         "The call took longer than this gateway allows; stream it to see its progress.",
     ),
-    "shutting_down": (ShuttingDown, "The gateway is shutting down; send the request again."),
+    SHUTTING_DOWN: (ShuttingDown, "The gateway is shutting down; send the request again."),
 }
 
 _FAULTS: dict[str, tuple[type[UpstreamError], str]] = {

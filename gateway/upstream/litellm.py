@@ -82,7 +82,7 @@ class LiteLLM:
 
     def load(self) -> None:
         """Import and set LiteLLM up; seconds and 200 MB the first time in a process, nothing after that."""
-        _load(self._patch)
+        load(self._patch)
 
     def start(self) -> None:
         """Warm an imported LiteLLM: its first call builds tables and starts a thread, so not before the fork."""
@@ -183,7 +183,8 @@ _module: Any = None
 _door = Door()
 
 
-def _load(patch: Callable[[], None]) -> None:
+def load(patch: Callable[[], None]) -> None:
+    """Import LiteLLM, put the door under it and apply `patch`; once in a process."""
     global _module
     with _loading:
         if _module is None:

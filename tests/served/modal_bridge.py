@@ -176,7 +176,7 @@ def main() -> None:
     """Serve what `modal deploy modal_app.py` would run, in this process, until standard input ends."""
     import modal_app
 
-    with ModalBridge(modal_app.web.local()) as bridge:
+    with ModalBridge(modal_app.Gateway().web.local()) as bridge:
         print(bridge.url, flush=True)
         sys.stdin.read()
 

@@ -2,33 +2,42 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import flask
 import httpx
+import psutil
 import pytest
+from modal._vendor import a2wsgi_wsgi
 
 import modal_app
+from gateway import assembly, modal_bridge
+from gateway.settings import Settings
+from tests.fakes.provider import FakeProvider, delta, hang, pause, repeat, silence, sse
 from tests.served.modal_bridge import ModalBridge
 
 TOKEN = "a-token-of-this-test"
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the deployed app answers: in a process of its own, since it takes the process's environment over."""
-    folder = tmp_path_factory.mktemp("modal")  # no `.env` is here
-    environ = {"PATH": os.environ["PATH"], "GATEWAY_AUTH_TOKEN": TOKEN, "GATEWAY_DATA_DIR": str(folder / "data")}
+@contextmanager
+def deployed(folder: Path, settings: dict[str, str]) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """The deployed app in a process of its own, since it takes the process's environment over."""
+    own = {"PATH": os.environ["PATH"], "GATEWAY_AUTH_TOKEN": TOKEN, "GATEWAY_DATA_DIR": str(folder / "data")}
     with (
         (folder / "stderr").open("w+") as stderr,
         subprocess.Popen(
             [sys.executable, "-m", "tests.served.modal_bridge"],
-            cwd=folder,
-            env=environ,
+            cwd=folder,  # no `.env` is here
+            env=own | settings,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
@@ -41,9 +50,16 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         if not address:
             stderr.seek(0)
             pytest.fail(stderr.read())
-        yield address
+        yield address, served
         served.stdin.close()
         assert served.wait(20) == 0, "it did not end cleanly"
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the deployed app answers."""
+    with deployed(tmp_path_factory.mktemp("modal"), {}) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -94,6 +110,108 @@ def test_a_body_that_comes_in_chunks_is_read_on_modal(client: httpx.Client) -> N
     answer = client.post("/v1/chat/completions", content=pieces(), headers={"content-type": "application/json"})
     assert answer.status_code == 200, answer.text
     assert "a body of unknown length" in answer.json()["choices"][0]["message"]["content"]
+
+
+@pytest.fixture(scope="module")
+def provided(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, FakeProvider, subprocess.Popen[str]]]:
+    """What would be deployed, with a provider behind it that does as it is told."""
+    folder = tmp_path_factory.mktemp("modal-provided")
+    with FakeProvider() as provider:
+        keys = {"OPENAI_API_KEY": "sk-provider-0123456789", "OPENAI_BASE_URL": provider.base_url}
+        with deployed(folder, keys) as (address, process):
+            yield address, provider, process
+
+
+def sent(url: str, body: dict[str, object]) -> socket.socket:
+    """Send a call on a connection of its own."""
+    address = urlsplit(url)
+    payload = json.dumps(body).encode()
+    connection = socket.create_connection((address.hostname, address.port), timeout=20)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    connection.sendall(f"{head}Content-Length: {len(payload)}\r\n\r\n".encode() + payload)
+    return connection
+
+
+def leave(url: str, body: dict[str, object], after: bytes) -> None:
+    """Call, and close the connection once `after` was seen."""
+    with sent(url, body) as connection:
+        seen = b""
+        while after not in seen:
+            piece = connection.recv(65536)
+            assert piece, seen
+            seen += piece
+
+
+def wait_until(true: Callable[[], bool], timeout_s: float) -> bool:
+    end_s = time.monotonic() + timeout_s
+    while not true() and time.monotonic() < end_s:
+        time.sleep(0.05)
+    return true()
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["while it streams", "in silence"])
+def test_fifty_callers_that_leave_on_modal_leave_no_thread_and_no_connection_behind(
+    provided: tuple[str, FakeProvider, subprocess.Popen[str]], silent: bool
+) -> None:
+    url, provider, process = provided
+    more = (silence(),) if silent else (repeat(400, delta({"content": "more "}), pause(0.05)),)
+    model = f"left-{silent}"
+    provider.script(model, sse(delta({"role": "assistant"}), delta({"content": "first"}), *more))
+    threads = psutil.Process(process.pid).num_threads
+    before = threads()
+    body = {**chat("hello", stream=True), "model": f"openai/{model}"}
+    with ThreadPoolExecutor(50) as callers:
+        for left in [callers.submit(leave, url, body, b"first") for _ in range(50)]:
+            left.result()
+    calls = provider.wait_for(50, model=model, timeout=10)
+    assert all(call.closed.wait(5) for call in calls), "a provider's connection is still open"
+    # the bridge keeps the threads of its pool, idle; those of the gateway's own readers end
+    assert wait_until(lambda: reading(process.pid) == 0, 5), "a stream is still read"
+    assert threads() <= before + 50 + 5
+
+
+def reading(pid: int) -> int:
+    """How many threads of a process still read a stream; the kernel has the first 15 letters of their names."""
+    names = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/comm")]
+    return sum(name.startswith("stream-req_") for name in names)
+
+
+def test_a_caller_that_leaves_on_modal_before_the_answer_frees_the_provider(
+    provided: tuple[str, FakeProvider, subprocess.Popen[str]],
+) -> None:
+    url, provider, _ = provided
+    provider.script("held", hang())
+    with sent(url, {**chat("hello"), "model": "openai/held"}):
+        [call] = provider.wait_for(1, model="held", timeout=10)
+    assert call.closed.wait(2)
+
+
+def test_fifty_callers_at_once_are_answered_on_modal(
+    provided: tuple[str, FakeProvider, subprocess.Popen[str]],
+) -> None:
+    url, _, _ = provided
+    headers = {"authorization": f"Bearer {TOKEN}"}
+
+    def ask(number: int) -> str:
+        body = {**chat(f"number {number}"), "model": "openai/any"}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=60)
+        return str(answer.json()["choices"][0]["message"]["content"])
+
+    with ThreadPoolExecutor(50) as callers:
+        assert list(callers.map(ask, range(50))) == ["hello there"] * 50
+
+
+def test_a_call_that_is_not_streamed_ends_on_modal_before_modal_would_end_it(tmp_path: Path) -> None:
+    gateway = assembly.build(Settings.load({"GATEWAY_AUTH_TOKEN": TOKEN}), whole_answer_s=modal_app.WHOLE_ANSWER_S)
+    assert (gateway.limits.whole_answer_s, gateway.limits.timeout_s) == (140, 600)
+
+
+def test_a_release_of_modal_with_another_bridge_is_said_and_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(a2wsgi_wsgi, "WSGIResponder", object)
+    assert not modal_bridge.install()
+    assert "callers that leave will not be noticed" in caplog.text
 
 
 def test_the_bridge_hands_over_each_chunk_before_the_next_is_made() -> None:

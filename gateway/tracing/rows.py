@@ -1,0 +1,235 @@
+"""The rows of a trace, in Braintrust's shape: what is recorded of a call, and what is not."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway.core.calls import Attempt, Call, Outcome, Parent
+from gateway.core.pricing import Prices, cost_usd
+from gateway.core.redaction import Redactor
+from gateway.core.transcript import Usage, estimated
+from gateway.errors import GatewayError
+from gateway.tracing.catcher import Held
+
+JSON = dict[str, Any]
+
+_NOT_PARAMETERS = frozenset({"model", "messages", "stream"})
+#: Parameters that are words and still no content.
+_PLAIN_WORDS = frozenset({"reasoning_effort", "service_tier", "verbosity"})
+
+
+@dataclass(frozen=True)
+class Ids:
+    """A span's place in its trace. `span_id` has 16 hex digits and `root_span_id` 32, as W3C trace context has them."""
+
+    row_id: str
+    span_id: str
+    root_span_id: str
+    parent_span_id: str | None
+
+    @classmethod
+    def new(cls, parent: Parent | None) -> Ids:
+        """Ids of a root, or of a child of the caller's own span."""
+        if parent is None or parent.span_id is None or parent.root_span_id is None:
+            return cls(str(uuid.uuid4()), secrets.token_hex(8), secrets.token_hex(16), None)
+        return cls(str(uuid.uuid4()), secrets.token_hex(8), parent.root_span_id, parent.span_id)
+
+    def child(self) -> Ids:
+        """Ids of a span under this one."""
+        return Ids(str(uuid.uuid4()), secrets.token_hex(8), self.root_span_id, self.span_id)
+
+
+def bare(ids: Ids, name: str, kind: str, started_s: float, ended_s: float, metadata: Mapping[str, Any]) -> JSON:
+    """A row without content.
+
+    Args:
+        ids: its place in the trace.
+        name: what it is called.
+        kind: `task` or `llm`.
+        started_s: seconds since the epoch.
+        ended_s: seconds since the epoch.
+        metadata: entries that are None are left out.
+    """
+    row: JSON = {
+        "id": ids.row_id,
+        "span_id": ids.span_id,
+        "root_span_id": ids.root_span_id,
+        "created": datetime.fromtimestamp(started_s, UTC).isoformat(),
+        "span_attributes": {"name": name, "type": kind},
+        "metadata": {key: value for key, value in metadata.items() if value is not None},
+        "metrics": {"start": started_s, "end": ended_s},
+    }
+    if ids.parent_span_id is not None:
+        row["span_parents"] = [ids.parent_span_id]
+    return row
+
+
+class Writer:
+    """Writes the rows of one call that has ended.
+
+    Args:
+        call: what was asked.
+        outcome: what became of it.
+        ids: of the root.
+        redactor: cleans whatever is recorded.
+        prices: for the cost of each attempt.
+        content: whether prompts and answers are recorded.
+    """
+
+    def __init__(
+        self, call: Call, outcome: Outcome, ids: Ids, redactor: Redactor, prices: Prices, *, content: bool
+    ) -> None:
+        self._call = call
+        self._outcome = outcome
+        self._ids = ids
+        self._redactor = redactor
+        self._prices = prices
+        self._content = content
+        self._asked = redactor.value(call.body.get("messages"))
+
+    def rows(self, held: Mapping[int, Held]) -> list[JSON]:
+        """Return the LLM span of each attempt, in order, and the root last.
+
+        Args:
+            held: what was caught of Braintrust's patch, by the attempt's number.
+        """
+        spans = [self._llm(attempt, held.get(attempt.number)) for attempt in self._outcome.attempts]
+        root = self._root(spans[-1] if spans else None)
+        parent = self._call.parent
+        if parent is not None and parent.propagated:
+            handed_down = self._redactor.value(parent.propagated)
+            for row in (*spans, root):
+                _propagate(row, handed_down)
+        return [*spans, root]
+
+    def _root(self, last: JSON | None) -> JSON:
+        call, outcome, error = self._call, self._outcome, self._outcome.error
+        metadata: JSON = {
+            "request_id": call.id,
+            "client_request_id": call.client_request_id,
+            "caller": call.caller.id,
+            "model": self._redactor.text(call.model),
+            "stream": call.stream,
+            "status": outcome.status,
+            "error_code": error.public_code if error else None,
+            "error_source": error.source if error else None,
+            "caller_gone": outcome.caller_gone,
+            "attempts": len(outcome.attempts),
+            "overhead_ms": round(1000 * max(0.0, outcome.ended_s - call.started_s - outcome.waited_s), 1),
+            "ignored_parent": call.parent_note,
+        }
+        if self._content and isinstance(call.body.get("metadata"), dict):
+            metadata["metadata"] = self._redactor.value(call.body["metadata"])
+        if last is not None:
+            # metrics are summed over a trace, so they stand on the LLM span; the root repeats them as metadata
+            metadata.update(
+                {name: last["metadata"].get(name) for name in ("provider", "served_model", "finish_reasons")},
+                usage={name: last["metrics"][name] for name in _TOKENS if name in last["metrics"]} or None,
+                usage_estimated=last["metadata"].get("usage_estimated"),
+                cost_usd=last["metrics"].get("estimated_cost"),
+                time_to_first_token_s=last["metrics"].get("time_to_first_token"),
+            )
+        root = bare(
+            self._ids,
+            f"{call.endpoint.name} {metadata['model']}",
+            "task",
+            call.started_s,
+            outcome.ended_s,
+            metadata,
+        )
+        if self._content:
+            root["input"] = self._asked
+            if last is not None and last["output"] is not None:
+                root["output"] = last["output"]
+        if error is not None:
+            root["error"] = self._said_of(error)
+        if call.tags:
+            root["tags"] = [self._redactor.text(tag) for tag in call.tags]
+        return root
+
+    def _llm(self, attempt: Attempt, held: Held | None) -> JSON:
+        transcript, deployment = attempt.transcript, attempt.deployment
+        said = self._redactor.value(transcript.choices()) if transcript.started else None
+        usage = transcript.usage or (estimated(self._asked, said) if transcript.started else None)
+        own = bare(
+            self._ids.child(),
+            "Completion",
+            "llm",
+            attempt.started_s,
+            attempt.ended_s or self._outcome.ended_s,
+            {
+                **self._redactor.value(self._parameters()),
+                "model": deployment.model,
+                "provider": deployment.provider,
+                "served_model": transcript.model,
+                "response_id": transcript.id,
+                "finish_reasons": transcript.finish_reasons or None,
+                "attempt": attempt.number,
+                "stream": self._call.stream,
+                "dropped_params": list(attempt.dropped) or None,
+                "usage_estimated": True if usage is not None and transcript.usage is None else None,
+            },
+        )
+        caught = held.row() if held is not None else None
+        row = {**caught, "metadata": own["metadata"], "metrics": own["metrics"]} if caught else own
+        row["input"], row["output"] = (self._asked, said) if self._content else (None, None)
+        if attempt.error is not None:
+            row["error"] = self._said_of(attempt.error)
+        elif self._outcome.caller_gone and not transcript.complete:
+            row["error"] = "The caller closed the connection."
+        metrics = row["metrics"]
+        if attempt.first_content_s is not None:
+            metrics["time_to_first_token"] = attempt.first_content_s - attempt.started_s
+        if usage is not None:
+            metrics.update(_tokens(usage))
+            if (price := self._prices.of(deployment.provider, deployment.model)) is not None:
+                metrics["estimated_cost"] = float(cost_usd(usage, price))
+        return row
+
+    def _parameters(self) -> JSON:
+        """The parameters that may be recorded: all, or without content those that are numbers and plain words."""
+        return {
+            name: value
+            for name, value in self._call.body.items()
+            if name not in _NOT_PARAMETERS and (self._content or isinstance(value, int | float) or name in _PLAIN_WORDS)
+        }
+
+    def _said_of(self, error: GatewayError) -> str:
+        if not self._content and error.source == "provider":
+            return f"{error.http_status} {error.public_code or error.public_type}"  # its words may quote the prompt
+        return self._redactor.text(error.message)
+
+
+def _tokens(usage: Usage) -> dict[str, int]:
+    """Token counts under Braintrust's names of them."""
+    return dict(
+        zip(
+            _TOKENS,
+            (usage.prompt, usage.completion, usage.total, usage.cached, usage.cache_write, usage.reasoning),
+            strict=True,
+        )
+    )
+
+
+_TOKENS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "tokens",
+    "prompt_cached_tokens",
+    "prompt_cache_creation_tokens",
+    "completion_reasoning_tokens",
+)
+
+
+def _propagate(row: JSON, event: Mapping[str, Any]) -> None:
+    """Add what the caller's SDK hands down to every span under its own; nothing that the gateway says is replaced."""
+    for name in ("metadata", "span_attributes"):
+        if isinstance(fields := event.get(name), Mapping):
+            row[name] = {**fields, **row[name]}
+    if isinstance(tags := event.get("tags"), list):
+        row["tags"] = list(dict.fromkeys([*row.get("tags", ()), *(tag for tag in tags if isinstance(tag, str))]))
