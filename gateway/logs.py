@@ -17,8 +17,6 @@ from typing import Any
 from gateway.core.redaction import REDACTED, Redactor
 
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR"}
-_OURS = ("gateway", "gunicorn")
-
 #: Libraries that set up loggers of their own: LiteLLM's have a handler, which would write each line twice.
 _LIBRARIES = (
     "LiteLLM",
@@ -31,7 +29,7 @@ _LIBRARIES = (
     "urllib3",
 )
 #: Libraries whose warnings are our ordinary days: connections beyond the pool are closed after use.
-_QUIET = ("urllib3.connectionpool",)
+_QUIET = ("urllib3.connection", "urllib3.connectionpool")
 
 _REDACTOR = Redactor()
 #: How a library shows a key by its name; in a trace this would blot out callers' code, in a log line it may.
@@ -85,13 +83,14 @@ class _Line(logging.Formatter):
         """Return (message, fields, traceback)."""
         fields = getattr(record, "fields", None)
         fields = dict(fields) if isinstance(fields, Mapping) else {}
+        fields = {name: hide(value) if isinstance(value, str) else value for name, value in fields.items()}
         try:
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):
             # The arguments do not fit: a line that says less is better than none.
             message = str(record.msg)
-        if not record.name.startswith(_OURS):
-            message = hide(message)
+        if not record.name.startswith("gateway"):
+            message = hide(message)  # gunicorn quotes header lines that it cannot read
         trace = self.formatException(record.exc_info) if record.exc_info else record.exc_text
         told = "\n".join(filter(None, (trace, record.stack_info)))
         return message, fields, hide(told) or None

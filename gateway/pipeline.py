@@ -16,7 +16,7 @@ from gateway.core import routing
 from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Attempt, Call, Chunk, Outcome
 from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
-from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
+from gateway.errors import CallerGone, GatewayError, InternalError, ProviderInvalid, ProviderTimeout, ShuttingDown
 from gateway.tracing import Trace, Tracer
 from gateway.upstream import Answer, Upstream
 from gateway.watcher import Watcher
@@ -28,6 +28,8 @@ _MOST_NAMED = 32
 
 #: Chunks read ahead of a caller that reads slowly; then the provider waits too.
 _READ_AHEAD = 32
+#: What may come before the first content; more of it is no beginning of an answer.
+_MOST_HELD = 1000
 #: How long a closing reply waits for its reader to notice; its connection has been shut down by then.
 _READER_ENDS_S = 2.0
 #: How long calls may take to end once they were told to, at the end of the process.
@@ -255,6 +257,7 @@ class _Pump:
         self._run = run
         self._queue: queue.Queue[Chunk | _Ended] = queue.Queue(_READ_AHEAD)
         self._closed = False
+        self._answer: Answer | None = None
         self._thread = threading.Thread(
             target=copy_context().run, args=(self._pump,), name=f"stream-{run.call.id}", daemon=True
         )
@@ -295,6 +298,13 @@ class _Pump:
             log.exception("reading the answer of %s failed", self._run.call.id)
             error = InternalError("The gateway failed while it read the answer.")
         self._put(_Ended(error))
+        # after the end is told: giving a connection back can mean to wait for a provider's last bytes
+        self._close_answer()
+
+    def _close_answer(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.close()
 
     def _chunks(self) -> Iterator[Chunk]:
         planned = self._run.planned
@@ -310,13 +320,17 @@ class _Pump:
                     raise
 
     def _read(self, attempt: Attempt) -> Iterator[Chunk]:
-        answer = self._run.open(attempt)
+        self._close_answer()  # of an attempt before this one
+        answer = self._answer = self._run.open(attempt)
         held: list[Chunk] = []
         began = False
         try:
             for chunk in answer.chunks():
                 if not began and not chunk.content:
                     held.append(chunk)
+                    if len(held) > _MOST_HELD:
+                        provider = attempt.deployment.provider
+                        raise ProviderInvalid(f"{provider} sends a stream without content.", provider=provider)
                     continue
                 if not began:
                     began = True
@@ -328,7 +342,6 @@ class _Pump:
             raise
         finally:
             attempt.ended_s = time.time()
-            answer.close()
 
 
 class Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import os
@@ -73,6 +74,9 @@ def application(whole_answer_s: float | None = None) -> Flask:
     gateway: Gateway = app.extensions["gateway"]
     if gateway.preload is not None:
         gateway.preload()
+        # what is imported stays for good: not looked at again, and not taken apart at the end (seconds of every stop)
+        gc.collect()
+        gc.freeze()
         logs.configure(chosen.log_format, chosen.log_level)  # again: LiteLLM adds handlers of its own at import
     return app
 
@@ -97,7 +101,7 @@ def _cgroup_cpus() -> int:
         return _MOST_WORKERS
 
 
-def prepare(app: Flask, binds: Sequence[tuple[str, int] | str]) -> None:
+def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int]) -> None:
     """Make sure that somebody can call, and nobody else: runs once, in the master, when the addresses are known.
 
     With no token configured, one is made for a gateway that only this machine can reach; any other start is refused.
@@ -138,9 +142,11 @@ def drain_on_sigterm(gateway: Gateway, grace_s: float) -> None:
     signal.siginterrupt(signal.SIGTERM, False)
 
 
-def _is_local(bind: tuple[str, int] | str) -> bool:
+def _is_local(bind: tuple[str, int] | str | int) -> bool:
     if isinstance(bind, str):
         return True  # a Unix socket
+    if not isinstance(bind, tuple):
+        return False  # a descriptor that was handed over: nobody here knows where it listens
     host = bind[0]
     if host == "localhost":
         return True
@@ -150,9 +156,9 @@ def _is_local(bind: tuple[str, int] | str) -> bool:
         return False
 
 
-def _shown(bind: tuple[str, int] | str) -> str:
-    if isinstance(bind, str):
-        return f"unix:{bind}"
+def _shown(bind: tuple[str, int] | str | int) -> str:
+    if not isinstance(bind, tuple):
+        return f"unix:{bind}" if isinstance(bind, str) else f"fd://{bind}"
     return f"[{bind[0]}]:{bind[1]}" if ":" in bind[0] else f"{bind[0]}:{bind[1]}"
 
 
@@ -176,7 +182,7 @@ def first_token(data_dir: Path) -> Secret:
         _exit([f"no token can be kept in {data_dir}: {error}; set GATEWAY_AUTH_TOKEN or GATEWAY_DATA_DIR."])
 
 
-def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str], token: Secret | None) -> None:
+def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str | int], token: Secret | None) -> None:
     """Say on start what a newcomer needs next."""
     usable = sorted(name for name, credential in chosen.credentials.items() if credential.missing is None)
     if chosen.braintrust_api_key is None:
@@ -190,7 +196,7 @@ def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str], token: Secr
             log.warning("%s cannot be called: %s", name, credential.missing)
     if token is None:
         return
-    where = next((bind for bind in binds if not isinstance(bind, str)), None)
+    where = next((bind for bind in binds if isinstance(bind, tuple)), None)
     if where is None:
         return
     model = "demo/echo" if chosen.demo_on else "openai/gpt-4o-mini"

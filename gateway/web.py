@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -62,6 +63,12 @@ def caller() -> Caller:
     return found
 
 
+def caller_socket() -> socket.socket | None:
+    """The caller's connection, where the server shows it."""
+    sock: socket.socket | None = request.environ.get("gunicorn.socket")
+    return sock
+
+
 def _begin() -> None:
     g.request_id = f"req_{secrets.token_hex(16)}"
     g.started_s = time.time()
@@ -69,7 +76,11 @@ def _begin() -> None:
     g.facts = {}
     sent = request.headers.get("x-request-id", "")
     g.client_request_id = sent if _CLIENT_REQUEST_ID.fullmatch(sent) else None
-    current_gateway().open()
+    gateway = current_gateway()
+    gateway.open()
+    if (sock := caller_socket()) is not None:
+        # a caller that stops reading must not hold its place for ever; gunicorn sets no bound of its own
+        sock.settimeout(gateway.limits.send_s)
 
 
 def _preflight() -> Response | None:

@@ -15,7 +15,7 @@ from gateway.core.endpoints import Endpoint
 from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError, InvalidRequest
 from gateway.modal_bridge import SCOPE_KEY
 from gateway.pipeline import Gateway, Reply
-from gateway.web import caller, current_gateway
+from gateway.web import caller, caller_socket, current_gateway
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +31,10 @@ def serve(endpoint: Endpoint) -> Response:
     """Answer one request of an endpoint that calls a model."""
     gateway = current_gateway()
     call = _read(endpoint, gateway)
-    sock = _socket()
-    if sock is not None:
-        # a caller that stops reading must not hold its place for ever; gunicorn sets no bound of its own
-        sock.settimeout(gateway.limits.send_s)
     if (bridged := request.environ.get("asgi.scope", {}).get(SCOPE_KEY)) is not None:
         bridged.subscribe(lambda: call.cancellation.abort(bridged.reason))  # Modal's bridge knows when it leaves
     g.traced = True
-    reply = gateway.run(call, sock)
+    reply = gateway.run(call, caller_socket())
     try:
         return _response(reply, call.id)
     except BaseException:  # a reply that nobody will read or close must not hold its provider's connection
@@ -119,7 +115,11 @@ def _read(endpoint: Endpoint, gateway: Gateway) -> Call:
         deadline_s=g.arrived_s + (gateway.limits.timeout_s if stream else gateway.limits.whole_answer_s),
         client_request_id=g.client_request_id,
         usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
-        provider_headers={name: request.headers[name] for name in _PROVIDER_HEADERS if name in request.headers},
+        provider_headers={
+            name: value
+            for name in _PROVIDER_HEADERS
+            if (value := request.headers.get(name)) is not None and value.isascii() and value.isprintable()
+        },
         parent=parent,
         parent_note=note,
         tags=_tags(request.headers.get("x-gateway-tags", "")),
@@ -153,7 +153,7 @@ def _read_body(gateway: Gateway) -> bytes:
     declared = request.content_length
     if declared is not None and declared > limit:
         raise BodyTooLarge(f"The body has {declared} bytes; this gateway takes {limit} at most.")
-    sock = _socket()
+    sock = caller_socket()
     late: list[bool] = []
 
     def give_up() -> None:
@@ -167,7 +167,9 @@ def _read_body(gateway: Gateway) -> bytes:
     timer = gateway.watcher.timer(give_up, time.monotonic() + gateway.limits.body_s)
     try:
         raw = _read_counted(limit, declared)
-    except OSError as error:  # gunicorn's errors of a broken chunked body are OSErrors as well
+    except GatewayError:
+        raise
+    except Exception as error:  # each server raises classes of its own for a broken chunked coding
         raise (_slow() if late else InvalidRequest("The body could not be read to its end.")) from error
     finally:
         timer.end()
@@ -194,9 +196,3 @@ def _read_counted(limit: int, declared: int | None) -> bytes:
 
 def _slow() -> BodyTooSlow:
     return BodyTooSlow("The body did not arrive in time.")
-
-
-def _socket() -> socket.socket | None:
-    """The caller's connection, where the server shows it."""
-    sock: socket.socket | None = request.environ.get("gunicorn.socket")
-    return sock

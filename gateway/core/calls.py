@@ -58,7 +58,6 @@ class Attempt:
 
     Attributes:
         transcript: what came, also of an attempt that failed half-way.
-        sent: something left for the provider.
         dropped: parameters of the caller that this provider does not know.
         provider_headers: the provider's rate limits, as `x-provider-ratelimit-*`.
         started_s, first_content_s, ended_s: seconds since the epoch.
@@ -67,7 +66,6 @@ class Attempt:
     deployment: Deployment
     number: int = 1
     transcript: Transcript = field(default_factory=Transcript)
-    sent: bool = False
     dropped: Sequence[str] = ()
     provider_headers: Mapping[str, str] = field(default_factory=dict)
     started_s: float = 0.0

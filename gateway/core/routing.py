@@ -32,7 +32,7 @@ _SPELLINGS = {
 
 _LONGEST_NAME = 512
 # a model that goes into a path or a URL of the provider must not be able to leave its place there
-_SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9][\w.:/@+,=~() -]*", re.ASCII)
+_SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9@][\w.:/@+,=~() -]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,20 @@ def listed(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, s
     """
     for name in sorted(catalogue.demo):
         yield name, DEMO
+    seen = set()
     for name, row in catalogue.models.items():
-        if row.get("mode") not in modes or name.startswith("ft:"):  # prices of fine-tuned models, not names of any
+        # prices of fine-tuned models and of a provider's regions are no names of models
+        if row.get("mode") not in modes or name.startswith("ft:") or "*" in name:
             continue
         provider = provider_of(row)
-        if provider in PROVIDERS and _usable(provider, catalogue):
-            bare = "/" not in name
-            if bare and provider not in _providers_of(name, catalogue)[:1]:
-                name = f"{provider}/{name}"  # the bare name would go to another provider
-            elif not bare and name.partition("/")[0] not in PROVIDERS:
-                name = f"{provider}/{name}"
-            yield name, provider
+        if provider not in PROVIDERS or not _usable(provider, catalogue):
+            continue
+        head = name.partition("/")[0]
+        called = name
+        if head == name and provider not in _providers_of(name, catalogue)[:1]:
+            called = f"{provider}/{name}"  # the bare name would go to another provider
+        elif head != name and head not in PROVIDERS:
+            called = f"{provider}/{name}"
+        if called not in seen:
+            seen.add(called)
+            yield called, provider

@@ -13,6 +13,11 @@ MOST_TOKENS = 1_000_000_000
 
 #: Fields of messages and choices whose texts are names or media, no prompt and no answer.
 _NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "finish_reason", "url", "data", "file_data", "logprobs"})
+#: Names and kinds, which each piece of a stream may repeat.
+_SENT_ANEW = frozenset({"id", "type", "name", "format", "object", "role"})
+#: Nobody nests deeper; a provider that does is not followed.
+_DEEPEST = 64
+
 #: Fields of a delta that are text and grow by appending.
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 #: Fields that say nothing of the answer itself.
@@ -98,6 +103,38 @@ def _count(value: object) -> int:
     return int(min(max(value, 0), MOST_TOKENS))
 
 
+class _Function:
+    """The name and the arguments of a call, growing."""
+
+    __slots__ = ("arguments", "name")
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.arguments: list[str] = []
+
+    def grow(self, piece: Mapping[str, Any]) -> None:
+        if isinstance(piece.get("name"), str) and piece["name"]:
+            self.name = piece["name"]
+        if isinstance(piece.get("arguments"), str):
+            self.arguments.append(piece["arguments"])
+
+    def whole(self) -> JSON:
+        return {"name": self.name, "arguments": "".join(self.arguments)}
+
+
+class _Tool:
+    """One tool call, growing."""
+
+    __slots__ = ("function", "id")
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.function = _Function()
+
+    def whole(self) -> JSON:
+        return {"id": self.id, "type": "function", "function": self.function.whole()}
+
+
 class _Choice:
     """One choice of a stream, growing."""
 
@@ -106,9 +143,9 @@ class _Choice:
     def __init__(self) -> None:
         self.role = "assistant"
         self.texts: dict[str, list[str]] = {}
-        self.tools: dict[int, JSON] = {}
-        self.function_call: JSON | None = None
-        self.extra: JSON = {}
+        self.tools: dict[int, _Tool] = {}
+        self.function_call: _Function | None = None
+        self.extra: dict[str, list[Any]] = {}
         self.finish_reason: str | None = None
 
     def grow(self, delta: Mapping[str, Any]) -> bool:
@@ -126,12 +163,12 @@ class _Choice:
                 said = self._grow_tool(call) or said
         if isinstance(function := delta.get("function_call"), Mapping):
             if self.function_call is None:
-                self.function_call = {"name": "", "arguments": ""}
-            _append_function(self.function_call, function)
+                self.function_call = _Function()
+            self.function_call.grow(function)
             said = True
         for name, value in delta.items():
             if name not in _SILENT and value is not None:
-                self.extra[name] = _joined(self.extra.get(name), value)
+                self.extra.setdefault(name, []).append(value)
                 said = True
         return said
 
@@ -141,10 +178,12 @@ class _Choice:
         index = call.get("index", 0)
         if isinstance(index, bool) or not isinstance(index, int):
             raise Malformed("a tool call's index is no integer")
-        tool = self.tools.setdefault(index, {"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
+        tool = self.tools.get(index)
+        if tool is None:
+            tool = self.tools[index] = _Tool()
         if isinstance(call.get("id"), str) and call["id"]:
-            tool["id"] = call["id"]
-        _append_function(tool["function"], _mapping(call.get("function")))
+            tool.id = call["id"]
+        tool.function.grow(_mapping(call.get("function")))
         return True
 
     def message(self) -> JSON:
@@ -152,28 +191,29 @@ class _Choice:
         joined = {name: "".join(parts) for name, parts in self.texts.items()}
         message: JSON = {"role": self.role, "content": joined.pop("content", None), **joined}
         if self.tools:
-            message["tool_calls"] = [self.tools[index] for index in sorted(self.tools)]
+            message["tool_calls"] = [self.tools[index].whole() for index in sorted(self.tools)]
         if self.function_call is not None:
-            message["function_call"] = self.function_call
-        return {**message, **self.extra}
+            message["function_call"] = self.function_call.whole()
+        return {**message, **{name: _joined(name, pieces) for name, pieces in self.extra.items()}}
 
 
-def _append_function(into: JSON, piece: Mapping[str, Any]) -> None:
-    if isinstance(piece.get("name"), str) and piece["name"]:
-        into["name"] = piece["name"]
-    if isinstance(piece.get("arguments"), str):
-        into["arguments"] += piece["arguments"]
+def _joined(name: str, pieces: list[Any], depth: int = 0) -> Any:
+    """Join the pieces of a field that is no text of its own: objects by their fields, lists end to end, texts too.
 
-
-def _joined(before: Any, value: Any) -> Any:
-    """Join one further piece of a field that is no text: audio grows by its own parts, lists by their items."""
-    if isinstance(before, dict) and isinstance(value, Mapping):
-        return {**before, **{name: _joined(before.get(name), part) for name, part in value.items()}}
-    if isinstance(before, list) and isinstance(value, list):
-        return before + value
-    if isinstance(before, str) and isinstance(value, str) and before != value:
-        return before + value
-    return value
+    Names and kinds (`id`, `type`) are sent anew with each piece; of them the last one stands.
+    """
+    if len(pieces) == 1 or depth > _DEEPEST or name in _SENT_ANEW:
+        return pieces[-1]
+    if all(isinstance(piece, Mapping) for piece in pieces):
+        fields = dict.fromkeys(field for piece in pieces for field in piece)
+        return {
+            field: _joined(field, [piece[field] for piece in pieces if field in piece], depth + 1) for field in fields
+        }
+    if all(isinstance(piece, list) for piece in pieces):
+        return [item for piece in pieces for item in piece]
+    if all(isinstance(piece, str) for piece in pieces):
+        return "".join(pieces)
+    return pieces[-1]
 
 
 class Transcript:

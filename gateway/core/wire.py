@@ -33,13 +33,17 @@ class EventTooLarge(ValueError):
 
 
 class Events:
-    """Splits a stream of bytes into whole events, each handed out as it came."""
+    """Splits a stream of bytes into whole events, each handed out as it came.
 
-    __slots__ = ("_buffer", "_searched")
+    A byte is looked at once, however small the pieces are: what grows is kept in parts until its end comes.
+    """
+
+    __slots__ = ("_begun", "_parts", "_size")
 
     def __init__(self) -> None:
-        self._buffer = b""
-        self._searched = 0
+        self._begun = False
+        self._parts: list[bytes] = []
+        self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take in bytes.
@@ -50,28 +54,38 @@ class Events:
         Raises:
             EventTooLarge: the event that is growing will not end.
         """
-        if not self._buffer:
-            if data[-2:] == b"\n\n" and b"\r" not in data:  # the usual case: whole events
-                if data.count(b"\n\n") == 1:
-                    return [data]
-                return [event + b"\n\n" for event in data[:-2].split(b"\n\n")]
-            self._buffer = data
-        else:
-            self._buffer += data
-        events = []
-        start, search = 0, self._searched
-        while match := _END_OF_EVENT.search(self._buffer, search):
-            events.append(self._buffer[start : match.end()])
-            start = search = match.end()
-        self._buffer = self._buffer[start:]
-        self._searched = max(0, len(self._buffer) - 3)
-        if len(self._buffer) > MOST_EVENT_BYTES:
-            raise EventTooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES} bytes")
+        if not self._begun:
+            self._begun, data = True, data.removeprefix(b"\xef\xbb\xbf")  # one such mark is skipped
+        if not self._parts and data[-2:] == b"\n\n" and b"\r" not in data:  # the usual case: whole events
+            if data.count(b"\n\n") == 1:
+                return [data]
+            return [event + b"\n\n" for event in data[:-2].split(b"\n\n")]
+        # an end may lie across two pieces: four bytes, of which the last three may have come before
+        seam = b"".join(part[-3:] for part in self._parts[-3:])[-3:]
+        if _END_OF_EVENT.search(seam + data) is None:
+            self._keep(data)
+            return []
+        self._parts.append(data)
+        whole = self.rest()
+        events, start = [], 0
+        for match in _END_OF_EVENT.finditer(whole):
+            events.append(whole[start : match.end()])
+            start = match.end()
+        self._keep(whole[start:])
         return events
 
+    def _keep(self, data: bytes) -> None:
+        if data:
+            self._parts.append(data)
+            self._size += len(data)
+        if self._size > MOST_EVENT_BYTES:
+            raise EventTooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES} bytes")
+
     def rest(self) -> bytes:
-        """What stands there without its blank line. By the standard it is no event; some servers end so."""
-        rest, self._buffer, self._searched = self._buffer, b"", 0
+        """Take out what stands there without its blank line. By the standard no event; some servers end so."""
+        rest = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
         return rest
 
 
@@ -86,7 +100,10 @@ def data_of(event: bytes) -> bytes | None:
 
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8, characters as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only its escape can carry
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def data_event(value: Any) -> bytes:

@@ -132,7 +132,9 @@ class Tracer:
             "suppressed": suppressed or None,
         }
         ids = Ids.new(refusal.parent)
-        row = rows.bare(ids, f"refused {refusal.path}", "task", refusal.started_s, time.time(), metadata)
+        row = rows.bare(
+            ids, f"refused {refusal.path}", "task", refusal.started_s, time.time(), metadata, self._redactor
+        )
         row["error"] = self._redactor.text(refusal.error.message)
         self._offer([row], refusal.parent)
         return self._headers(ids, refusal.parent)

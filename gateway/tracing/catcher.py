@@ -18,7 +18,7 @@ import braintrust
 from braintrust.logger import _internal_get_global_state
 from braintrust.span_identifier_v4 import SpanComponentsV4, SpanObjectTypeV3
 from braintrust.util import LazyValue
-from braintrust.wrappers.litellm import patch_litellm
+from braintrust.wrappers.litellm import wrap_litellm
 
 JSON = dict[str, Any]
 
@@ -70,9 +70,9 @@ class Catcher:
         _internal_get_global_state()._global_bg_logger = stand_in
 
     @staticmethod
-    def patch() -> None:
-        """Patch LiteLLM: each `completion` from now on is a span."""
-        patch_litellm()
+    def patch(calls: Any) -> None:
+        """Patch an object that has LiteLLM's `completion`: each call of it from now on is a span."""
+        wrap_litellm(calls)
 
     @contextlib.contextmanager
     def holding(self, held: Held) -> Iterator[None]:

@@ -24,7 +24,7 @@ class Console:
         root = rows[-1]
         fields: JSON = {
             "trace": root["root_span_id"],
-            **root["metadata"],
+            **{name: value for name, value in root["metadata"].items() if name != "metadata"},  # the caller's own
             "duration_ms": round(1000 * (root["metrics"]["end"] - root["metrics"]["start"]), 1),
         }
         if root.get("tags"):

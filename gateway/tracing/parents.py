@@ -79,12 +79,14 @@ def _exported(slug: str) -> Parent | None:
         span = SpanComponentsV4.from_str(slug)
     except Exception:  # noqa: BLE001 - the SDK raises whatever its decoding meets in a stranger's bytes
         return None
-    named = (span.compute_object_metadata_args or {}).get("project_name")
-    object_id = span.object_id or (span.compute_object_metadata_args or {}).get("project_id")
+    looked_up = span.compute_object_metadata_args
+    if not isinstance(looked_up, dict):
+        looked_up = {}
+    named, object_id = looked_up.get("project_name"), span.object_id or looked_up.get("project_id")
     texts = (object_id, named, span.row_id, span.span_id, span.root_span_id)
     if any(text is not None and (not isinstance(text, str) or len(text) > 256) for text in texts):
         return None
-    if object_id is None and named is None:
+    if not object_id and not named:
         return None
     if not all(part is None or _SPAN_ID.fullmatch(part) for part in (span.span_id, span.root_span_id)):
         return None

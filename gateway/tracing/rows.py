@@ -44,7 +44,15 @@ class Ids:
         return Ids(str(uuid.uuid4()), secrets.token_hex(8), self.root_span_id, self.span_id)
 
 
-def bare(ids: Ids, name: str, kind: str, started_s: float, ended_s: float, metadata: Mapping[str, Any]) -> JSON:
+def bare(
+    ids: Ids,
+    name: str,
+    kind: str,
+    started_s: float,
+    ended_s: float,
+    metadata: Mapping[str, Any],
+    redactor: Redactor,
+) -> JSON:
     """A row without content.
 
     Args:
@@ -54,14 +62,15 @@ def bare(ids: Ids, name: str, kind: str, started_s: float, ended_s: float, metad
         started_s: seconds since the epoch.
         ended_s: seconds since the epoch.
         metadata: entries that are None are left out.
+        redactor: cleans name and metadata, of which callers and providers choose some.
     """
     row: JSON = {
         "id": ids.row_id,
         "span_id": ids.span_id,
         "root_span_id": ids.root_span_id,
         "created": datetime.fromtimestamp(started_s, UTC).isoformat(),
-        "span_attributes": {"name": name, "type": kind},
-        "metadata": {key: value for key, value in metadata.items() if value is not None},
+        "span_attributes": {"name": redactor.text(name), "type": kind},
+        "metadata": redactor.value({key: value for key, value in metadata.items() if value is not None}),
         "metrics": {"start": started_s, "end": ended_s},
     }
     if ids.parent_span_id is not None:
@@ -113,7 +122,7 @@ class Writer:
             "request_id": call.id,
             "client_request_id": call.client_request_id,
             "caller": call.caller.id,
-            "model": self._redactor.text(call.model),
+            "model": call.model,
             "stream": call.stream,
             "status": outcome.status,
             "error_code": error.public_code if error else None,
@@ -124,7 +133,7 @@ class Writer:
             "ignored_parent": call.parent_note,
         }
         if self._content and isinstance(call.body.get("metadata"), dict):
-            metadata["metadata"] = self._redactor.value(call.body["metadata"])
+            metadata["metadata"] = call.body["metadata"]
         if last is not None:
             # metrics are summed over a trace, so they stand on the LLM span; the root repeats them as metadata
             metadata.update(
@@ -136,11 +145,12 @@ class Writer:
             )
         root = bare(
             self._ids,
-            f"{call.endpoint.name} {metadata['model']}",
+            f"{call.endpoint.name} {call.model}",
             "task",
             call.started_s,
             outcome.ended_s,
             metadata,
+            self._redactor,
         )
         if self._content:
             root["input"] = self._asked
@@ -163,7 +173,7 @@ class Writer:
             attempt.started_s,
             attempt.ended_s or self._outcome.ended_s,
             {
-                **self._redactor.value(self._parameters()),
+                **self._parameters(),
                 "model": deployment.model,
                 "provider": deployment.provider,
                 "served_model": transcript.model,
@@ -174,6 +184,7 @@ class Writer:
                 "dropped_params": list(attempt.dropped) or None,
                 "usage_estimated": True if usage is not None and transcript.usage is None else None,
             },
+            self._redactor,
         )
         caught = held.row() if held is not None else None
         row = {**caught, "metadata": own["metadata"], "metrics": own["metrics"]} if caught else own

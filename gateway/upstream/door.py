@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import ipaddress
+import re
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,12 +27,22 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 CONNECT_S = 5.0
-#: Of an answer that is not streamed, unpacked. A completion with images or audio is far smaller.
+#: Of one answer, unpacked, streamed or not. A completion with images or audio is far smaller.
 MOST_ANSWER_BYTES = 64 << 20
 #: Requests that one attempt may make: the call itself, and what some providers want before it (a token, model info).
 MOST_SENDS = 4
 
+#: What is no stream, whatever was asked for.
+_WHOLE = ("application/json", "text/html")
+#: Quotes inside a JSON string are escaped, so this stands in no prompt.
+_STREAM = re.compile(rb'"stream": ?true')
+
+_TOP_LEVEL = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
+
 _PIECE = 65536
+_MOST_UNPACKED = 1 << 20
+#: How long a stream may be read without giving the others a turn.
+_BREATH_S = 0.02
 _NOT_SENT = {b"host", b"connection", b"content-length", b"accept-encoding", b"transfer-encoding"}
 _NOT_PASSED_BACK = {
     "location", "set-cookie", "transfer-encoding", "connection", "keep-alive", "content-length", "content-encoding",
@@ -64,16 +76,18 @@ class Exchange:
     Attributes:
         host: the only `host[:port]` that may be reached; None allows any public one over TLS.
         stream: the answer is read as Server-Sent Events.
+        head_s: how long to wait for the head of the answer.
+        idle_s: how long a read or a write may wait in the middle.
         rewrite: given path and body, returns the body that is sent.
-        first_byte_s, idle_s: how long to wait for the head of a stream, and between its bytes.
         aborted: why the call was stopped, or None.
         path, status, headers, body: of the last request and its answer; `body` of one that was not streamed.
+        streamed: the request that was sent asks for a stream.
         tail: the last piece that a stream gave.
     """
 
     host: str | None
     stream: bool
-    first_byte_s: float
+    head_s: float
     idle_s: float
     rewrite: Callable[[str, bytes], bytes] | None = None
     sent: set[tuple[str, str]] = field(default_factory=set)
@@ -81,6 +95,7 @@ class Exchange:
     status: int | None = None
     headers: Any = None
     body: bytes | None = None
+    streamed: bool = False
     answer: Body | None = None
     tail: bytes = b""
     fault: Fault | None = None
@@ -92,14 +107,15 @@ class Exchange:
         """Note a connection in use; raises OSError where the call has been stopped meanwhile."""
         with self._lock:
             self._sockets.add(sock)
+            sock.settimeout(self.idle_s)  # of sending; urllib3 sets its own for the head
             if not self.aborted:
                 return
         raise OSError("the call was stopped")
 
-    def release(self) -> None:
-        """Forget the connection in use; must come before it goes back to the pool."""
+    def release(self, sock: Any) -> None:
+        """Forget a connection: from here on it may be another call's."""
         with self._lock:
-            self._sockets.clear()
+            self._sockets.discard(sock)
 
     def patience(self, seconds: float) -> None:
         """Set how long a read of the connection in use may wait for bytes."""
@@ -117,6 +133,11 @@ class Exchange:
                     # not sock.shutdown(): an SSLSocket's own one drops its state under the reader's feet
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
+    @property
+    def answered(self) -> bool:
+        """A whole answer came, and a good one."""
+        return self.fault is None and self.body is not None and 200 <= (self.status or 0) < 300
+
     def close(self) -> None:
         """Free the connection, back into the pool where the answer was read to its end; safe to call again."""
         if self.answer is not None:
@@ -125,6 +146,9 @@ class Exchange:
 
 class _Noting(HTTPConnection):
     """A connection that shows its socket to the exchange of the request that it carries."""
+
+    exchange: Exchange | None = None
+    held: Any = None
 
     def connect(self) -> None:
         super().connect()
@@ -135,20 +159,40 @@ class _Noting(HTTPConnection):
         super().request(*args, **kwargs)
 
     def _show(self) -> None:
-        exchange = current.get()
-        if exchange is not None and self.sock is not None:
-            exchange.hold(self.sock)
+        self.exchange = current.get()
+        if self.exchange is not None and self.sock is not None:
+            self.held = self.sock
+            self.exchange.hold(self.sock)
+
+    def hide(self) -> None:
+        """Take the socket away from its exchange."""
+        if self.exchange is not None:
+            self.exchange.release(self.held)
+            self.exchange = self.held = None
 
 
 class _NotingTLS(_Noting, HTTPSConnection):
     pass
 
 
-class _Pool(HTTPConnectionPool):
+class _Releasing(HTTPConnectionPool):
+    """A pool whose connections leave their exchange before anyone else can take them.
+
+    urllib3 gives a connection back while the last bytes of its answer are still on their way to the caller; an abort
+    that came after that would shut down the call which uses it next.
+    """
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.hide()
+        super()._put_conn(conn)
+
+
+class _Pool(_Releasing):
     ConnectionCls = _Noting
 
 
-class _PoolTLS(HTTPSConnectionPool):
+class _PoolTLS(_Releasing, HTTPSConnectionPool):
     ConnectionCls = _NotingTLS
 
 
@@ -159,7 +203,7 @@ class Body(httpx.SyncByteStream):
         self._response = response
         self._exchange = exchange
         self._over = False
-        self._unpack = _unpacker(response.headers.get("content-encoding", ""))
+        self._decoder = _decoder(response.headers.get("content-encoding", ""))
         self._pieces = self._read()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -168,11 +212,17 @@ class Body(httpx.SyncByteStream):
     def _read(self) -> Iterator[bytes]:
         exchange = self._exchange
         try:
-            for piece in self._raw():
-                data = self._unpack(piece)
-                if data:
-                    exchange.tail = data
-                    yield data
+            size, rested_s = 0, time.monotonic()
+            for data in self._unpacked():
+                size += len(data)
+                if size > MOST_ANSWER_BYTES:
+                    exchange.fault = Fault("too_large", str(size))
+                    raise Refused("the answer is too large")
+                exchange.tail = data
+                yield data
+                if time.monotonic() - rested_s > _BREATH_S:
+                    time.sleep(0)  # a provider that is always ahead must not keep the other calls from their turn
+                    rested_s = time.monotonic()
         except zlib.error as error:
             exchange.fault = Fault("encoding", str(error))
             raise httpx.DecodingError("the answer cannot be unpacked") from error
@@ -183,10 +233,20 @@ class Body(httpx.SyncByteStream):
         finally:
             self._end(clean=False)
 
+    def _unpacked(self) -> Iterator[bytes]:
+        if self._decoder is None:
+            yield from self._raw()
+            return
+        for piece in self._raw():
+            while piece:
+                if data := self._decoder.decompress(piece, _MOST_UNPACKED):
+                    yield data
+                piece = self._decoder.unconsumed_tail
+
     def _raw(self) -> Iterator[bytes]:
         response: Any = self._response
         if response.chunked:
-            yield from response.read_chunked(decode_content=False)
+            yield from response.read_chunked(amt=_PIECE, decode_content=False)
         else:
             while piece := response.read1(_PIECE, decode_content=False):
                 yield piece
@@ -197,7 +257,6 @@ class Body(httpx.SyncByteStream):
         self._over = True
         if not clean:
             self._response.close()
-        self._exchange.release()
         self._response.release_conn()
 
     def close(self) -> None:
@@ -215,20 +274,13 @@ class Body(httpx.SyncByteStream):
         return any(words in self._exchange.tail for words in _LAST_WORDS)
 
 
-def _unpacker(encoding: str) -> Callable[[bytes], bytes]:
-    """Undo an encoding that was not asked for (`identity` was)."""
-    if encoding.strip().lower() in ("gzip", "x-gzip", "deflate"):
-        decoder = zlib.decompressobj(wbits=47)
-
-        def unpack(piece: bytes) -> bytes:
-            data = decoder.decompress(piece, MOST_ANSWER_BYTES)
-            if decoder.unconsumed_tail:
-                raise zlib.error("the answer unpacks to too much")
-            return data
-
-        return unpack
-    if encoding.strip().lower() in ("", "identity"):
-        return lambda piece: piece
+def _decoder(encoding: str) -> Any:
+    """Undo an encoding that was not asked for (`identity` was); None for none."""
+    encoding = encoding.strip().lower()
+    if encoding in ("gzip", "x-gzip", "deflate"):
+        return zlib.decompressobj(wbits=47)
+    if encoding in ("", "identity"):
+        return None
     raise zlib.error(f"the provider used the encoding {encoding!r}, which was not asked for")
 
 
@@ -237,8 +289,9 @@ def _failed(exchange: Exchange, error: Exception) -> httpx.TransportError:
     if isinstance(error, httpx.TransportError):
         return error
     kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, type[httpx.TransportError]], ...] = (
-        (urllib3.exceptions.ConnectTimeoutError, "connect_timeout", httpx.ConnectTimeout),
+        # the first of these is a ConnectTimeoutError too
         ((urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError), "connect", httpx.ConnectError),
+        (urllib3.exceptions.ConnectTimeoutError, "connect_timeout", httpx.ConnectTimeout),
         ((urllib3.exceptions.ReadTimeoutError, TimeoutError), "read_timeout", httpx.ReadTimeout),
     )
     kind, raised = "reset", httpx.ReadError
@@ -272,11 +325,15 @@ class Door(httpx.BaseTransport):
         exchange = current.get()
         if exchange is None:
             raise Refused("nothing may be sent outside a call")
+        if self._is_repeated(request, exchange) and (exchange.status or 0) >= 400:
+            # LiteLLM sends some failed requests again, rewritten; told the same once more, it gives up at once
+            return httpx.Response(exchange.status or 400, headers={"x-should-retry": "false"}, content=exchange.body)
         self._check(request, exchange)
         raw = request.read()
         exchange.path = request.url.path
         if exchange.rewrite is not None and request.method == "POST":
             raw = exchange.rewrite(exchange.path, raw)
+        exchange.streamed = exchange.stream and _STREAM.search(raw) is not None
         response = self._send(request, raw, exchange)
         return self._answer(response, exchange)
 
@@ -289,11 +346,13 @@ class Door(httpx.BaseTransport):
         if not allowed:
             exchange.fault = Fault("host", host)
             raise Refused(f"{host} is not this deployment's host")
-        key = (request.method, f"{host}{request.url.path}")
-        if key in exchange.sent or len(exchange.sent) >= MOST_SENDS:
+        if self._is_repeated(request, exchange) or len(exchange.sent) >= MOST_SENDS:
             exchange.fault = Fault("repeated", request.url.path)
             raise Refused("an attempt sends once")
-        exchange.sent.add(key)
+        exchange.sent.add(_key(request))
+
+    def _is_repeated(self, request: httpx.Request, exchange: Exchange) -> bool:
+        return _key(request) in exchange.sent
 
     def _send(self, request: httpx.Request, raw: bytes, exchange: Exchange) -> urllib3.BaseHTTPResponse:
         headers = {
@@ -302,8 +361,6 @@ class Door(httpx.BaseTransport):
             if name.lower() not in _NOT_SENT and not name.lower().startswith(b"x-stainless")
         }
         headers["Accept-Encoding"] = "identity"
-        asked = request.extensions.get("timeout") or {}
-        read_s = exchange.first_byte_s if exchange.stream else asked.get("read")
         exchange.status = exchange.headers = exchange.body = None
         try:
             return self._pools.urlopen(
@@ -315,7 +372,7 @@ class Door(httpx.BaseTransport):
                 decode_content=False,
                 redirect=False,
                 retries=False,
-                timeout=urllib3.Timeout(connect=CONNECT_S, read=read_s),
+                timeout=urllib3.Timeout(connect=CONNECT_S, read=exchange.head_s),
             )
         except Exception as error:
             raise _failed(exchange, error) from error
@@ -328,31 +385,24 @@ class Door(httpx.BaseTransport):
             response.close()
             exchange.fault = Fault("encoding", str(error))
             raise Refused("an encoding that was not asked for") from error
-        headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _NOT_PASSED_BACK]
-        exchange.answer = body
-        kind = response.headers.get("content-type", "").lower()
-        if exchange.stream and 200 <= response.status < 300:
-            if "json" in kind or "html" in kind:
-                exchange.body = self._whole(body, exchange)
-                exchange.fault = Fault("not_sse", kind)
-                raise Refused("an answer that is no event stream")
+        headers = [
+            (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+            for name, value in response.headers.items()
+            if name.lower() not in _NOT_PASSED_BACK
+        ]
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        good = 200 <= response.status < 300
+        if exchange.stream and good and kind not in _WHOLE:
+            exchange.answer = body
             exchange.patience(exchange.idle_s)
             return httpx.Response(response.status, headers=headers, stream=body)
-        exchange.body = self._whole(body, exchange)
+        exchange.body = b"".join(body)
+        if exchange.stream and good and exchange.streamed:  # LiteLLM asks some models for a whole answer all the same
+            exchange.fault = Fault("not_sse", kind)
+            raise Refused("an answer that is no event stream")
         if 300 <= response.status < 400:
             exchange.fault = Fault("redirect", str(response.status))
         return httpx.Response(response.status, headers=headers, content=exchange.body)
-
-    def _whole(self, body: Body, exchange: Exchange) -> bytes:
-        pieces, size = [], 0
-        for piece in body:
-            pieces.append(piece)
-            size += len(piece)
-            if size > MOST_ANSWER_BYTES:
-                body.close()
-                exchange.fault = Fault("too_large", str(size))
-                raise Refused("the answer is too large")
-        return b"".join(pieces)
 
     def close(self) -> None:
         """Nothing: every client of LiteLLM shares this door, and some close theirs."""
@@ -362,10 +412,18 @@ class Door(httpx.BaseTransport):
         self._pools.clear()
 
 
+def _key(request: httpx.Request) -> tuple[str, str]:
+    return request.method, f"{request.url.netloc.decode('ascii')}{request.url.path}"
+
+
 def _is_public_name(host: str) -> bool:
     """Whether a host is a name on the public net, as far as its spelling tells."""
+    host = host.rstrip(".").lower()
+    last = host.rpartition(".")[2]
+    if "." not in host or not _TOP_LEVEL.fullmatch(last) or last in ("localhost", "local", "internal"):
+        return False  # also every way to write an address: its last label has no letter first
     try:
         ipaddress.ip_address(host.strip("[]"))
     except ValueError:
-        return "." in host and not host.endswith((".localhost", ".local", ".internal"))
+        return True
     return False

@@ -7,6 +7,8 @@ messages are prefixed, and may hold a traceback or a credential that the provide
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,6 @@ from gateway.errors import (
     CallerGone,
     DeadlineExceeded,
     GatewayError,
-    InternalError,
     InvalidRequest,
     ProviderFailed,
     ProviderInvalid,
@@ -30,8 +31,15 @@ from gateway.errors import (
 )
 from gateway.upstream.door import Exchange, Fault
 
+log = logging.getLogger(__name__)
+
 #: A provider's sentence beyond this is an HTML page or a dump.
 _LONGEST_MESSAGE = 4000
+#: A code, a type, the name of a parameter.
+_LONGEST_WORD = 256
+
+#: RFC 9110, section 10.2.3: seconds, or a date.
+_RETRY_AFTER = re.compile(r"\d{1,9}(\.\d{1,6})?|[A-Z][a-z]{2}, [0-9A-Za-z: -]{10,40}", re.ASCII)
 
 _REASONS: dict[str, tuple[type[GatewayError], str]] = {
     CALLER_GONE: (CallerGone, "The caller closed the connection."),
@@ -82,7 +90,7 @@ class Failures:
         """
         if (error := stopped(cancellation)) is not None:
             return error
-        if exchange.fault is not None and exchange.fault.kind == "host":
+        if exchange.fault is not None and exchange.fault.kind == "host" and exchange.status is None:
             return _not_fetched(provider, exchange.fault)
         if exchange.status is not None and exchange.status >= 400:
             return self._answered(provider, exchange)
@@ -100,7 +108,7 @@ class Failures:
     def reported(self, provider: str, error: Any) -> UpstreamError:
         """The error that a provider reports inside a stream or a 200: its own object, or only a text."""
         fields = error if isinstance(error, Mapping) else {"message": error}
-        code = _text(fields.get("code"))
+        code = self._word(fields.get("code"))
         status = fields.get("code") if isinstance(fields.get("code"), int) else fields.get("status_code")
         kind: type[UpstreamError] = ProviderFailed
         if status == 429 or code == "rate_limit_exceeded" or fields.get("type") == "rate_limit_error":
@@ -108,8 +116,8 @@ class Failures:
         return kind(
             self._message(fields) or f"{provider} reported an error.",
             code=code or "provider_error",
-            type=_text(fields.get("type")),
-            param=_text(fields.get("param")),
+            type=self._word(fields.get("type")),
+            param=self._word(fields.get("param")),
             provider=provider,
         )
 
@@ -118,10 +126,10 @@ class Failures:
         fields = _error_object(exchange.body)
         message = self._message(fields) or f"{provider} answered with status {status}."
         details: dict[str, Any] = {
-            "code": _text(fields.get("code")),
-            "type": _text(fields.get("type")),
-            "param": _text(fields.get("param")),
-            "retry_after": _text(headers.get("retry-after")),
+            "code": self._word(fields.get("code")),
+            "type": self._word(fields.get("type")),
+            "param": self._word(fields.get("param")),
+            "retry_after": _retry_after(headers.get("retry-after")),
             "provider": provider,
         }
         if status in (401, 403, 407):
@@ -143,7 +151,12 @@ class Failures:
 
     def _message(self, fields: Mapping[str, Any]) -> str | None:
         message = _text(fields.get("message"))
-        return self._redactor.text(message[:_LONGEST_MESSAGE]) if message else None
+        # cleaned before it is cut: half of a key has no shape any more
+        return self._redactor.text(message[: 16 * _LONGEST_MESSAGE])[:_LONGEST_MESSAGE] if message else None
+
+    def _word(self, value: object) -> str | None:
+        word = _text(value)
+        return self._redactor.text(word[: 16 * _LONGEST_WORD])[:_LONGEST_WORD] if word else None
 
 
 def stopped(cancellation: Cancellation) -> GatewayError | None:
@@ -166,14 +179,11 @@ def _not_fetched(provider: str, fault: Fault) -> GatewayError:
 
 def _not_sent(provider: str, raised: Exception | None) -> GatewayError:
     """LiteLLM gave up before anything was sent. Only its own status is believed, never its words."""
-    status = getattr(raised, "status_code", None)
-    if status in (400, 404, 422):
-        return InvalidRequest(
-            f"This request cannot be translated for {provider}.", code="unsupported", provider=provider
-        )
-    if status in (401, 403):
+    if getattr(raised, "status_code", None) in (401, 403):
         return ProviderRejectedKey(f"{provider} cannot be called with this gateway's credential.", provider=provider)
-    return InternalError(f"The request could not be prepared for {provider}.", provider=provider)
+    # its words hold the whole conversation, so only the kind of it is logged
+    log.warning("a request for %s was not sent: LiteLLM raised %s", provider, type(raised).__name__)
+    return InvalidRequest(f"This request cannot be translated for {provider}.", code="unsupported", provider=provider)
 
 
 def _error_object(body: bytes | None) -> Mapping[str, Any]:
@@ -195,6 +205,10 @@ def _error_object(body: bytes | None) -> Mapping[str, Any]:
         if isinstance(document.get(name), str) and "choices" not in document:
             return {**document, "message": document[name]}
     return {}
+
+
+def _retry_after(value: object) -> str | None:
+    return value if isinstance(value, str) and _RETRY_AFTER.fullmatch(value) else None
 
 
 def _text(value: object) -> str | None:

@@ -42,7 +42,6 @@ class Scripted:
     def open(self, attempt: Attempt, call: Call) -> _Answer:
         """Answer as the model's name says (Upstream.open)."""
         model = attempt.deployment.model
-        attempt.sent = True
         if model.startswith("error-"):
             raise _error(int(model.removeprefix("error-")))
         answer = _Answer(attempt, call, _SLOW_S if model == "slow" else _ECHO_S, cut=model == "cut")
