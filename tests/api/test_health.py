@@ -1,0 +1,42 @@
+"""Load balancers ask; nobody needs a key, and no model is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask.testing import FlaskClient
+
+from gateway.app import create_app
+from tests.builders import TOKEN, Recorder, Script, gateway, says
+
+SCRIPT, TRACED = Script([says("never")]), Recorder()
+
+
+@pytest.fixture
+def client() -> Iterator[FlaskClient]:
+    made = gateway(SCRIPT, TRACED)
+    yield create_app(gateway=made).test_client()
+    made.close(0.1)
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/liveness", "/health/liveliness", "/health/readiness", "/"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_it_is_well(client: FlaskClient, path: str, method: str) -> None:
+    response = client.open(path, method=method)
+    assert response.status_code == 200
+    assert response.mimetype == "application/json"
+    assert SCRIPT.opened == []
+    assert TRACED.traces == []
+
+
+def test_it_says_so(client: FlaskClient) -> None:
+    assert client.get("/health").json == {"status": "ok"}
+
+
+def test_the_front_door_says_where_to_go(client: FlaskClient) -> None:
+    assert "POST /v1/chat/completions" in client.get("/").text
+
+
+def test_nothing_can_be_posted(client: FlaskClient) -> None:
+    assert client.post("/health", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 405

@@ -1,0 +1,359 @@
+"""Joining what an answer said, and reading what a provider counted."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.core.transcript import MOST_TOKENS, Malformed, Transcript, Usage, estimated, usage_of
+from tests.builders import finish
+
+JSON = dict[str, Any]
+
+
+def joined(*deltas: JSON, finish_reason: str | None = None) -> JSON:
+    """The message that the deltas of one choice make."""
+    transcript = Transcript()
+    for fields in deltas:
+        transcript.add({"choices": [{"index": 0, "delta": fields, "finish_reason": None}]})
+    if finish_reason:
+        transcript.add(finish(finish_reason))
+    [choice] = transcript.choices()
+    assert choice["finish_reason"] == finish_reason
+    message: JSON = choice["message"]
+    return message
+
+
+def tool(index: int | None = None, id: str | None = None, **function: str) -> JSON:
+    return {key: value for key, value in {"index": index, "id": id, "function": function}.items() if value is not None}
+
+
+# Joining.
+
+
+def test_texts_are_joined_in_order() -> None:
+    assert joined({"role": "assistant", "content": ""}, {"content": "hel"}, {"content": "lo"}) == {
+        "role": "assistant",
+        "content": "hello",
+    }
+
+
+def test_reasoning_and_refusal_are_joined_beside_the_content() -> None:
+    got = joined(
+        {"reasoning_content": "a"},
+        {"reasoning_content": "b", "reasoning": "c"},
+        {"refusal": "no"},
+        {"refusal": ", never"},
+    )
+    assert got == {
+        "role": "assistant",
+        "content": None,
+        "reasoning_content": "ab",
+        "reasoning": "c",
+        "refusal": "no, never",
+    }
+
+
+def test_several_tool_calls_in_one_delta_grow_by_their_index() -> None:
+    first = [tool(1, "b", name="g", arguments=""), tool(0, "a", name="f", arguments="{")]
+    second = [tool(0, arguments="}"), tool(1, arguments="[]")]
+    assert joined({"tool_calls": first}, {"tool_calls": second}, finish_reason="tool_calls")["tool_calls"] == [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"id": "b", "type": "function", "function": {"name": "g", "arguments": "[]"}},
+    ]
+
+
+def test_a_repeated_tool_id_or_name_is_not_doubled() -> None:
+    pieces = [{"tool_calls": [tool(0, "a", name="f", arguments="x")]}] * 2
+    assert joined(*pieces)["tool_calls"] == [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "xx"}}
+    ]
+
+
+def test_the_old_function_call_is_joined_too() -> None:
+    got = joined({"function_call": {"name": "f", "arguments": "{"}}, {"function_call": {"arguments": "}"}})
+    assert got["function_call"] == {"name": "f", "arguments": "{}"}
+
+
+def test_audio_grows_by_its_parts() -> None:
+    got = joined(
+        {"audio": {"id": "audio_1", "data": "AAAA", "transcript": "hi "}},
+        {"audio": {"id": "audio_1", "data": "BBBB", "transcript": "you"}},
+        {"audio": {"expires_at": 1}},
+    )
+    assert got["audio"] == {"id": "audio_1", "data": "AAAABBBB", "transcript": "hi you", "expires_at": 1}
+
+
+def test_two_equal_pieces_of_audio_are_both_kept() -> None:
+    """Silence sounds the same twice."""
+    got = joined({"audio": {"id": "audio_1", "data": "AAAA"}}, {"audio": {"id": "audio_1", "data": "AAAA"}})
+    assert got["audio"] == {"id": "audio_1", "data": "AAAAAAAA"}
+
+
+def test_an_unknown_list_grows_by_its_items() -> None:
+    assert joined({"annotations": [1]}, {"annotations": [2]})["annotations"] == [1, 2]
+
+
+def test_each_choice_is_joined_by_itself_and_they_come_in_order() -> None:
+    transcript = Transcript()
+    for index, text in ((1, "b"), (0, "a"), (1, "B")):
+        transcript.add({"choices": [{"index": index, "delta": {"content": text}}]})
+    transcript.add(finish("stop", index=0))
+    assert not transcript.complete, "the other one has not ended"
+    transcript.add(finish("length", index=1))
+    assert transcript.complete
+    assert [choice["message"]["content"] for choice in transcript.choices()] == ["a", "bB"]
+    assert transcript.finish_reasons == ["stop", "length"]
+
+
+def test_the_first_id_and_model_and_the_last_usage_stand() -> None:
+    transcript = Transcript()
+    transcript.add({"id": "one", "model": "m1", "usage": {"prompt_tokens": 1}, "choices": []})
+    transcript.add({"id": "two", "model": "m2", "usage": {"prompt_tokens": 2}, "choices": []})
+    assert (transcript.id, transcript.model, transcript.usage) == ("one", "m1", Usage(prompt=2))
+
+
+# Content: from there on the answer cannot change provider.
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"content": "a"},
+        {"reasoning_content": "a"},
+        {"reasoning": "a"},
+        {"refusal": "a"},
+        {"tool_calls": [tool(0, "a", name="f")]},
+        {"function_call": {"name": "f"}},
+        {"audio": {"id": "a"}},
+    ],
+)
+def test_what_says_something_is_content(fields: JSON) -> None:
+    assert Transcript().add({"choices": [{"index": 0, "delta": fields}]})
+
+
+def test_a_finish_reason_is_content() -> None:
+    assert Transcript().add(finish())
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {},
+        {"choices": []},
+        {"choices": None},
+        {"choices": [{"index": 0, "delta": {"role": "assistant"}}]},
+        {"choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}]},
+        {"choices": [{"index": 0, "delta": None}]},
+        {"choices": [{"index": 0, "delta": {"audio": None, "tool_calls": []}}]},
+        {"choices": [{"index": 0, "delta": {"provider_specific_fields": {"x": 1}}}]},
+        {"usage": {"prompt_tokens": 1}},
+    ],
+)
+def test_what_says_nothing_is_no_content(chunk: JSON) -> None:
+    assert not Transcript().add(chunk)
+
+
+# Whole answers.
+
+
+def test_a_whole_answer_is_kept_as_it_came() -> None:
+    transcript = Transcript()
+    choice = {"index": 0, "message": {"content": "a", "own": 1}, "finish_reason": "stop", "logprobs": {"content": []}}
+    transcript.take({"id": "x", "choices": [choice], "usage": {"completion_tokens": 3}})
+    assert transcript.choices() == [choice]
+    assert transcript.complete
+    assert transcript.started
+    assert transcript.usage == Usage(completion=3)
+
+
+@pytest.mark.parametrize("choices", [None, [], {}, "x", [1]])
+def test_an_answer_without_choices_is_none(choices: object) -> None:
+    with pytest.raises(Malformed):
+        Transcript().take({"choices": choices})
+
+
+# Whatever a provider sends.
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=6,
+)
+tools = st.fixed_dictionaries(
+    {},
+    optional={"index": json_values, "id": json_values, "type": json_values, "function": json_values},
+)
+deltas = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": json_values,
+        "content": json_values,
+        "reasoning": json_values,
+        "tool_calls": json_values | st.lists(tools | json_values, max_size=3),
+        "function_call": json_values,
+        "audio": json_values,
+        "other": json_values,
+    },
+)
+choices = st.fixed_dictionaries(
+    {}, optional={"index": json_values | st.integers(0, 2), "delta": json_values | deltas, "finish_reason": json_values}
+)
+chunks = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": json_values,
+        "model": json_values,
+        "usage": json_values,
+        "choices": json_values | st.lists(choices | json_values, max_size=3),
+    },
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(chunks, max_size=4))
+def test_whatever_comes_is_taken_in_or_malformed(pieces: list[JSON]) -> None:
+    streamed, whole = Transcript(), Transcript()
+    for piece in pieces:
+        for take in (streamed.add, whole.take):
+            with contextlib.suppress(Malformed):
+                take(piece)
+    for transcript in (streamed, whole):
+        json.dumps(transcript.choices())
+        assert len(transcript.finish_reasons) == len(transcript.choices())
+        assert transcript.complete in (True, False)
+
+
+def test_a_piece_of_great_depth_is_taken_in_or_malformed() -> None:
+    deep: Any = "x"
+    for _ in range(900):  # what json.loads still reads
+        deep = {"a": deep}
+    transcript = Transcript()
+    for _ in range(2):
+        with contextlib.suppress(Malformed):
+            transcript.add({"choices": [{"index": 0, "delta": {"other": deep}}]})
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"index": "0", "delta": {}},
+        {"index": True, "delta": {}},
+        {"index": 0, "delta": "x"},
+        {"index": 0, "delta": {"tool_calls": ["x"]}},
+        {"index": 0, "delta": {"tool_calls": [{"index": 1.5}]}},
+    ],
+)
+def test_a_choice_that_is_none_is_malformed(choice: JSON) -> None:
+    with pytest.raises(Malformed):
+        Transcript().add({"choices": [choice]})
+
+
+# Usage.
+
+
+def test_usage_is_read_with_its_parts() -> None:
+    assert usage_of(
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 7,
+            "prompt_tokens_details": {"cached_tokens": 4, "cache_creation_tokens": 3},
+            "completion_tokens_details": {"reasoning_tokens": 5},
+        }
+    ) == Usage(10, 7, 4, 3, 5)
+
+
+def test_anthropics_names_of_the_cached_parts_are_read() -> None:
+    claimed = {"prompt_tokens": 10, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 3}
+    assert usage_of(claimed) == Usage(prompt=10, cached=2, cache_write=3)
+
+
+@pytest.mark.parametrize("claimed", [None, {}, [], "10", 10])
+def test_no_usage_is_none_and_not_zero(claimed: object) -> None:
+    assert usage_of(claimed) is None
+
+
+@pytest.mark.parametrize(
+    ("claimed", "counted"),
+    [
+        (-5, 0),
+        (10**30, MOST_TOKENS),
+        (float("inf"), MOST_TOKENS),
+        (float("-inf"), 0),
+        (float("nan"), 0),
+        (True, 0),
+        ("12", 0),
+        (None, 0),
+        ([1], 0),
+        (12.9, 12),
+    ],
+)
+def test_a_count_that_cannot_be_is_clamped(claimed: object, counted: int) -> None:
+    assert usage_of({"prompt_tokens": claimed}) == Usage(prompt=counted)
+    assert usage_of({"completion_tokens": claimed}) == Usage(completion=counted)
+
+
+def test_parts_are_never_more_than_the_whole() -> None:
+    got = usage_of(
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 8, "cache_creation_tokens": 8},
+            "completion_tokens_details": {"reasoning_tokens": 9},
+        }
+    )
+    assert got == Usage(10, 3, cached=8, cache_write=2, reasoning=3)
+    assert got.total == 13
+
+
+counts = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(counts, counts, counts, counts | st.dictionaries(st.sampled_from(["reasoning_tokens"]), counts))
+def test_every_claim_gives_counts_within_their_bounds(prompt: Any, completion: Any, cached: Any, details: Any) -> None:
+    got = usage_of(
+        {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "prompt_tokens_details": {"cached_tokens": cached, "cache_creation_tokens": details},
+            "completion_tokens_details": details,
+        }
+    )
+    assert got is not None
+    assert 0 <= got.cached + got.cache_write <= got.prompt <= MOST_TOKENS
+    assert 0 <= got.reasoning <= got.completion <= MOST_TOKENS
+
+
+# Where nobody counted.
+
+
+def test_an_estimate_is_a_quarter_of_the_bytes_of_what_was_said() -> None:
+    asked = [{"role": "user", "content": [{"type": "text", "text": "x" * 40}]}, {"role": "user", "content": "中" * 4}]
+    said = [{"index": 0, "message": {"role": "assistant", "content": "y" * 10, "refusal": None}}]
+    assert estimated(asked, said) == Usage(prompt=13, completion=3)
+
+
+def test_names_and_media_count_nothing() -> None:
+    image = {"type": "image_url", "image_url": {"url": "x" * 1000}}
+    audio = {"type": "input_audio", "input_audio": {"data": "x" * 1000, "format": ""}}
+    assert estimated([{"role": "user", "content": [image, audio]}], None) == Usage()
+
+
+def test_arguments_of_tools_count() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "x" * 7}}
+    assert estimated(None, [{"message": {"tool_calls": [call]}}]).completion == 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(json_values, json_values)
+def test_an_estimate_is_never_negative_whatever_was_said(asked: Any, said: Any) -> None:
+    got = estimated(asked, said)
+    assert got.prompt >= 0
+    assert got.completion >= 0

@@ -1,0 +1,47 @@
+"""Traces as a reader of Braintrust finds them."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tests.fakes.braintrust_server import FakeBraintrust, Row
+
+#: Long enough for the SDK's own queue, on a busy machine too.
+WAIT_S = 15.0
+
+
+@dataclass
+class Found:
+    """One trace: its root, and all rows under it."""
+
+    root: Row
+    under: list[Row]
+
+    @property
+    def llm(self) -> Row:
+        """The one LLM span, which is the one row under the root."""
+        (row,) = self.under
+        assert row["span_attributes"]["type"] == "llm", row
+        assert row["span_parents"] == [self.root["span_id"]], "it hangs under another span"
+        return row
+
+
+def is_root(row: Row) -> bool:
+    """Tell whether a row is the root of one of the gateway's requests, wherever that hangs."""
+    return row["span_attributes"].get("type") == "task" and "request_id" in (row.get("metadata") or {})
+
+
+def text_of(row: Any) -> str:
+    """Write a row down, to look for words in it."""
+    return json.dumps(row, ensure_ascii=False)
+
+
+def trace_of(braintrust: FakeBraintrust, words: str) -> Found:
+    """Wait for the trace that says `words` and return it; there must be one."""
+    braintrust.wait_rows(lambda rows: any(is_root(row) and words in text_of(row) for row in rows), WAIT_S)
+    rows = braintrust.rows()
+    (root,) = (row for row in rows if is_root(row) and words in text_of(row))
+    under = [row for row in rows if row.get("span_parents") == [root["span_id"]]]
+    same = [row for row in rows if row["root_span_id"] == root["root_span_id"] and not row.get("span_parents")]
+    assert len(same) <= 1, "two roots in one trace"
+    return Found(root, under)

@@ -1,0 +1,134 @@
+"""The gateway that settings make."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import assembly
+from gateway.core.routing import plan
+from gateway.errors import ModelNotFound, ProviderNotConfigured
+from gateway.pipeline import Gateway
+from gateway.secret import Secret
+from gateway.settings import Settings, SettingsError
+from gateway.tracing.braintrust import Delivery
+from gateway.tracing.console import Console
+from gateway.upstream.litellm import LiteLLM
+from gateway.upstream.scripted import MODELS
+from tests.builders import settings
+
+
+def build(prices: Path | None = None, **environ: str) -> Gateway:
+    return assembly.build(dataclasses.replace(settings(**environ), prices=prices))
+
+
+def test_with_nothing_set_the_demo_answers_and_the_log_has_the_traces() -> None:
+    made = build()
+    assert made.catalogue.demo == {f"demo/{name}" for name in MODELS}
+    assert [type(sink) for sink in made.tracer._sinks] == [Console]
+    assert made.preload is None
+    with pytest.raises(ProviderNotConfigured):
+        plan("openai/gpt-4o", made.catalogue)
+
+
+def test_with_a_key_its_provider_is_called_and_litellm_is_loaded_before_the_fork() -> None:
+    made = build(OPENAI_API_KEY="hunter2-openai", OPENAI_BASE_URL="https://here.example/v1")
+    [attempt] = plan("gpt-4o", made.catalogue)
+    assert attempt.deployment.api_key == Secret("hunter2-openai")
+    assert attempt.deployment.api_base == "https://here.example/v1"
+    assert made.preload is not None
+    assert isinstance(made.upstreams["litellm"], LiteLLM)
+    with pytest.raises(ModelNotFound):
+        plan("demo/echo", made.catalogue)
+
+
+def test_a_braintrust_key_sends_the_traces_there() -> None:
+    made = build(BRAINTRUST_API_KEY="hunter2-braintrust", BRAINTRUST_PROJECT="shop")
+    assert [type(sink) for sink in made.tracer._sinks] == [Delivery]
+    assert made.tracer._project == "shop"
+
+
+def test_limits_come_from_the_settings() -> None:
+    made = build(GATEWAY_TIMEOUT_S="7", GATEWAY_KEEPALIVE_S="3", GATEWAY_MAX_BODY_MB="0.5")
+    assert (made.limits.timeout_s, made.limits.keepalive_s, made.limits.body_bytes) == (7, 3, 1 << 19)
+
+
+def test_every_credential_is_taken_out_of_what_is_recorded() -> None:
+    secrets: dict[str, Any] = {
+        "GATEWAY_AUTH_TOKEN": "hunter2-token-a,hunter2-token-b",
+        "OPENAI_API_KEY": "hunter2-openai",
+        "BRAINTRUST_API_KEY": "hunter2-braintrust",
+    }
+    redactor = build(**secrets).tracer._redactor
+    text = redactor.text(" ".join(secrets.values()).replace(",", " "))
+    assert "hunter2" not in text
+
+
+def test_warnings_of_the_settings_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "gateway"):
+        build(GATEWAY_NEW_THING="x")
+    assert "GATEWAY_NEW_THING" in caplog.text
+
+
+def test_building_imports_no_litellm_and_starts_no_thread() -> None:
+    script = (
+        "import sys, threading; from gateway.assembly import build; from gateway.settings import Settings\n"
+        "build(Settings.load({'OPENAI_API_KEY': 'k', 'BRAINTRUST_API_KEY': 'k'}))\n"
+        "print('litellm' in sys.modules, threading.active_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "1"]
+
+
+# Prices.
+
+
+def prices(folder: Path, content: Any) -> Path:
+    path = folder / "prices.json"
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return path
+
+
+def test_the_operators_prices_stand_over_litellms(tmp_path: Path) -> None:
+    row = {"input_cost_per_token": 9, "output_cost_per_token": 9}
+    made = build(prices(tmp_path, {"gpt-4o": row, "openai/own": row}))
+    for model in ("gpt-4o", "own"):
+        price = made.tracer._prices.of("openai", model)
+        assert price is not None
+        assert price.prompt == 9
+    assert made.tracer._prices.of("openai", "gpt-4o-mini") is not None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[]", b"1", b"null", b'{"m": 1}', b'{"m": []}', b'{"m": {}, "n": null}'],
+    ids=lambda content: repr(content[:12]),
+)
+def test_a_file_of_prices_that_cannot_be_used_stops_the_start_and_is_named(tmp_path: Path, content: bytes) -> None:
+    path = prices(tmp_path, content)
+    with pytest.raises(SettingsError) as raised:
+        build(path)
+    [fault] = raised.value.faults
+    assert fault.startswith(f"GATEWAY_PRICES: {path} ")
+
+
+def test_a_file_of_prices_that_is_gone_or_may_not_be_read_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(SettingsError, match="GATEWAY_PRICES"):
+            build(path)
+
+
+def test_a_file_of_prices_with_no_models_is_fine(tmp_path: Path) -> None:
+    assert build(prices(tmp_path, {})).tracer._prices.of("openai", "gpt-4o") is not None
+
+
+def test_settings_without_a_file_have_no_prices_of_their_own() -> None:
+    assert Settings().prices is None
+    assert build().tracer._prices._own == {}

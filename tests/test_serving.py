@@ -1,0 +1,256 @@
+"""The process around the app: the first key, and who may listen where."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from gateway import serving
+from gateway.app import create_app
+from gateway.pipeline import Gateway
+from tests.builders import TOKEN, gateway
+
+LOCAL = [("127.0.0.1", 8000)]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to start in, and an environment without settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("GATEWAY_", "BRAINTRUST_")) or name.endswith(("_API_KEY", "_API_BASE")):
+            monkeypatch.delenv(name)
+    serving.settings.cache_clear()
+    yield tmp_path
+    serving.settings.cache_clear()
+
+
+@pytest.fixture
+def app() -> Flask:
+    return create_app(gateway=gateway())
+
+
+def callers(app: Flask) -> int:
+    made: Gateway = app.extensions["gateway"]
+    return len(made.authenticator._verifiers)
+
+
+def kept(home: Path) -> Path:
+    return home / ".gateway" / "auth-token"
+
+
+# The first key.
+
+
+def test_the_first_key_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    key = serving.first_token(tmp_path / "data")
+    path = tmp_path / "data" / "auth-token"
+    assert key.reveal().startswith("sk-local-")
+    assert len(key.reveal()) == len("sk-local-") + 48
+    assert path.read_text() == key.reveal() + "\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_an_open_umask_opens_it_to_nobody(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        serving.first_token(tmp_path / "data")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "data" / "auth-token").stat().st_mode) == 0o600
+
+
+def test_the_next_start_has_the_same_key(tmp_path: Path) -> None:
+    assert serving.first_token(tmp_path) == serving.first_token(tmp_path)
+    assert serving.first_token(tmp_path / "other") != serving.first_token(tmp_path)
+
+
+def test_a_file_that_stands_there_is_never_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "auth-token"
+    path.write_text("sk-of-the-operator\n")
+    opened: list[int] = []
+    real = os.open
+
+    def watch(file: Path, flags: int, mode: int = 0o777) -> int:
+        opened.append(flags)
+        return real(file, flags, mode)
+
+    monkeypatch.setattr(os, "open", watch)
+    assert serving.first_token(tmp_path).reveal() == "sk-of-the-operator"
+    assert path.read_text() == "sk-of-the-operator\n"
+    assert all(flags & os.O_EXCL for flags in opened)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"  \n", b"\xff\xfe"])
+def test_a_file_that_holds_no_key_stops_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "auth-token").write_bytes(content)
+    with pytest.raises(SystemExit) as raised:
+        serving.first_token(tmp_path)
+    assert raised.value.code == serving.CANNOT_START
+    assert "GATEWAY_AUTH_TOKEN" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as raised:
+        serving.first_token(tmp_path / "file" / "data")
+    assert raised.value.code == serving.CANNOT_START
+    assert "GATEWAY_DATA_DIR" in capsys.readouterr().err
+
+
+# Who may listen where.
+
+
+@pytest.mark.parametrize(
+    "binds",
+    [
+        LOCAL,
+        [("127.8.8.8", 1)],
+        [("::1", 8000)],
+        [("localhost", 8000)],
+        ["/run/gateway.sock"],
+        [("127.0.0.1", 8000), "/run/gateway.sock", ("::1", 8000)],
+    ],
+)
+def test_where_only_this_machine_can_call_a_key_is_made_and_shown(
+    home: Path, app: Flask, capsys: pytest.CaptureFixture[str], binds: list[tuple[str, int] | str]
+) -> None:
+    serving.prepare(app, binds)
+    key = kept(home).read_text().strip()
+    response = app.test_client().get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+    assert response.status_code == 200
+    said = capsys.readouterr().err
+    if any(not isinstance(bind, str) for bind in binds):
+        assert f"Authorization: Bearer {key}" in said
+        assert "curl" in said
+
+
+@pytest.mark.parametrize(
+    "bind",
+    [
+        ("0.0.0.0", 8000),
+        ("", 8000),
+        ("::", 8000),
+        ("10.0.0.1", 8000),
+        ("192.168.1.2", 8000),
+        ("203.0.113.7", 8000),
+        ("gateway.example.com", 8000),
+        ("localhost.example.com", 8000),
+        ("127.0.0.1.example.com", 8000),
+    ],
+)
+@pytest.mark.parametrize("others", [[], LOCAL])
+def test_where_others_can_call_no_key_is_made_and_the_start_is_refused(
+    home: Path, app: Flask, capsys: pytest.CaptureFixture[str], bind: tuple[str, int], others: list[tuple[str, int]]
+) -> None:
+    before = callers(app)
+    with pytest.raises(SystemExit) as raised:
+        serving.prepare(app, [*others, bind])
+    assert raised.value.code == serving.CANNOT_START
+    assert "GATEWAY_AUTH_TOKEN" in capsys.readouterr().err
+    assert not kept(home).exists()
+    assert callers(app) == before
+
+
+def test_a_descriptor_that_was_handed_over_is_not_known_to_be_local(
+    home: Path, app: Flask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """gunicorn gives `fd://3` as the number 3."""
+    with pytest.raises(SystemExit):
+        serving.prepare(app, [3])  # type: ignore[list-item]
+    assert "GATEWAY_AUTH_TOKEN" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("binds", [LOCAL, [("0.0.0.0", 8000)]])
+def test_with_a_key_configured_none_is_made_anywhere(
+    home: Path,
+    app: Flask,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    binds: list[tuple[str, int] | str],
+) -> None:
+    monkeypatch.setenv("GATEWAY_AUTH_TOKEN", TOKEN)
+    before = callers(app)
+    serving.prepare(app, binds)
+    assert not kept(home).exists()
+    assert callers(app) == before
+    assert TOKEN not in capsys.readouterr().err
+
+
+def test_the_greeting_says_where_traces_go_and_what_is_missing(
+    home: Path, app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "hunter2-openai")
+    monkeypatch.setenv("AZURE_API_KEY", "hunter2-azure")
+    with caplog.at_level(logging.INFO, "gateway"):
+        serving.prepare(app, LOCAL)
+    assert "no BRAINTRUST_API_KEY is set" in caplog.text
+    assert "openai" in caplog.text
+    assert "set AZURE_API_BASE" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+# Settings and workers.
+
+
+def test_settings_are_read_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = serving.settings()
+    monkeypatch.setenv("GATEWAY_TIMEOUT_S", "7")
+    assert serving.settings() is first
+
+
+def test_settings_that_cannot_be_used_stop_the_start_and_name_every_fault(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_TIMEOUT_S", "soon")
+    monkeypatch.setenv("GATEWAY_AUTH_TOKEN", "")
+    with pytest.raises(SystemExit) as raised:
+        serving.settings()
+    assert raised.value.code == serving.CANNOT_START
+    said = capsys.readouterr().err
+    assert "GATEWAY_TIMEOUT_S" in said
+    assert "GATEWAY_AUTH_TOKEN" in said
+
+
+def test_there_are_as_many_workers_as_processors_and_few_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "_cgroup_cpus", lambda: 64)
+    for processors, workers in ((1, 1), (2, 2), (64, 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, count=processors: set(range(count)))
+        assert serving.workers() == workers
+    monkeypatch.setattr(serving, "_cgroup_cpus", lambda: 1)
+    assert serving.workers() == 1
+
+
+def test_a_limit_of_the_control_group_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, processors in (
+        ("max 100000", 4),
+        ("150000 100000", 1),
+        ("350000 100000", 3),
+        ("5000 100000", 1),
+        ("", 4),
+    ):
+        monkeypatch.setattr(Path, "read_text", lambda _path, encoding, said=text: said)
+        assert serving._cgroup_cpus() == processors
+
+
+def test_sigterm_drains_and_then_does_what_it_did_before() -> None:
+    seen: list[int] = []
+    made = gateway()
+    kept_handler = signal.signal(signal.SIGTERM, lambda number, _frame: seen.append(number))
+    try:
+        serving.drain_on_sigterm(made, 5.0)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, kept_handler)
+    assert seen == [signal.SIGTERM]
+    assert made.watcher.draining

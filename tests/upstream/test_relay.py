@@ -1,0 +1,259 @@
+"""A provider's own event stream: what passes as it came, and the few things that do not."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway.core.calls import Chunk
+from gateway.core.redaction import Redactor
+from gateway.core.transcript import Transcript, Usage
+from gateway.core.wire import MOST_EVENT_BYTES, data_of
+from gateway.errors import GatewayError, ProviderFailed, ProviderInvalid, ProviderLimited, ProviderStreamEnded
+from gateway.upstream.failures import Failures
+from gateway.upstream.relay import Relay
+from tests.builders import delta, finish
+
+DONE = b"data: [DONE]\n\n"
+
+
+def event(chunk: Any) -> bytes:
+    return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
+
+
+def relay(transcript: Transcript, usage_asked: bool = False, secrets: tuple[str, ...] = ()) -> Relay:
+    return Relay("openai", transcript, usage_asked=usage_asked, failures=Failures(Redactor(secrets)))
+
+
+def relayed(*pieces: bytes, usage_asked: bool = False) -> list[Chunk]:
+    return list(relay(Transcript(), usage_asked).chunks(iter(pieces)))
+
+
+def out(*pieces: bytes, usage_asked: bool = False) -> bytes:
+    return b"".join(chunk.data for chunk in relayed(*pieces, usage_asked=usage_asked))
+
+
+def failure(*pieces: bytes) -> tuple[GatewayError, list[Chunk]]:
+    """How reading fails, and what was handed out before."""
+    got: list[Chunk] = []
+    with pytest.raises(GatewayError) as raised:
+        got.extend(relay(Transcript()).chunks(iter(pieces)))
+    return raised.value, got
+
+
+# What passes.
+
+
+def test_every_event_goes_out_as_it_came() -> None:
+    strange = b'data:   {"choices" : [ {"index":0,"delta":{"content":"\\u00e4"}} ], "own_field":  {"x": null}}\n\n'
+    named = b"event: message\r\nid: 7\r\ndata: " + json.dumps(delta("b")).encode() + b"\r\n\r\n"
+    assert out(strange, named, event(finish()), DONE) == strange + named + event(finish())
+
+
+def test_wherever_the_network_cuts_the_same_bytes_go_out() -> None:
+    stream = b"".join([event(delta("ä")), b": ping\n\n", event(delta("😀")), event(finish()), DONE])
+    dice = random.Random(7)
+    for _ in range(500):
+        places = sorted(dice.sample(range(1, len(stream)), 6))
+        pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+        assert out(*pieces) == event(delta("ä")) + event(delta("😀")) + event(finish())
+
+
+def test_content_is_told_from_what_says_nothing() -> None:
+    chunks = relayed(event(delta(role="assistant", content="")), event(delta("a")), event(finish()), DONE)
+    assert [chunk.content for chunk in chunks] == [False, True, True]
+
+
+def test_the_transcript_grows_with_what_was_read() -> None:
+    transcript = Transcript()
+    chunks = relay(transcript).chunks(iter([event(delta("a")) + event(delta("b")), event(finish()), DONE]))
+    next(chunks)
+    assert transcript.choices()[0]["message"]["content"] == "a"
+    list(chunks)
+    assert transcript.choices()[0]["message"]["content"] == "ab"
+    assert transcript.complete
+
+
+def test_what_follows_the_end_is_not_read() -> None:
+    assert out(event(delta("a")), event(finish()), DONE + event(delta("late")), event(delta("later"))) == event(
+        delta("a")
+    ) + event(finish())
+
+
+def test_a_last_event_without_its_blank_line_is_read() -> None:
+    assert out(event(delta("a")), event(finish())[:-2]) == event(delta("a")) + event(finish())
+    assert out(event(delta("a")), event(finish()), b"data: [DONE]") == event(delta("a")) + event(finish())
+
+
+def test_a_stream_that_is_complete_needs_no_done() -> None:
+    assert out(event(delta("a")), event(finish())) == event(delta("a")) + event(finish())
+
+
+# What does not.
+
+
+def test_comments_and_empty_events_are_left_out() -> None:
+    assert out(b": OPENROUTER PROCESSING\n\n", event(delta("a")), b"data:\n\n", event(finish()), DONE) == event(
+        delta("a")
+    ) + event(finish())
+
+
+USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
+
+
+def test_usage_is_recorded_and_hidden_from_a_caller_who_did_not_ask() -> None:
+    transcript = Transcript()
+    got = list(relay(transcript).chunks(iter([event(delta("a")), event(finish()), event(USAGE), DONE])))
+    assert [chunk.data for chunk in got] == [event(delta("a")), event(finish()), b""]
+    assert transcript.usage == Usage(3, 2)
+
+
+def test_usage_reaches_a_caller_who_asked() -> None:
+    null = {**delta("a"), "usage": None}
+    assert out(event(null), event(finish()), event(USAGE), DONE, usage_asked=True) == event(null) + event(
+        finish()
+    ) + event(USAGE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"choices":[{"index":0,"delta":{"content":"a"}}],"usage":null}', json.dumps({**delta("a"), "usage": None})],
+)
+def test_the_null_usage_on_every_chunk_is_left_out_where_it_was_not_asked_for(text: str) -> None:
+    sent = out(b"data: " + text.encode() + b"\n\n", event(finish()), DONE)
+    first = json.loads(data_of(sent.split(b"\n\n")[0] + b"\n\n") or b"")
+    assert first == {key: value for key, value in json.loads(text).items() if key != "usage"}
+
+
+def test_the_words_usage_null_in_a_text_are_left_alone() -> None:
+    chunk = {"choices": [{"index": 0, "delta": {"content": ',"usage":null'}}], "usage": None}
+    compact = b"data: " + json.dumps(chunk, separators=(",", ":")).encode() + b"\n\n"
+    [first, _] = [json.loads(data_of(one + b"\n\n") or b"") for one in out(compact, event(finish())).split(b"\n\n")[:2]]
+    assert first["choices"][0]["delta"]["content"] == ',"usage":null'
+    assert "usage" not in first
+
+
+def tools(*calls: dict[str, Any], index: int = 0) -> bytes:
+    return event({"choices": [{"index": index, "delta": {"tool_calls": list(calls)}, "finish_reason": None}]})
+
+
+def indexes(sent: bytes) -> list[int]:
+    documents = [json.loads(data_of(one + b"\n\n") or b"") for one in sent.split(b"\n\n") if one]
+    return [
+        call["index"]
+        for document in documents
+        for choice in document["choices"]
+        for call in choice["delta"].get("tool_calls", ())
+    ]
+
+
+def test_tool_calls_without_an_index_are_numbered_by_their_ids() -> None:
+    sent = out(
+        tools({"id": "a", "function": {"name": "f", "arguments": ""}}),
+        tools({"function": {"arguments": "{}"}}),
+        tools({"id": "b", "function": {"name": "g", "arguments": "{"}}, {"id": "a", "function": {"arguments": ""}}),
+        tools({"index": None, "function": {"arguments": "}"}}),
+        event(finish("tool_calls")),
+        DONE,
+    )
+    assert indexes(sent) == [0, 0, 1, 0, 1]
+
+
+def test_tool_calls_of_each_choice_are_numbered_apart() -> None:
+    sent = out(
+        tools({"id": "a", "function": {}}),
+        tools({"id": "b", "function": {}}, index=1),
+        event(finish("tool_calls")),
+        event(finish("tool_calls", index=1)),
+    )
+    assert indexes(sent) == [0, 0]
+
+
+def test_tool_calls_with_an_index_pass_as_they_came() -> None:
+    piece = tools({"index": 1, "id": "a", "function": {"name": "f"}})
+    assert out(piece, event(finish())).startswith(piece)
+
+
+def test_half_of_a_surrogate_pair_passes_also_where_a_tool_call_is_numbered() -> None:
+    piece = tools({"id": "a", "function": {"name": "f", "arguments": "HALF"}}).replace(b"HALF", b"\\ud83d")
+    assert indexes(out(piece, event(finish()))) == [0]
+
+
+# Failures.
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (),
+        (b": ping\n\n",),
+        (DONE,),
+        (event(delta("a")),),
+        (event(delta("a")), DONE),
+        (event(delta("a")), event(finish("stop", index=1)), DONE),
+        (event(USAGE), DONE),
+        (event({"choices": []}), DONE),
+    ],
+)
+def test_a_stream_that_ends_before_its_answer_is_complete_has_failed(pieces: tuple[bytes, ...]) -> None:
+    error, _ = failure(*pieces)
+    assert isinstance(error, ProviderStreamEnded)
+    assert error.elsewhere
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"data: {not json\n\n",
+        b"data: 1\n\n",
+        b"data: []\n\n",
+        b'data: {"choices": 1}\n\n',
+        b'data: {"choices": [{"delta": "x"}]}\n\n',
+        b"data: " + b"[" * 100_000 + b"\n\n",
+        b"data: \xff\xfe\n\n",
+        b"data: " + b"x" * (MOST_EVENT_BYTES + 1),
+        b"<html>Bad gateway</html>",
+    ],
+    ids=lambda bad: repr(bad[:24]),
+)
+def test_an_event_that_is_no_chunk_is_a_failure_after_what_was_good(bad: bytes) -> None:
+    error, got = failure(event(delta("a")), bad)
+    assert isinstance(error, ProviderInvalid | ProviderStreamEnded)
+    assert [chunk.data for chunk in got] == [event(delta("a"))]
+    assert "<html" not in error.message
+
+
+def test_an_error_inside_the_stream_is_the_providers_own() -> None:
+    error, got = failure(
+        event(delta("a")), event({"error": {"message": "overloaded", "type": "server_error", "code": "x"}})
+    )
+    assert isinstance(error, ProviderFailed)
+    assert (error.message, error.public_type, error.public_code, error.source) == (
+        "overloaded",
+        "server_error",
+        "x",
+        "provider",
+    )
+    assert len(got) == 1
+
+
+def test_a_limit_inside_the_stream_is_a_limit() -> None:
+    error, _ = failure(event({"error": {"message": "slow down", "code": 429}}))
+    assert isinstance(error, ProviderLimited)
+
+
+def test_a_null_error_on_a_chunk_is_none() -> None:
+    assert out(event({**delta("a"), "error": None}), event(finish()))
+
+
+def test_a_failure_of_the_wire_is_raised_as_it_is() -> None:
+    def pieces() -> Any:
+        yield event(delta("a"))
+        raise httpx.ReadError("reset")
+
+    with pytest.raises(httpx.ReadError):
+        list(relay(Transcript()).chunks(pieces()))
