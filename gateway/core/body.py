@@ -87,6 +87,10 @@ _NAME_CHARS = 64  # of a caller's key in a message
 _NOT_UTF_8 = "the body must be UTF-8"
 _TOO_DEEP = f"the body is nested deeper than {MAX_DEPTH} levels"
 
+# Reading a value costs a microsecond whatever it is, during which nobody else of a worker's callers has a turn.
+MAX_VALUES = 1_000_000
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+
 # A half of a surrogate pair, and a whole pair, as escapes (RFC 8259, section 7).
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
@@ -106,6 +110,8 @@ def parse(raw: bytes) -> dict[str, Any]:
         raise _invalid("the body is empty; it must be a JSON object")
     if b"\0" in raw[:4]:  # RFC 4627, section 3: how UTF-16 and UTF-32 show; their ASCII is valid UTF-8 too
         raise _invalid(_NOT_UTF_8)
+    if _has_too_many_values(raw):
+        raise _invalid(f"the body has more than {MAX_VALUES} values")
     if _has_half_a_pair(raw):
         raise _invalid("the body has half of a surrogate pair in a string")
     # What the decoders raise holds the whole body: it must not become the context of what is raised here.
@@ -129,6 +135,15 @@ def parse(raw: bytes) -> dict[str, Any]:
     if _is_deeper_than(MAX_DEPTH, value):
         raise _invalid(_TOO_DEEP)
     return value
+
+
+def _has_too_many_values(raw: bytes) -> bool:
+    """Count commas and brackets, and only where there are many look which of them stand in texts."""
+
+    def values(json_text: bytes) -> int:
+        return sum(json_text.count(sign) for sign in (b",", b"[", b"{"))
+
+    return values(raw) > MAX_VALUES and values(_STRING.sub(b"", raw)) > MAX_VALUES
 
 
 def _has_half_a_pair(raw: bytes) -> bool:

@@ -547,3 +547,15 @@ def test_whatever_the_values_check_raises_only_invalid_request(endpoint: Any, da
     body = {**GOOD, **data.draw(st.dictionaries(names, VALUES, max_size=4))}
     with suppress(InvalidRequest):
         check(endpoint, body)
+
+
+@pytest.mark.parametrize("many", [b"[]", b"{}", b"1", b'"a"'], ids=["arrays", "objects", "numbers", "texts"])
+def test_a_body_of_a_great_many_values_is_refused_before_it_is_read(many: bytes) -> None:
+    raw = b'{"z":[' + b",".join([many] * 1_100_000) + b"]}"
+    with pytest.raises(InvalidRequest, match="more than 1000000 values"):
+        parse(raw)
+
+
+def test_a_text_may_have_as_many_commas_and_brackets_as_it_likes() -> None:
+    table = "1,2,[3],{4}\n" * 400_000
+    assert parse(json.dumps({"z": table}).encode()) == {"z": table}
