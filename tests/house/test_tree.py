@@ -24,6 +24,8 @@ MAY_CATCH_ALL = {
     "api/": "the edge's last resort: a fault of ours becomes a 500 in the caller's dialect",
     "app.py": "the same for what no blueprint caught",
     "upstream/litellm.py": "litellm raises any class, and it is translated here",
+    "upstream/answer.py": "so do its streams",
+    "watcher.py": "were its thread to end, no call would ever be stopped again",
     "upstream/door.py": "any failure of the transport becomes the call's fault, and is raised as httpx's own",
 }
 
