@@ -96,6 +96,45 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             choices=("on", "off"),
         ),
         Setting(
+            *("GATEWAY_LOCAL_TRACES", "local_traces", "choice", "auto"),
+            help="Whether traces are kept here too, in the data folder, for `gateway traces`; `auto`: while no "
+            "BRAINTRUST_API_KEY is set.",
+            choices=("on", "off", "auto"),
+        ),
+        Setting(
+            *("GATEWAY_LOCAL_TRACES_DAYS", "local_traces_days", "number", "14"),
+            help="How long traces are kept here.",
+            unit="days",
+            maximum=3650,
+        ),
+        Setting(
+            *("GATEWAY_LOCAL_TRACES_MB", "local_traces_mb", "number", "512"),
+            help="How much room traces may take here; the oldest go first.",
+            unit="MB of 1,048,576 bytes",
+            minimum=1,
+            maximum=1_048_576,
+        ),
+        Setting(
+            *("GATEWAY_SPOOL_MB", "spool_mb", "number", "1024"),
+            help="How much disk traces may take that are not delivered yet.",
+            unit="MB of 1,048,576 bytes",
+            minimum=8,
+            maximum=1_048_576,
+        ),
+        Setting(
+            *("GATEWAY_SPOOL_FULL", "spool_full", "choice", "drop"),
+            help="What happens when that room is used up: `drop` answers calls whose traces are lost (counted, and "
+            "said in the log), `refuse` answers 503 until traces can be kept again.",
+            choices=("drop", "refuse"),
+        ),
+        Setting(
+            *("GATEWAY_SPOOL_FSYNC", "spool_fsync", "choice", "interval"),
+            help="When traces are forced to the disk: `interval` five times a second, `always` before the caller "
+            "sees the end of the answer, `off` when the system likes. A killed process loses nothing either way; "
+            "a machine that loses power does.",
+            choices=("interval", "always", "off"),
+        ),
+        Setting(
             *("BRAINTRUST_APP_URL", "braintrust_app_url", "url", None),
             help="The address to sign in at, where Braintrust is self-hosted.",
         ),
@@ -145,6 +184,11 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             help="The folder of all that the gateway writes; a relative path counts from where it starts.",
         ),
         Setting(
+            *("GATEWAY_METRICS", "metrics", "choice", "token"),
+            help="Who may read `/metrics`: whoever has a `token`, everybody (`open`), or nobody (`off`).",
+            choices=("token", "open", "off"),
+        ),
+        Setting(
             *("WEB_CONCURRENCY", "workers", "integer", None),
             help="How many worker processes; without it one for each CPU, four at most.",
             minimum=1,
@@ -182,6 +226,13 @@ class Settings:
     braintrust_api_key: Secret | None = None
     braintrust_project: str = "llm-gateway"
     trace_content: str = "on"
+    local_traces: str = "auto"
+    local_traces_days: float = 14.0
+    local_traces_mb: float = 512.0
+    spool_mb: float = 1024.0
+    spool_full: str = "drop"
+    spool_fsync: str = "interval"
+    metrics: str = "token"
     braintrust_app_url: str | None = None
     braintrust_api_url: str | None = None
     braintrust_org_name: str | None = None
@@ -213,6 +264,11 @@ class Settings:
             credential.missing is None and PROVIDERS[name].needs != "cloud"
             for name, credential in self.credentials.items()
         )
+
+    @property
+    def traces_kept_here(self) -> bool:
+        """Whether traces are kept in the data folder."""
+        return self.local_traces == "on" or (self.local_traces == "auto" and self.braintrust_api_key is None)
 
     def credential(self, provider: str) -> Credential:
         """Return what is known about a provider of `PROVIDERS`, be it only what is missing.

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway import cli
+from gateway.cli import serve
 
 GATEWAY = str(Path(sys.executable).parent / "gateway")
 HEAVY = ("flask", "litellm", "braintrust", "gunicorn", "gevent", "httpx", "gateway.app", "gateway.settings")
@@ -180,7 +181,7 @@ def test_serve_binds_where_it_is_told_also_with_version_6(tmp_path: Path, monkey
 
 def test_serve_says_so_where_the_configuration_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "site-packages/gateway/cli.py"))
+    monkeypatch.setattr(serve, "__file__", str(tmp_path / "site-packages/gateway/cli/serve.py"))
     with pytest.raises(SystemExit, match=r"no gunicorn\.conf\.py with a wsgi\.py beside it; looked in"):
         cli.main(["serve"])
 
@@ -191,5 +192,5 @@ def test_serve_finds_the_configuration_beside_the_package(tmp_path: Path, monkey
     (checkout / "gunicorn.conf.py").touch()
     (checkout / "wsgi.py").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "__file__", str(checkout / "gateway/cli.py"))
-    assert cli._home() == checkout
+    monkeypatch.setattr(serve, "__file__", str(checkout / "gateway/cli/serve.py"))
+    assert serve._home() == checkout

@@ -1,44 +1,20 @@
-"""`gateway`: run it, or check its settings. Nothing heavy is imported before a command needs it."""
+"""`gateway serve`: the same as `gunicorn wsgi:app`."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gateway.settings import Settings
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
-    parser = argparse.ArgumentParser(prog="gateway", description="An LLM gateway that traces every call.")
-    parser.add_argument("--version", action="store_true", help="print the version and exit")
-    commands = parser.add_subparsers(metavar="command")
-    _add_serve(commands.add_parser("serve", help="serve with gunicorn, by the project's gunicorn.conf.py"))
-    check = commands.add_parser("check", help="check the settings and name every fault at once")
-    check.set_defaults(run=lambda _options: _check())
-    options = parser.parse_args(arguments)
-    if options.version:
-        print(f"gateway {_version()}")
-        return 0
-    if not hasattr(options, "run"):
-        parser.print_help(sys.stderr)
-        return 2
-    status: int = options.run(options)
-    return status
-
-
-def _version() -> str:
-    from importlib import metadata  # noqa: PLC0415  # slow, and only this needs it
-
-    return metadata.version("llm-gateway")
-
-
-def _add_serve(parser: argparse.ArgumentParser) -> None:
+def add(commands: Commands) -> None:
+    """Add the command `serve`."""
+    parser = commands.add_parser("serve", help="serve with gunicorn, by the project's gunicorn.conf.py")
     parser.description = (
         "The same as `gunicorn wsgi:app` with the project's gunicorn.conf.py. What is not given comes from "
         "the environment, then from .env."
@@ -92,37 +68,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _home() -> Path:
     """Return the folder that has gunicorn.conf.py and wsgi.py: where one starts, else beside this package."""
-    places = (Path.cwd(), Path(__file__).resolve().parent.parent)
+    places = (Path.cwd(), Path(__file__).resolve().parents[2])
     for place in places:
         if (place / "gunicorn.conf.py").is_file() and (place / "wsgi.py").is_file():
             return place
     looked = " and ".join(dict.fromkeys(str(place) for place in places))
     raise SystemExit(f"gateway: no gunicorn.conf.py with a wsgi.py beside it; looked in {looked}")
-
-
-def _check() -> int:
-    from gateway.settings import Settings, SettingsError  # noqa: PLC0415  # its table takes a while to build
-
-    try:
-        settings = Settings.from_env(os.environ, Path.cwd())
-    except SettingsError as error:
-        print("\n".join(error.faults), file=sys.stderr)
-        return 1
-    print("\n".join(_summary(settings)))
-    return 0
-
-
-def _summary(settings: Settings) -> list[str]:
-    usable = sorted(name for name, credential in settings.credentials.items() if credential.missing is None)
-    lines = [f"tokens: {len(settings.tokens)}", f"providers: {', '.join(usable) or 'none'}"]
-    if not settings.tokens:
-        lines[0] += " (a start on a loopback address makes one; any other start needs GATEWAY_AUTH_TOKEN)"
-    for name, credential in sorted(settings.credentials.items()):
-        if credential.missing is not None:
-            lines.append(f"provider {name}: {credential.missing}")
-    if settings.braintrust_api_key is None:
-        lines.append("traces: the log, one line a call (set BRAINTRUST_API_KEY to send them to Braintrust)")
-    else:
-        lines.append(f"traces: Braintrust, project {settings.braintrust_project}")
-    lines.append(f"demo models: {'on' if settings.demo_on else 'off'}")
-    return lines + [f"warning: {warning}" for warning in settings.warnings]

@@ -1,0 +1,35 @@
+"""What must not hold up every other call: disks, databases, and long work on large bodies.
+
+Under gevent one thread serves thousands of calls, and whatever blocks it blocks them all: a patched `threading.Thread`
+is no way out, since it runs on that same thread. The hub's native threads are. This is the only module that knows of
+gevent; without it (plain threads, Modal) the work runs where it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
+
+
+def offload(work: Callable[_Given, _Result], *args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+    """Run `work` on a native thread where gevent is on, else here, and return its result or raise what it raises.
+
+    The native thread has no hub of its own to speak of: `work` may not wait for locks, queues or sockets of the
+    patched kind.
+    """
+    if not cooperative():
+        return work(*args, **kwargs)
+    import gevent  # noqa: PLC0415  # only where it is in use already
+
+    result: _Result = gevent.get_hub().threadpool.apply(work, args, kwargs)
+    return result
+
+
+def cooperative() -> bool:
+    """Whether threads of this process are greenlets, which take turns only where they wait."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))

@@ -1,0 +1,75 @@
+"""What the sender asks of the place that it delivers to, and what that place can answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+JSON = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One row on its way.
+
+    Attributes:
+        id: the row's own; rows replace by it.
+        row: the whole row, a JSON object in bytes, as `tracing.rows` writes it.
+        to: where a caller wants it: `{"project_id" | "project_name" | "experiment_id" | "prompt_session_id": "…"}`;
+            None for the destination's own place.
+    """
+
+    id: str
+    row: bytes
+    to: JSON | None = None
+
+
+class Undelivered(Exception):
+    """Pieces were not taken."""
+
+
+class Unavailable(Undelivered):
+    """The destination cannot take anything now; the pieces are kept and tried again.
+
+    Args:
+        why: one line for the log and for `gateway spool status`; holds no secret.
+        retry_after_s: how long the destination asks to wait, or None.
+        refused: it said that the gateway may not (401, 403): an operator has to act.
+    """
+
+    def __init__(self, why: str, *, retry_after_s: float | None = None, refused: bool = False) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+        self.refused = refused
+
+
+class TooLarge(Undelivered):
+    """Too many bytes at once: fewer pieces, or a shorter one, may pass."""
+
+
+class Rejected(Undelivered):
+    """At least one of the pieces is not acceptable; `str()` says why."""
+
+
+class Destination(Protocol):
+    """Where traces go in the end. Used by one thread at a time."""
+
+    @property
+    def limit_bytes(self) -> int:
+        """The most bytes of rows that one `deliver` may have."""
+
+    def deliver(self, pieces: Sequence[Piece]) -> None:
+        """Take all of these rows or none, for good: each replaces the one of its id, so that a row may come twice.
+
+        Args:
+            pieces: rows whose ids differ, all with the same `to`; the rows of a trace in order, children first.
+
+        Raises:
+            Unavailable: not now.
+            TooLarge: not so many.
+            Rejected: not these.
+        """
+
+    def close(self) -> None:
+        """Let go of connections and handles."""
