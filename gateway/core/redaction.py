@@ -18,7 +18,10 @@ MAX_DEPTH = 100
 _LONG_BASE64 = 2048
 
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.ASCII)
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}", re.ASCII)
+#: Also end to end: the pieces of a streamed sound are padded one by one.
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/_-]++={0,2}+)++", re.ASCII)
+#: Objects whose `data` is base64 however short it is: OpenAI's sounds, asked and answered.
+_SOUNDS = frozenset({"input_audio", "audio"})
 
 _WORD = r"[A-Za-z0-9_-]"
 #: Shapes of credentials as providers, Braintrust, clouds and this gateway issue them: how each begins, what it is made
@@ -71,7 +74,10 @@ class Redactor:
         if depth > MAX_DEPTH:
             return TOO_DEEP
         if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(item, depth + 1) for key, item in value.items()}
+            return {
+                self.text(str(key)): self.value(_without_sound(item) if key in _SOUNDS else item, depth + 1)
+                for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self.value(item, depth + 1) for item in value]
         return value
@@ -104,10 +110,20 @@ def digest(text: str) -> str | None:
     return None
 
 
+def _without_sound(item: Any) -> Any:
+    """Put a digest in the place of a sound's `data`; its type is in the `format` beside it, where there is one."""
+    if not isinstance(item, Mapping) or not isinstance(sound := item.get("data"), str) or not sound:
+        return item
+    kind = f"audio/{item['format']}" if isinstance(item.get("format"), str) else "audio"
+    named = digest(sound) if sound.startswith("data:") else None
+    return {**item, "data": named or _described(sound, kind)}
+
+
 def _described(encoded: str, kind: str) -> str:
+    altchars = b"-_" if "-" in encoded or "_" in encoded else None
     try:
-        media = base64.b64decode(
-            encoded + "=" * (-len(encoded) % 4), altchars=b"-_" if "-" in encoded or "_" in encoded else None
+        media = b"".join(
+            base64.b64decode(piece + "=" * (-len(piece) % 4), altchars=altchars) for piece in re.split("=+", encoded)
         )
     except (binascii.Error, ValueError):
         media = encoded.encode()

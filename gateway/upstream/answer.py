@@ -87,6 +87,8 @@ class LiteLLMAnswer:
             piece = plain(chunk.model_dump(exclude_unset=True))
             if self._invented(piece):
                 raise ended_early(self._provider)
+            if transcript.model is None and self._exchange.path.endswith("/v1/messages"):
+                transcript.model = _named_model(self._exchange.head)
             content = transcript.add(piece)
             if not self._call.usage_asked and piece.pop("usage", None) and not piece.get("choices"):
                 continue
@@ -139,6 +141,18 @@ def _without_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value
+
+
+def _named_model(head: bytes) -> str | None:
+    """The model that an Anthropic stream begins with; LiteLLM's chunks have the one that was asked for."""
+    for line in head.splitlines():
+        if line.startswith(b"data:") and b'"message_start"' in line:
+            try:
+                named = json.loads(line[5:])["message"]["model"]
+            except (ValueError, RecursionError, LookupError, TypeError):
+                return None
+            return named if isinstance(named, str) else None
+    return None
 
 
 def _error_event(tail: bytes) -> Any:

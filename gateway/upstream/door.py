@@ -40,6 +40,8 @@ _STREAM = re.compile(rb'"stream": ?true')
 _TOP_LEVEL = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 
 _PIECE = 65536
+#: What an answer says of itself (its model) stands in its first event.
+_HEAD_BYTES = 4096
 _MOST_UNPACKED = 1 << 20
 #: How long a stream may be read without giving the others a turn.
 _BREATH_S = 0.02
@@ -82,7 +84,7 @@ class Exchange:
         aborted: why the call was stopped, or None.
         path, status, headers, body: of the last request and its answer; `body` of one that was not streamed.
         streamed: the request that was sent asks for a stream.
-        tail: the last piece that a stream gave.
+        head, tail: the first 4 KB or more, and the last piece, that a stream gave.
     """
 
     host: str | None
@@ -97,6 +99,7 @@ class Exchange:
     body: bytes | None = None
     streamed: bool = False
     answer: Body | None = None
+    head: bytes = b""
     tail: bytes = b""
     fault: Fault | None = None
     aborted: bool = False
@@ -218,6 +221,8 @@ class Body(httpx.SyncByteStream):
                 if size > MOST_ANSWER_BYTES:
                     exchange.fault = Fault("too_large", str(size))
                     raise Refused("the answer is too large")
+                if len(exchange.head) < _HEAD_BYTES:
+                    exchange.head += data
                 exchange.tail = data
                 yield data
                 if time.monotonic() - rested_s > _BREATH_S:
