@@ -23,6 +23,7 @@ GatewayError                    status  code                        another depl
 ├── ProviderNotConfigured       503     provider_not_configured     no
 ├── DeadlineExceeded            504     deadline_exceeded           no
 ├── ShuttingDown                503     shutting_down               no
+├── TraceBackpressure           503     trace_backpressure          no
 ├── CallerGone                  499     caller_gone                 no
 └── InternalError               500     internal_error              no
 
@@ -228,6 +229,15 @@ class DeadlineExceeded(GatewayError):
     status = 504
     code = "deadline_exceeded"
     type = "timeout_error"
+
+
+class TraceBackpressure(GatewayError):
+    """The trace of the call could not be kept, and the operator wants no call without one."""
+
+    status = 503
+    code = "trace_backpressure"
+    type = "api_error"
+    should_retry = True
 
 
 class ShuttingDown(GatewayError):

@@ -73,3 +73,22 @@ class Destination(Protocol):
 
     def close(self) -> None:
         """Let go of connections and handles."""
+
+
+class Counts:
+    """What happens to the rows of one sink, for metrics; this one forgets it."""
+
+    def sent(self, rows: int) -> None:
+        """So many rows were delivered."""
+
+    def dropped(self, rows: int) -> None:
+        """So many rows could not be kept."""
+
+    def quarantined(self, rows: int) -> None:
+        """So many rows were refused for good, and put aside."""
+
+    def damaged(self, frames: int) -> None:
+        """So many frames of a segment could not be read."""
+
+    def interrupted(self, calls: int) -> None:
+        """So many calls were open when their process died."""
