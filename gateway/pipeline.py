@@ -100,6 +100,7 @@ class Gateway:
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _opened: bool = False
     _closed: bool = False
+    _ended: threading.Event = field(default_factory=threading.Event)
     _live: set[_Run] = field(default_factory=set)
 
     def open(self) -> None:
@@ -124,12 +125,22 @@ class Gateway:
     def close(self, timeout_s: float = 5.0) -> None:
         """End what is under way with an error, hand over the traces that are still here, and stop.
 
-        Takes `_CALLS_END_S` for the calls and `timeout_s` for the traces at most.
+        Takes `_CALLS_END_S` for the calls and `timeout_s` for the traces at most. Whoever calls it while it runs waits
+        as long: after a SIGINT gunicorn closes from two greenlets, and the process ends when either is done.
         """
         with self._opening:
-            if not self._opened or self._closed:
+            if not self._opened:
                 return
-            self._closed = True
+            again, self._closed = self._closed, True
+        if again:
+            self._ended.wait(_CALLS_END_S + timeout_s)
+            return
+        try:
+            self._end(timeout_s)
+        finally:
+            self._ended.set()
+
+    def _end(self, timeout_s: float) -> None:
         self.drain(0.0)
         end_s = time.monotonic() + _CALLS_END_S
         while self._live and time.monotonic() < end_s:

@@ -37,6 +37,11 @@ class Wire:
         self._socket = socket.create_connection(("127.0.0.1", gateway.port), timeout_s)
         self._got = b""
 
+    @property
+    def port(self) -> int:
+        """This end's, by which the other end tells its connections apart."""
+        return int(self._socket.getsockname()[1])
+
     def send(self, piece: bytes) -> None:
         self._socket.sendall(piece)
 
