@@ -4,9 +4,39 @@ from gevent import monkey
 
 monkey.patch_all()  # before anything else is imported: a lock made earlier would block the whole worker
 
+import atexit  # noqa: E402
+import os  # noqa: E402
+import shutil  # noqa: E402
 import sys  # noqa: E402
+import tempfile  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
+
+_MEMORY = "/dev/shm"  # noqa: S108  # counting must not wait for a disk
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def _share_metrics() -> OSError | None:
+    """Make the folder in which the workers count, and return why it could not be made.
+
+    A fresh one for each master: numbers of an earlier one, of which a process id may come again, are not ours.
+    """
+    if "prometheus_client" in sys.modules:
+        return None  # SIGHUP: this file is read again, and the workers go on counting where they did
+    os.environ.pop(_FOLDER, None)  # SIGUSR2: the older master's
+    try:
+        folder = tempfile.mkdtemp(prefix="gateway-metrics-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+    except OSError as error:
+        return error
+    os.environ[_FOLDER] = folder
+    # not on_exit, which is left out when a start is refused
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return None
+
+
+_alone = _share_metrics()  # before prometheus_client is imported: it looks for the folder then, and never again
+
+from prometheus_client import multiprocess  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the project is not installed
 
@@ -39,7 +69,20 @@ logconfig_dict = logs.dict_config(_settings.log_format, _settings.log_level)
 
 def on_starting(server: Any) -> None:
     """The addresses are known: check that they are safe, or make a first key."""
+    if _alone is not None:
+        server.log.warning("no folder can be made (%s): /metrics shows the numbers of one worker alone", _alone)
     serving.prepare(server.app.wsgi(), server.cfg.address)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """The folder of the metrics is the master's to remove."""
+    atexit.unregister(shutil.rmtree)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """However a worker ended, what it counted stays and what it had under way is under way no more."""
+    if _FOLDER in os.environ:
+        multiprocess.mark_process_dead(worker.pid)
 
 
 def post_worker_init(worker: Any) -> None:

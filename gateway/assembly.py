@@ -13,6 +13,7 @@ from gateway.auth.tokens import StaticTokens
 from gateway.core.pricing import Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
+from gateway.metrics import Metrics
 from gateway.pipeline import Gateway, Limits
 from gateway.settings import Settings, SettingsError
 from gateway.tracing import Sink, Tracer
@@ -55,11 +56,13 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         idle_s=settings.idle_timeout_s,
         patch=Catcher.patch,
     )
+    prices = Prices(models, _own_prices(settings))
+    metrics = Metrics(catalogue, prices, redactor, settings.metrics)
     tracer = Tracer(
         [_sink(settings)],
         Catcher(),
         redactor,
-        Prices(models, _own_prices(settings)),
+        prices,
         settings.braintrust_project,
         content=settings.trace_content == "on",
     )
@@ -67,6 +70,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         catalogue=catalogue,
         upstreams={DEMO: Scripted(), "litellm": litellm},
         tracer=tracer,
+        metrics=metrics,
         authenticator=Authenticator([StaticTokens(settings.tokens)]),
         limits=Limits(
             timeout_s=settings.timeout_s,

@@ -17,6 +17,7 @@ from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Attempt, Call, Chunk,
 from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderInvalid, ProviderTimeout, ShuttingDown
+from gateway.metrics import Metrics
 from gateway.tracing import Trace, Tracer
 from gateway.upstream import Answer, Upstream
 from gateway.watcher import Watcher
@@ -82,6 +83,7 @@ class Gateway:
         catalogue: every model that can be named.
         upstreams: the way to each provider, by its name; `litellm` for the others.
         authenticator: headers to callers.
+        metrics: what is counted.
         limits: times and sizes.
         cors_origins: origins of browsers that may call.
         preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
@@ -95,6 +97,7 @@ class Gateway:
     limits: Limits = field(default_factory=Limits)
     cors_origins: Sequence[str] = ()
     watcher: Watcher = field(default_factory=Watcher)
+    metrics: Metrics = field(default_factory=Metrics)
     preload: Callable[[], None] | None = None
     on_close: Callable[[], None] = lambda: None
     _opening: threading.Lock = field(default_factory=threading.Lock)
@@ -112,6 +115,7 @@ class Gateway:
                 self._start()
 
     def _start(self) -> None:
+        self.metrics.start_process()
         self.watcher.open()
         self.tracer.start_process()
         for upstream in self.upstreams.values():
@@ -164,6 +168,7 @@ class Gateway:
             GatewayError: the call failed before there was anything to answer with; it is settled.
         """
         settle = Settlement()
+        settle.add(lambda outcome: self.metrics.call_ended(call, outcome))
         trace = self.tracer.start(call)
         settle.add(trace.finish)
         watch = self.watcher.watch(call.cancellation, call.deadline_s, sock)

@@ -8,6 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from flask import Flask, Response, current_app, g, request
@@ -15,7 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from gateway.core import wire
 from gateway.core.calls import Caller
-from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NoSuchRoute
+from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NoSuchRoute, NotAuthenticated
 from gateway.pipeline import Gateway
 from gateway.tracing import Refusal
 
@@ -40,15 +41,21 @@ def bind(app: Flask, gateway: Gateway) -> None:
     app.before_request(_preflight)
     app.before_request(_authenticate)
     app.after_request(_finish)
+    app.teardown_request(_abandon)
     app.register_error_handler(GatewayError, _refuse)
     app.register_error_handler(HTTPException, _refuse_http)
     app.register_error_handler(Exception, _refuse_fault)
 
 
+def gateway_of(app: Flask) -> Gateway:
+    """The gateway that an app was given."""
+    gateway: Gateway = app.extensions["gateway"]
+    return gateway
+
+
 def current_gateway() -> Gateway:
     """The gateway of the app that serves this request."""
-    gateway: Gateway = current_app.extensions["gateway"]
-    return gateway
+    return gateway_of(current_app)
 
 
 def public(view: View) -> View:
@@ -77,6 +84,8 @@ def _begin() -> None:
     sent = request.headers.get("x-request-id", "")
     g.client_request_id = sent if _CLIENT_REQUEST_ID.fullmatch(sent) else None
     gateway = current_gateway()
+    rule = request.url_rule
+    g.counting = gateway.metrics.request_began(rule.rule if rule is not None else None, request.method)
     gateway.open()
     if (sock := caller_socket()) is not None:
         # a caller that stops reading must not hold its place for ever; gunicorn sets no bound of its own
@@ -123,8 +132,16 @@ def _finish(response: Response) -> Response:
     if (origin := _allowed_origin()) is not None:
         response.headers["Access-Control-Allow-Origin"] = origin
         response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+    response.call_on_close(partial(g.counting.ended, response.status_code))
+    g.answered = True
     response.call_on_close(_access_line(response.status_code))
     return response
+
+
+def _abandon(_error: BaseException | None) -> None:
+    """A request that ends without any answer of ours (its greenlet was killed) is under way no more."""
+    if "counting" in g and "answered" not in g:
+        g.counting.ended(500)
 
 
 def _access_line(status: int) -> Callable[[], None]:
@@ -165,6 +182,8 @@ def error_response(error: GatewayError) -> Response:
 
 def _refuse(error: GatewayError) -> Response:
     g.facts["error"] = error.public_code or error.public_type
+    if isinstance(error, NotAuthenticated):
+        current_gateway().metrics.auth_refused()
     if not g.get("traced"):  # the pipeline has traced what became a call
         known = g.get("caller")
         tracer = current_gateway().tracer

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.endpoints import Endpoint
-from gateway.core.transcript import Transcript
+from gateway.core.transcript import Transcript, Usage
 from gateway.errors import GatewayError
 from gateway.secret import Secret
 
@@ -61,6 +61,7 @@ class Attempt:
         dropped: parameters of the caller that this provider does not know.
         provider_headers: the provider's rate limits, as `x-provider-ratelimit-*`.
         started_s, first_content_s, ended_s: seconds since the epoch.
+        estimate: the guess at its tokens, once one was needed (`pricing.bill`).
     """
 
     deployment: Deployment
@@ -72,6 +73,7 @@ class Attempt:
     first_content_s: float | None = None
     ended_s: float | None = None
     error: GatewayError | None = None
+    estimate: Usage | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ class Outcome:
     def answered(self) -> Attempt | None:
         """The attempt that the caller's answer is from: the last one."""
         return self.attempts[-1] if self.attempts else None
+
+    def overhead_s(self, started_s: float) -> float:
+        """Seconds of the call that were the gateway's own. `started_s` is the call's, seconds since the epoch."""
+        return max(0.0, self.ended_s - started_s - self.waited_s)
 
 
 #: Why a call is stopped.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from gateway.core.transcript import Usage
+from gateway.core.calls import Attempt
+from gateway.core.transcript import Usage, estimated
 
 
 @dataclass(frozen=True)
@@ -103,3 +104,37 @@ class Prices:
 def _is_of(provider: str, row: Mapping[str, Any]) -> bool:
     owner = str(row.get("litellm_provider", ""))
     return owner == provider or owner.startswith((f"{provider}_", f"{provider}-"))
+
+
+@dataclass(frozen=True)
+class Bill:
+    """What one attempt used. None: nothing is known of it, or the model has no price.
+
+    Attributes:
+        estimated: the provider counted nothing, `usage` is a guess.
+        cost_usd: US dollars, exact.
+    """
+
+    usage: Usage | None = None
+    estimated: bool = False
+    cost_usd: Decimal | None = None
+
+
+def bill(attempt: Attempt, prices: Prices, texts: Callable[[], tuple[object, object]]) -> Bill:
+    """Say what an attempt used and what that costs; a guess is made once and kept at the attempt.
+
+    Args:
+        attempt: one that has ended.
+        prices: where the price is looked up.
+        texts: gives the messages and the choices, media replaced by digests; asked only where a guess is needed.
+    """
+    usage = attempt.transcript.usage
+    guessed = usage is None and attempt.transcript.started
+    if guessed:
+        if attempt.estimate is None:
+            attempt.estimate = estimated(*texts())
+        usage = attempt.estimate
+    if usage is None:
+        return Bill()
+    price = prices.of(attempt.deployment.provider, attempt.deployment.model)
+    return Bill(usage, guessed, None if price is None else cost_usd(usage, price))

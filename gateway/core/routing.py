@@ -110,6 +110,14 @@ def provider_of(row: Mapping[str, Any]) -> str:
     return _SPELLINGS.get(provider, provider)
 
 
+def is_named(provider: str, model: str, catalogue: Catalogue) -> bool:
+    """Whether the catalogue itself names this model; callers may name any other that they make up."""
+    if f"{provider}/{model}" in catalogue.demo:
+        return True
+    rows = (catalogue.models.get(name) for name in (f"{provider}/{model}", model))
+    return any(row is not None and provider_of(row) == provider for row in rows)
+
+
 def _usable(provider: str, catalogue: Catalogue) -> bool:
     reach = catalogue.reaches.get(provider)
     return reach is not None and reach.missing is None

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.core.calls import Attempt, Call, Outcome, Parent
-from gateway.core.pricing import Prices, cost_usd
+from gateway.core.pricing import Prices, bill
 from gateway.core.redaction import Redactor
-from gateway.core.transcript import Usage, estimated
+from gateway.core.transcript import Usage
 from gateway.errors import GatewayError
 from gateway.tracing.catcher import Held
 
@@ -129,7 +129,7 @@ class Writer:
             "error_source": error.source if error else None,
             "caller_gone": outcome.caller_gone,
             "attempts": len(outcome.attempts),
-            "overhead_ms": round(1000 * max(0.0, outcome.ended_s - call.started_s - outcome.waited_s), 1),
+            "overhead_ms": round(1000 * outcome.overhead_s(call.started_s), 1),
             "ignored_parent": call.parent_note,
         }
         if self._content and isinstance(call.body.get("metadata"), dict):
@@ -165,7 +165,7 @@ class Writer:
     def _llm(self, attempt: Attempt, held: Held | None) -> JSON:
         transcript, deployment = attempt.transcript, attempt.deployment
         said = self._redactor.value(transcript.choices()) if transcript.started else None
-        usage = transcript.usage or (estimated(self._asked, said) if transcript.started else None)
+        billed = bill(attempt, self._prices, lambda: (self._asked, said))
         own = bare(
             self._ids.child(),
             "Completion",
@@ -182,7 +182,7 @@ class Writer:
                 "attempt": attempt.number,
                 "stream": self._call.stream,
                 "dropped_params": list(attempt.dropped) or None,
-                "usage_estimated": True if usage is not None and transcript.usage is None else None,
+                "usage_estimated": billed.estimated or None,
             },
             self._redactor,
         )
@@ -196,10 +196,10 @@ class Writer:
         metrics = row["metrics"]
         if attempt.first_content_s is not None:
             metrics["time_to_first_token"] = attempt.first_content_s - attempt.started_s
-        if usage is not None:
-            metrics.update(_tokens(usage))
-            if (price := self._prices.of(deployment.provider, deployment.model)) is not None:
-                metrics["estimated_cost"] = float(cost_usd(usage, price))
+        if billed.usage is not None:
+            metrics.update(_tokens(billed.usage))
+        if billed.cost_usd is not None:
+            metrics["estimated_cost"] = float(billed.cost_usd)
         return row
 
     def _parameters(self) -> JSON:

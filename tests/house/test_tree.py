@@ -21,6 +21,7 @@ GATEWAY = TOP / "gateway"
 MAY_CATCH_ALL = {
     "pipeline.py": "settles whatever came, and raises it again",
     "tracing/": "an observer that fails must not fail the call",
+    "metrics.py": "neither must this one; the first failure of each kind is logged",
     "api/": "the edge's last resort: a fault of ours becomes a 500 in the caller's dialect",
     "app.py": "the same for what no blueprint caught",
     "upstream/litellm.py": "litellm raises any class, and it is translated here",
