@@ -72,4 +72,4 @@ class Gateway:
     @modal.exit()
     def stop(self) -> None:
         """End the last calls and hand over the last traces; Modal gives a container 30 s for it."""
-        self.app.extensions["gateway"].close(timeout_s=20)
+        self.app.extensions["gateway"].close(timeout_s=20, insist=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -17,13 +18,18 @@ from gateway.metrics import Metrics
 from gateway.pipeline import Gateway, Limits
 from gateway.settings import Settings, SettingsError
 from gateway.tracing import Sink, Tracer
-from gateway.tracing.braintrust import Delivery
+from gateway.tracing.braintrust import Braintrust
 from gateway.tracing.catcher import Catcher
 from gateway.tracing.console import Console
+from gateway.tracing.delivery import Counts, Destination
+from gateway.tracing.sender import Sender
+from gateway.tracing.spool import Spool
 from gateway.upstream import modelmap
 from gateway.upstream.failures import Failures
 from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.scripted import MODELS, Scripted
+
+JSON = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +65,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     prices = Prices(models, _own_prices(settings))
     metrics = Metrics(catalogue, prices, redactor, settings.metrics)
     tracer = Tracer(
-        [_sink(settings)],
+        _sinks(settings, metrics),
         Catcher(),
         redactor,
         prices,
@@ -84,16 +90,62 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     )
 
 
-def _sink(settings: Settings) -> Sink:
-    if settings.braintrust_api_key is None:
-        return Console()
-    return Delivery(
-        settings.braintrust_api_key,
-        settings.braintrust_project,
-        app_url=settings.braintrust_app_url,
-        api_url=settings.braintrust_api_url,
-        org_name=settings.braintrust_org_name,
+def _sinks(settings: Settings, metrics: Metrics) -> list[Sink]:
+    sinks: list[Sink] = []
+    if (key := settings.braintrust_api_key) is not None:
+        project = settings.braintrust_project
+        where = (settings.braintrust_app_url, settings.braintrust_api_url, settings.braintrust_org_name)
+        name = hashlib.sha256("\n".join((*(part or "" for part in where), key.reveal())).encode()).hexdigest()[:16]
+        place = {"project_name": project}
+        sinks.append(_spool(settings, metrics, "braintrust", name, Braintrust(key, project, *where), place))
+    else:
+        sinks.append(Console())
+    return sinks
+
+
+def _spool(
+    settings: Settings, metrics: Metrics, sink: str, folder_name: str, destination: Destination, place: JSON | None
+) -> Spool:
+    folder = settings.data_dir / "spool" / f"{sink}-{folder_name}".rstrip("-")
+    cap_bytes = int(settings.spool_mb * (1 << 20))
+    counts = SinkCounts(metrics, sink)
+    return Spool(
+        folder,
+        Sender(folder, destination, name=sink, cap_bytes=cap_bytes, counts=counts),
+        cap_bytes=cap_bytes,
+        refuse=settings.spool_full == "refuse",
+        fsync=settings.spool_fsync,
+        place=place,
+        counts=counts,
     )
+
+
+class SinkCounts(Counts):
+    """Counts the rows of one sink in the gateway's metrics."""
+
+    def __init__(self, metrics: Metrics, sink: str) -> None:
+        self._metrics = metrics
+        self._sink = sink
+
+    def sent(self, rows: int) -> None:
+        """Count rows that were delivered."""
+        self._metrics.rows_sent(self._sink, rows)
+
+    def dropped(self, rows: int) -> None:
+        """Count rows that are lost."""
+        self._metrics.rows_dropped(self._sink, rows)
+
+    def quarantined(self, rows: int) -> None:
+        """Count rows that were put aside."""
+        self._metrics.rows_quarantined(self._sink, rows)
+
+    def damaged(self, frames: int) -> None:
+        """Count frames that cannot be read."""
+        self._metrics.frames_damaged(self._sink, frames)
+
+    def interrupted(self, calls: int) -> None:
+        """Count calls that their process left unfinished."""
+        self._metrics.traces_interrupted(self._sink, calls)
 
 
 def _secrets(settings: Settings) -> list[str]:

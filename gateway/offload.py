@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+#: Work on as many bytes takes long enough to be worth a thread of its own.
+LARGE_BYTES = 1 << 20
+
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
 

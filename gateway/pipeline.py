@@ -126,11 +126,15 @@ class Gateway:
         """Take no new calls; end those that are still under way after `grace_s`. Safe in a signal handler."""
         self.watcher.drain(time.monotonic() + grace_s)
 
-    def close(self, timeout_s: float = 5.0) -> None:
+    def close(self, timeout_s: float = 5.0, *, insist: bool = False) -> None:
         """End what is under way with an error, hand over the traces that are still here, and stop.
 
         Takes `_CALLS_END_S` for the calls and `timeout_s` for the traces at most. Whoever calls it while it runs waits
         as long: after a SIGINT gunicorn closes from two greenlets, and the process ends when either is done.
+
+        Args:
+            timeout_s: for the traces.
+            insist: try again where they are not taken at once; for a host whose disk goes with the process.
         """
         with self._opening:
             if not self._opened:
@@ -140,18 +144,18 @@ class Gateway:
             self._ended.wait(_CALLS_END_S + timeout_s)
             return
         try:
-            self._end(timeout_s)
+            self._end(timeout_s, insist)
         finally:
             self._ended.set()
 
-    def _end(self, timeout_s: float) -> None:
+    def _end(self, timeout_s: float, insist: bool) -> None:
         self.drain(0.0)
         end_s = time.monotonic() + _CALLS_END_S
         while self._live and time.monotonic() < end_s:
             time.sleep(0.02)
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
-        self.tracer.close(timeout_s)
+        self.tracer.close(timeout_s, insist=insist)
         self.on_close()
 
     def run(self, call: Call, sock: socket.socket | None = None) -> Reply:
@@ -177,6 +181,7 @@ class Gateway:
         self._live.add(run)
         settle.add(lambda _outcome: self._live.discard(run))
         try:
+            trace.begin()
             if self.watcher.draining:
                 raise ShuttingDown("The gateway is shutting down; send the request again.")
             run.planned = routing.plan(call.model, self.catalogue)

@@ -20,6 +20,7 @@ from gateway.secret import Secret
 from gateway.settings import Settings
 from gateway.tracing import Sink, Tracer
 from gateway.tracing.catcher import Catcher
+from gateway.tracing.record import Record
 from gateway.upstream import Upstream
 from gateway.upstream.failures import stopped
 from gateway.upstream.scripted import Scripted
@@ -76,15 +77,19 @@ class Recorder:
 
     traces: list[list[JSON]] = field(default_factory=list)
     parents: list[Parent | None] = field(default_factory=list)
+    begun: list[JSON] = field(default_factory=list)
 
     def start(self) -> None:
         """Nothing to make ready."""
 
-    def write(self, rows: Sequence[JSON], parent: Parent | None) -> None:
-        self.traces.append(list(rows))
-        self.parents.append(parent)
+    def begin(self, row: JSON, parent: Parent | None, body_bytes: int) -> None:
+        self.begun.append(row)
 
-    def close(self, timeout_s: float) -> None:
+    def write(self, record: Record) -> None:
+        self.traces.append(list(record.rows))
+        self.parents.append(record.parent)
+
+    def close(self, timeout_s: float, *, insist: bool = False) -> None:
         """Nothing is held that must go elsewhere."""
 
     @property

@@ -18,8 +18,8 @@ from gateway.errors import ModelNotFound, ProviderNotConfigured
 from gateway.pipeline import Gateway
 from gateway.secret import Secret
 from gateway.settings import Settings, SettingsError
-from gateway.tracing.braintrust import Delivery
 from gateway.tracing.console import Console
+from gateway.tracing.spool import Spool
 from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.scripted import MODELS
 from tests.builders import settings
@@ -51,7 +51,7 @@ def test_with_a_key_its_provider_is_called_and_litellm_is_loaded_before_the_fork
 
 def test_a_braintrust_key_sends_the_traces_there() -> None:
     made = build(BRAINTRUST_API_KEY="hunter2-braintrust", BRAINTRUST_PROJECT="shop")
-    assert [type(sink) for sink in made.tracer._sinks] == [Delivery]
+    assert [type(sink) for sink in made.tracer._sinks] == [Spool]
     assert made.tracer._project == "shop"
 
 

@@ -14,6 +14,7 @@ from gateway.core.calls import Call
 from gateway.core.endpoints import Endpoint
 from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError, InvalidRequest
 from gateway.modal_bridge import SCOPE_KEY
+from gateway.offload import LARGE_BYTES, offload
 from gateway.pipeline import Gateway, Reply
 from gateway.web import caller, caller_socket, current_gateway
 
@@ -95,14 +96,17 @@ class EventStream:
 
 
 def _read(endpoint: Endpoint, gateway: Gateway) -> Call:
-    raw = _read_body(gateway)
-    asked = body.parse(body.unpack(raw, request.headers.get("Content-Encoding", ""), gateway.limits.body_bytes))
+    raw = body.unpack(_read_body(gateway), request.headers.get("Content-Encoding", ""), gateway.limits.body_bytes)
+    asked = offload(body.parse, raw) if len(raw) > LARGE_BYTES else body.parse(raw)
     body.check(endpoint, asked)
     stream = asked.get("stream") is True
     model = asked["model"].strip()
     parent, note = gateway.tracer.parent_of(request.headers)
     options = asked.get("stream_options")
+    recorded = _recorded(request.headers.get("x-gateway-trace"))
     g.facts.update(model=model[:256], stream=stream)
+    if recorded == "off":
+        g.facts["trace"] = "off"  # `gateway traces verify` looks for none
     return Call(
         id=g.request_id,
         endpoint=endpoint,
@@ -123,7 +127,8 @@ def _read(endpoint: Endpoint, gateway: Gateway) -> Call:
         parent=parent,
         parent_note=note,
         tags=_tags(request.headers.get("x-gateway-tags", "")),
-        recorded=_recorded(request.headers.get("x-gateway-trace")),
+        recorded=recorded,
+        body_bytes=len(raw),
     )
 
 

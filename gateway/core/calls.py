@@ -174,6 +174,7 @@ class Call:
         started_s: seconds since the epoch; `deadline_s` and `arrived_s` are on the monotonic clock.
         provider_headers: the closed list of headers that travel on.
         recorded: how much of it a trace may keep: `full`, `metadata` (no content) or `off`.
+        body_bytes: the size of the body, unpacked.
     """
 
     id: str
@@ -192,6 +193,7 @@ class Call:
     parent_note: str | None = None
     tags: Sequence[str] = ()
     recorded: str = "full"
+    body_bytes: int = 0
     cancellation: Cancellation = field(default_factory=Cancellation)
 
 

@@ -17,9 +17,11 @@ from gateway.core.calls import Attempt, Call, Headers, Outcome, Parent
 from gateway.core.pricing import Prices
 from gateway.core.redaction import Redactor
 from gateway.errors import GatewayError
+from gateway.offload import LARGE_BYTES, offload
 from gateway.tracing import rows
 from gateway.tracing.catcher import Catcher, Held
 from gateway.tracing.parents import export_slug, read_parent
+from gateway.tracing.record import Record
 from gateway.tracing.rows import Ids, Writer
 
 JSON = dict[str, Any]
@@ -28,16 +30,23 @@ log = logging.getLogger(__name__)
 
 
 class Sink(Protocol):
-    """Where finished traces go."""
+    """Where traces go."""
 
     def start(self) -> None:
         """Make ready in this process, after the fork."""
 
-    def write(self, rows: Sequence[JSON], parent: Parent | None) -> None:
-        """Take the rows of one trace, children first. Must not block."""
+    def begin(self, row: JSON, parent: Parent | None, body_bytes: int) -> None:
+        """Note that a call has begun: `row` is its root, still open, and its body has `body_bytes`.
 
-    def close(self, timeout_s: float) -> None:
-        """Hand over what is still here, within `timeout_s`."""
+        Raises:
+            TraceBackpressure: the call is not to be served, since its trace could not be kept.
+        """
+
+    def write(self, record: Record) -> None:
+        """Take one trace. Must not block."""
+
+    def close(self, timeout_s: float, *, insist: bool = False) -> None:
+        """Hand over what is still here, within `timeout_s`; `insist` where what stays here is lost."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +99,11 @@ class Tracer:
         for sink in self._sinks:
             sink.start()
 
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float, *, insist: bool = False) -> None:
         """Hand over what the sinks still hold, within `timeout_s` in all."""
         end_s = time.monotonic() + timeout_s
         for sink in self._sinks:
-            sink.close(max(0.0, end_s - time.monotonic()))
+            sink.close(max(0.0, end_s - time.monotonic()), insist=insist)
 
     def parent_of(self, headers: Headers) -> tuple[Parent | None, str | None]:
         """Read where the caller wants the trace: `x-bt-parent`, or `traceparent` with `baggage`.
@@ -136,7 +145,7 @@ class Tracer:
             ids, f"refused {refusal.path}", "task", refusal.started_s, time.time(), metadata, self._redactor
         )
         row["error"] = self._redactor.text(refusal.error.message)
-        self._offer([row], refusal.parent)
+        self._offer(Record([row], refusal.parent), self._sinks)
         return self._headers(ids, refusal.parent)
 
     def _headers(self, ids: Ids, parent: Parent | None) -> dict[str, str]:
@@ -145,10 +154,10 @@ class Tracer:
             "x-bt-span-export": export_slug(parent, self._project, ids.row_id, ids.span_id, ids.root_span_id),
         }
 
-    def _offer(self, rows: Sequence[JSON], parent: Parent | None) -> None:
-        for sink in self._sinks:
+    def _offer(self, record: Record, sinks: Sequence[Sink]) -> None:
+        for sink in sinks:
             try:
-                sink.write(rows, parent)
+                sink.write(record)
             except Exception:
                 log.exception("a trace could not be handed to %s", type(sink).__name__)
 
@@ -161,6 +170,26 @@ class Trace:
         self._call = call
         self.ids = Ids.new(call.parent)
         self._held: dict[int, Held] = {}
+        self._sinks: list[Sink] = []
+
+    def begin(self) -> None:
+        """Tell the sinks, so that the call leaves a trace even where this process does not see its end.
+
+        Raises:
+            TraceBackpressure: a sink has no room, and the operator wants no call without its trace.
+        """
+        tracer, call = self._tracer, self._call
+        if call.recorded == "off":
+            return
+        row = rows.opening(call, self.ids, tracer._redactor)
+        for sink in tracer._sinks:
+            try:
+                sink.begin(row, call.parent, call.body_bytes)
+            except GatewayError:
+                raise
+            except Exception:
+                log.exception("a call could not be announced to %s", type(sink).__name__)
+            self._sinks.append(sink)
 
     def headers(self) -> dict[str, str]:
         """Where the trace is, for the caller: `x-bt-span-id`, and `x-bt-span-export` to hang spans under it."""
@@ -178,14 +207,25 @@ class Trace:
         tracer, call = self._tracer, self._call
         try:
             if call.recorded != "off":
-                content = tracer._content and call.recorded == "full"
-                writer = Writer(call, outcome, self.ids, tracer._redactor, tracer._prices, content=content)
-                tracer._offer(writer.rows(self._held), call.parent)
+                tracer._offer(self._record(outcome), self._sinks)
         except Exception:
             log.exception("the trace of %s could not be built", call.id)
         finally:
             for held in self._held.values():
                 tracer._catcher.forget(held)
+
+    def _record(self, outcome: Outcome) -> Record:
+        """Build the rows; of a large call aside, since redacting megabytes would hold up every other call."""
+        tracer, call = self._tracer, self._call
+        content = tracer._content and call.recorded == "full"
+
+        def build() -> Record:
+            writer = Writer(call, outcome, self.ids, tracer._redactor, tracer._prices, content=content)
+            record = Record(writer.rows(self._held), call.parent)
+            _ = record.encoded  # made here, and kept
+            return record
+
+        return offload(build) if call.body_bytes > LARGE_BYTES else build()
 
 
 class _Rate:

@@ -1,36 +1,41 @@
-"""Delivers traces to Braintrust through its SDK.
+"""Braintrust, as a place to deliver to: signs in, finds projects, posts rows.
 
-The SDK's queue is in memory: it survives neither a killed process nor a long outage. It never blocks a call.
+The SDK's own delivery drops rows after three tries and at 25,000 in its queue, and has no way to say so. What is
+spoken here is what it speaks (braintrust 0.48): `POST {app}/api/apikey/login`, `POST {api}/v1/project`,
+`GET {api}/version`, `POST {api}/logs3`.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import os
-import threading
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
-import braintrust
-from braintrust.logger import BraintrustState
-from braintrust.util import LazyValue
+import httpx
 
-from gateway.core.calls import Parent
 from gateway.secret import Secret
+from gateway.tracing.delivery import Piece, Rejected, TooLarge, Unavailable, Undelivered
 
 JSON = dict[str, Any]
 
-log = logging.getLogger(__name__)
+_APP_URL = "https://www.braintrust.dev"
+_API_VERSION = 2
+#: The SDK's own default, for a server that does not say what it takes.
+_LIMIT_BYTES = 6 << 20
+_ENVELOPE_BYTES = 256
+_MOST_PROJECTS = 1000
+_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
-class Delivery:
-    """A sink (tracing.Sink) that sends rows with a logger of the SDK's, in a state of its own.
+class Braintrust:
+    """A destination (delivery.Destination).
 
     Args:
         api_key: Braintrust's.
-        project: for traces that name no other; made when the first one arrives, where it does not exist.
+        project: for rows that name no place; made when the first one comes, where it does not exist.
         app_url, api_url, org_name: as the SDK's own variables have them; None for its defaults.
     """
 
@@ -42,68 +47,156 @@ class Delivery:
         api_url: str | None = None,
         org_name: str | None = None,
     ) -> None:
-        self._login = {"api_key": api_key.reveal(), "app_url": app_url, "org_name": org_name}
+        self._api_key = api_key
         self._project = project
-        self._api_url = api_url
-        self._state: Any = None
-        self._project_logger: Callable[[str], Any] = lru_cache(maxsize=64)(self._make_logger)
+        self._app_url = app_url or _APP_URL
+        self._given_api_url = api_url
+        self._org_name = org_name
+        self._http: httpx.Client | None = None
+        self._api_url: str | None = None
+        self._org: str | None = None
+        self._projects: OrderedDict[str, str] = OrderedDict()
+        self._limit_bytes = _LIMIT_BYTES
 
-    def start(self) -> None:
-        """Make the SDK's logger in this process; it logs in when the first row is sent, in its own thread."""
+    @property
+    def limit_bytes(self) -> int:
+        """What one POST may have (delivery.Destination)."""
+        return self._limit_bytes
+
+    def deliver(self, pieces: Sequence[Piece]) -> None:
+        """Post rows (delivery.Destination)."""
+        api_url = self._sign_in()
+        to = pieces[0].to or {"project_name": self._project}
+        own = to == {"project_name": self._project}
+        place = self._place(api_url, to, "us" if own else "place")
+        at_fault = "rows" if own else "place"
+        around = json.dumps({**place, "_is_merge": False}, separators=(",", ":")).encode()
+        if len(pieces) > 1 and sum(len(p.row) + len(around) for p in pieces) + _ENVELOPE_BYTES > self._limit_bytes:
+            raise TooLarge("more than the server takes")  # it said so only when this process signed in
+        rows = b",".join(b"%s,%s" % (around[:-1], piece.row[1:]) for piece in pieces)
+        self._ask("POST", f"{api_url}/logs3", b'{"api_version":%d,"rows":[%s]}' % (_API_VERSION, rows), at_fault)
+
+    def check(self) -> str:
+        """Sign in, and find the project; for `gateway doctor`.
+
+        Returns:
+            The organisation's name.
+
+        Raises:
+            Unavailable: why not.
+        """
+        api_url = self._sign_in()
+        self._place(api_url, {"project_name": self._project}, "us")
+        return self._org or ""
+
+    def close(self) -> None:
+        """Close the connection (delivery.Destination)."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def _sign_in(self) -> str:
         if self._api_url is not None:
-            os.environ["BRAINTRUST_API_URL"] = self._api_url  # the SDK takes it from there alone
-        # the SDK's own flush at exit can block for minutes; `close` does it, bounded
-        os.environ.setdefault("BRAINTRUST_DISABLE_ATEXIT_FLUSH", "1")
-        self._state = BraintrustState()
-        self._state.global_bg_logger().outfile = _Log()
-        self._project_logger(self._project)
+            return self._api_url
+        found = self._ask("POST", f"{self._app_url.rstrip('/')}/api/apikey/login", b"{}")
+        orgs = [org for org in found.get("org_info") or () if isinstance(org, dict)]
+        org = next((org for org in orgs if self._org_name in (None, org.get("name"))), None)
+        if org is None:
+            names = ", ".join(str(org.get("name")) for org in orgs) or "none"
+            raise Unavailable(f"the key belongs to no organisation {self._org_name!r} (to: {names})", refused=True)
+        api_url = str(self._given_api_url or org.get("api_url") or "").rstrip("/")
+        if not api_url:
+            raise Unavailable("signing in gave no API address", refused=True)
+        self._org = org.get("name")
+        self._limit_bytes = self._limit_of(api_url)
+        self._api_url = api_url
+        return api_url
 
-    def _make_logger(self, project: str) -> Any:
-        return braintrust.init_logger(project=project, set_current=False, state=self._state, **self._login)
-
-    def write(self, rows: Sequence[JSON], parent: Parent | None) -> None:
-        """Queue the rows of a trace (tracing.Sink)."""
-        if self._state is None:
-            raise RuntimeError("start() has not run in this process")
-        place = LazyValue(lambda: self._place(parent), use_mutex=True)
-        self._state.global_bg_logger().log(
-            *(LazyValue(lambda row=row: {**row, **place.get(), "_is_merge": False}, use_mutex=False) for row in rows)
-        )
-
-    def _place(self, parent: Parent | None) -> JSON:
-        """Where the rows go. Runs in the SDK's publisher thread, where it may log in."""
-        self._state.login(**self._login)
-        if parent is None or parent.object_id is None:
-            name = parent.object_name if parent is not None and parent.object_name else self._project
-            return {"project_id": self._project_logger(name).id, "log_id": "g"}
-        if parent.object_type == "experiment":
-            return {"experiment_id": parent.object_id}
-        if parent.object_type == "playground_logs":
-            return {"prompt_session_id": parent.object_id, "log_id": "x"}
-        return {"project_id": parent.object_id, "log_id": "g"}
-
-    def close(self, timeout_s: float) -> None:
-        """Send what is queued, for at most `timeout_s` (tracing.Sink)."""
-        if self._state is None:
-            return
-        flushing = threading.Thread(target=self._flush, name="braintrust-flush", daemon=True)
-        flushing.start()
-        flushing.join(timeout_s)
-        if flushing.is_alive():
-            log.error("Braintrust did not take all traces within %.1f s; what was left is lost", timeout_s)
-
-    def _flush(self) -> None:
+    def _limit_of(self, api_url: str) -> int:
         try:
-            self._state.global_bg_logger().flush()
-        except Exception:
-            log.exception("the last traces could not be sent to Braintrust")
+            limit = self._ask("GET", f"{api_url}/version", None).get("logs3_payload_max_bytes")
+        except Unavailable as error:
+            if not error.refused:
+                raise
+            return _LIMIT_BYTES  # an older server has no such address
+        return limit if isinstance(limit, int) and limit > 0 else _LIMIT_BYTES
+
+    def _place(self, api_url: str, to: JSON, at_fault: str) -> JSON:
+        """The fields that say where a row belongs."""
+        if (name := to.get("project_name")) is not None:
+            return {"project_id": self._project_id(api_url, name, at_fault), "log_id": "g"}
+        if "project_id" in to:
+            return {"project_id": to["project_id"], "log_id": "g"}
+        if "prompt_session_id" in to:
+            return {"prompt_session_id": to["prompt_session_id"], "log_id": "x"}
+        return {"experiment_id": to.get("experiment_id")}
+
+    def _project_id(self, api_url: str, name: str, at_fault: str) -> str:
+        if name in self._projects:
+            self._projects.move_to_end(name)
+            return self._projects[name]
+        body = json.dumps({"name": name, "org_name": self._org}).encode()
+        found = self._ask("POST", f"{api_url}/v1/project", body, at_fault).get("id")
+        if not isinstance(found, str):
+            raise Unavailable("asking for the project gave no id")
+        self._projects[name] = found
+        if len(self._projects) > _MOST_PROJECTS:
+            self._projects.popitem(last=False)
+        return found
+
+    def _ask(self, method: str, url: str, body: bytes | None, at_fault: str = "us") -> JSON:
+        """Send one request.
+
+        `at_fault` says whom a refusal is about: `us` (the key, the address), `rows` (those that are posted), or
+        `place`: a project or experiment that a caller named may not exist, and those rows are at fault then.
+        """
+        if self._http is None:
+            self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
+        headers = {"Authorization": f"Bearer {self._api_key.reveal()}", "Content-Type": "application/json"}
+        try:
+            answer = self._http.request(method, url, content=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise Unavailable(f"{_where(url)}: {type(error).__name__}") from error
+        if not answer.is_success:
+            raise self._refusal(answer, url, at_fault)
+        try:
+            found = json.loads(answer.content) if answer.content else {}
+        except ValueError:
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+    def _refusal(self, answer: httpx.Response, url: str, at_fault: str) -> Undelivered:
+        status = answer.status_code
+        why = f"{_where(url)}: {status} {_words(answer)}".rstrip()
+        if status in (408, 425, 429) or status >= 500:
+            return Unavailable(why, retry_after_s=_retry_after_s(answer.headers.get("retry-after")))
+        if at_fault != "us" and status in (400, 422):
+            return Rejected(why)
+        if at_fault != "us" and status == 413:
+            return TooLarge(why)
+        if at_fault == "place" and status in (403, 404):
+            return Rejected(why)
+        self._api_url = None  # sign in anew: the key, the organisation or its address may have changed
+        return Unavailable(why, refused=True)
 
 
-class _Log(io.TextIOBase):
-    """Turns what the SDK prints about its failures into log lines, its tracebacks into their last line."""
+def _where(url: str) -> str:
+    return "/" + url.split("/", 3)[-1]
 
-    def write(self, text: str) -> int:
-        for line in text.splitlines():
-            if line.strip() and not line.startswith((" ", "Traceback", "\t")):
-                log.warning("%s", line)
-        return len(text)
+
+def _words(answer: httpx.Response) -> str:
+    """The beginning of what a refusal says, on one line."""
+    text = answer.content[:300].decode("utf-8", "replace")
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:200]
+
+
+def _retry_after_s(header: str | None) -> float | None:
+    """Seconds, from seconds or a date (RFC 9110, section 10.2.3)."""
+    if header is None:
+        return None
+    try:
+        if header.strip().isdigit():
+            return float(header)
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None

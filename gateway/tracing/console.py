@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from gateway.core.calls import Parent
+from gateway.tracing.record import Record
 
 JSON = dict[str, Any]
 
@@ -19,8 +19,12 @@ class Console:
     def start(self) -> None:
         """Nothing to make ready."""
 
-    def write(self, rows: Sequence[JSON], parent: Parent | None) -> None:
+    def begin(self, row: JSON, parent: Parent | None, body_bytes: int) -> None:
+        """Nothing is logged before the end."""
+
+    def write(self, record: Record) -> None:
         """Log the root of a trace, and the times of its last LLM span."""
+        rows = record.rows
         root = rows[-1]
         fields: JSON = {
             "trace": root["root_span_id"],
@@ -35,5 +39,5 @@ class Console:
             fields["error"] = root["error"]
         log.info(root["span_attributes"]["name"], extra={"fields": fields})
 
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float, *, insist: bool = False) -> None:
         """Nothing is held here."""

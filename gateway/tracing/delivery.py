@@ -18,11 +18,13 @@ class Piece:
         row: the whole row, a JSON object in bytes, as `tracing.rows` writes it.
         to: where a caller wants it: `{"project_id" | "project_name" | "experiment_id" | "prompt_session_id": "…"}`;
             None for the destination's own place.
+        request: the request's id, where the row is its root.
     """
 
     id: str
     row: bytes
     to: JSON | None = None
+    request: str | None = None
 
 
 class Undelivered(Exception):

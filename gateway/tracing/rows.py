@@ -49,7 +49,7 @@ def bare(
     name: str,
     kind: str,
     started_s: float,
-    ended_s: float,
+    ended_s: float | None,
     metadata: Mapping[str, Any],
     redactor: Redactor,
 ) -> JSON:
@@ -60,7 +60,7 @@ def bare(
         name: what it is called.
         kind: `task` or `llm`.
         started_s: seconds since the epoch.
-        ended_s: seconds since the epoch.
+        ended_s: seconds since the epoch; None while it is open.
         metadata: entries that are None are left out.
         redactor: cleans name and metadata, of which callers and providers choose some.
     """
@@ -71,10 +71,28 @@ def bare(
         "created": datetime.fromtimestamp(started_s, UTC).isoformat(),
         "span_attributes": {"name": redactor.text(name), "type": kind},
         "metadata": redactor.value({key: value for key, value in metadata.items() if value is not None}),
-        "metrics": {"start": started_s, "end": ended_s},
+        "metrics": {"start": started_s} if ended_s is None else {"start": started_s, "end": ended_s},
     }
     if ids.parent_span_id is not None:
         row["span_parents"] = [ids.parent_span_id]
+    return row
+
+
+def opening(call: Call, ids: Ids, redactor: Redactor) -> JSON:
+    """The root of a call that has begun: what is known of it should its process die now. No content."""
+    metadata = {
+        "request_id": call.id,
+        "client_request_id": call.client_request_id,
+        "caller": call.caller.id,
+        "model": call.model,
+        "stream": call.stream,
+        "open": True,
+    }
+    row = bare(ids, f"{call.endpoint.name} {call.model}", "task", call.started_s, None, metadata, redactor)
+    if call.tags:
+        row["tags"] = [redactor.text(tag) for tag in call.tags]
+    if call.parent is not None and call.parent.propagated:
+        _propagate(row, redactor.value(call.parent.propagated))
     return row
 
 

@@ -218,8 +218,10 @@ class Spool:
             os.rename(hidden, self.folder / f"{token}.live")
             opened = _Open(token, live, Room(self.folder, self._cap_bytes, live, f"{token}.live"))
             self._next_segment(opened)
-        except BaseException:
+        except OSError:
             os.close(live)
+            hidden.unlink(missing_ok=True)
+            (self.folder / f"{token}.live").unlink(missing_ok=True)
             raise
         return opened
 

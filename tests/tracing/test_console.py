@@ -24,6 +24,7 @@ def logged(caplog: pytest.LogCaptureFixture, *, error: ProviderFailed | None = N
         for chunk in (delta(ANSWER), finish(), {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}):
             tried.transcript.add(chunk)
     trace = tracer(Console()).start(call("gpt-test", PROMPT, started_s=999.5, **call_fields))
+    trace.begin()
     with caplog.at_level(logging.INFO, "gateway.trace"):
         trace.finish(Outcome(200 if error is None else 502, (tried,), ended_s=1001.0, error=error))
     [record] = [one for one in caplog.records if one.name == "gateway.trace"]
@@ -70,6 +71,7 @@ def test_what_a_caller_sends_cannot_make_the_line_endless(caplog: pytest.LogCapt
 
 def test_a_refused_request_is_a_line_too(caplog: pytest.LogCaptureFixture) -> None:
     trace = tracer(Console()).start(call("nope", PROMPT))
+    trace.begin()
     with caplog.at_level(logging.INFO, "gateway.trace"):
         trace.finish(Outcome(404, (), ended_s=1001.0))
     assert "chat nope" in caplog.text

@@ -60,6 +60,7 @@ def finished(
     recorder = Recorder()
     facts: JSON = {"status": 200, "ended_s": 1002.0, **outcome}
     trace = tracer(recorder, secrets=secrets, prices=PRICES).start(made)
+    trace.begin()
     trace.finish(Outcome(attempts=attempts, error=error, **facts))
     [rows] = recorder.traces
     return rows[-1], rows[:-1]
@@ -218,6 +219,7 @@ def test_the_patchs_span_is_the_base_of_the_attempts_span(catcher: Catcher) -> N
     traced = tracer(recorder, catcher=catcher)
     made, tried = call("gpt-test"), said(*GOOD)
     trace = traced.start(made)
+    trace.begin()
     with trace.around(tried):
         span = braintrust.start_span(name="Completion", type="llm", input="what the patch saw")
         span.log(output="its output", metadata={"its": "own"}, metrics={"tokens": 99})
@@ -243,6 +245,7 @@ def test_a_trace_under_a_callers_span_has_its_root_and_goes_where_it_goes() -> N
     recorder = Recorder()
     parent = Parent("experiment", object_id="e", row_id="r", span_id="b" * 16, root_span_id="a" * 32)
     trace = tracer(recorder).start(call(parent=parent))
+    trace.begin()
     trace.finish(Outcome(200, (said(*GOOD),), ended_s=1002.0))
     [span, root] = recorder.traces[0]
     assert (root["span_parents"], root["root_span_id"]) == (["b" * 16], "a" * 32)
@@ -253,6 +256,7 @@ def test_a_trace_under_a_callers_span_has_its_root_and_goes_where_it_goes() -> N
 def test_the_answers_headers_name_the_root_span() -> None:
     recorder = Recorder()
     trace = tracer(recorder).start(call())
+    trace.begin()
     headers = trace.headers()
     trace.finish(Outcome(200, (), ended_s=1002.0))
     exported = SpanComponentsV4.from_str(headers["x-bt-span-export"])
@@ -395,6 +399,7 @@ def test_without_content_no_word_of_the_caller_or_the_model_is_kept(recorded: st
     tried = said({"model": "served"}, delta(SECRET), delta(reasoning_content=SECRET), finish(), {"usage": USAGE})
     tried.error = error
     trace = traced.start(call("gpt-test", recorded=recorded, body=rich()))
+    trace.begin()
     trace.finish(Outcome(200, (tried,), ended_s=1002.0, error=error))
     [span, root] = recorder.traces[0]
     assert SECRET not in json.dumps([span, root])
@@ -413,6 +418,7 @@ def test_with_content_all_of_it_is_kept() -> None:
 def test_a_call_that_is_not_to_be_recorded_leaves_no_trace_and_no_memory(catcher: Catcher) -> None:
     recorder = Recorder()
     trace = tracer(recorder, catcher=catcher).start(call(recorded="off"))
+    trace.begin()
     tried = said(*GOOD)
     with trace.around(tried):
         braintrust.start_span(name="Completion").end()
@@ -441,6 +447,7 @@ class Broken:
 def test_a_sink_that_raises_fails_no_call_and_no_other_sink(caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     trace = tracer(Broken(), recorder).start(call())
+    trace.begin()
     with caplog.at_level(logging.ERROR):
         trace.finish(Outcome(200, (said(*GOOD),), ended_s=1002.0))
     assert len(recorder.traces) == 1
@@ -454,7 +461,7 @@ def test_every_sink_is_started_and_closed_within_the_time_that_is_left() -> None
         def start(self) -> None:
             seen.append("start")
 
-        def close(self, timeout_s: float) -> None:
+        def close(self, timeout_s: float, *, insist: bool = False) -> None:
             seen.append(timeout_s)
             time.sleep(0.1)
 

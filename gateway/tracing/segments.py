@@ -1,0 +1,145 @@
+"""A spool's folder, read: whose segments are there, how far they are delivered, and whether their writer lives."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from gateway.tracing.frames import Frame, scan
+from gateway.tracing.room import write_grant
+
+_NAME = re.compile(r"(\d{20}-[0-9a-f]{8})-(\d{6,})\.seg")
+_CHUNK_BYTES = 256 << 10
+
+
+class Segment:
+    """One file of frames, opened for reading.
+
+    Attributes:
+        read_bytes: how far it has been read.
+        acked_bytes: how far its rows are delivered; kept in the `.ack` file beside it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._ack = os.open(path.with_suffix(".ack"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            os.close(self._handle)
+            raise
+        text = os.pread(self._ack, 20, 0)
+        # an ack that tells of more than there is was made for another file, and one that is unreadable for none
+        self.acked_bytes = int(text) if text.isdigit() and int(text) <= self.size_bytes else 0
+        self.read_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size now."""
+        return os.fstat(self._handle).st_size
+
+    def next(self) -> list[Frame | int] | None:
+        """Read on, about a quarter of a megabyte at a time; what `frames.scan` finds, None where no whole line is."""
+        want = _CHUNK_BYTES
+        while True:
+            buffer = os.pread(self._handle, want, self.read_bytes)
+            if cut := buffer.rfind(b"\n") + 1:
+                offset = self.read_bytes
+                self.read_bytes += cut
+                return list(scan(buffer[:cut], offset))
+            if len(buffer) < want:
+                return None
+            want *= 4  # one line that is longer than that
+
+    def skip_torn(self) -> bool:
+        """Go behind a last line that has no end, which its writer will not finish. True where there is one."""
+        torn = self.size_bytes > self.read_bytes
+        self.read_bytes = self.size_bytes
+        return torn
+
+    def ack(self) -> None:
+        """Note that all that was read is delivered.
+
+        Raises:
+            OSError: it could not be written down; it stands for this process.
+        """
+        if self.read_bytes > self.acked_bytes:
+            self.acked_bytes = self.read_bytes
+            os.pwrite(self._ack, b"%020d" % self.acked_bytes, 0)
+
+    def remove(self) -> None:
+        """Delete it. The acknowledgement goes to the disk first: a row that was sent is not sent again."""
+        with suppress(OSError):
+            os.fdatasync(self._ack)
+        self.path.unlink(missing_ok=True)
+        self.path.with_suffix(".ack").unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close its files."""
+        os.close(self._handle)
+        os.close(self._ack)
+
+
+class Writer:
+    """One process's files. Its token is in their names.
+
+    Attributes:
+        segments: by number, oldest first; those that are there and not removed yet.
+    """
+
+    def __init__(self, folder: Path, token: str) -> None:
+        self.token = token
+        self.segments: dict[int, Segment] = {}
+        self._path = folder / f"{token}.live"
+        self._live: int | None = None
+
+    def is_dead(self) -> bool:
+        """Whether the process has ended; from then on nobody adds to its segments."""
+        if self._live is not None:
+            return True
+        try:
+            live = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(live, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(live)
+            return False
+        self._live = live
+        with suppress(OSError):
+            write_grant(live, 0)
+        return True
+
+    def remove(self) -> None:
+        """Delete what is left of a dead writer."""
+        for segment in self.segments.values():
+            segment.remove()
+        self.segments.clear()
+        self._path.unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Close its files."""
+        for segment in self.segments.values():
+            segment.close()
+        self.segments.clear()
+        if self._live is not None:
+            os.close(self._live)
+            self._live = None
+
+
+def named(folder: Path) -> Iterator[tuple[str, int, Path]]:
+    """Give the token, number and path of each segment in a folder, by token and number."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    for name in names:
+        if match := _NAME.fullmatch(name):
+            yield match[1], int(match[2]), folder / name
