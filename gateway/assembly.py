@@ -14,7 +14,7 @@ from gateway.auth.tokens import StaticTokens
 from gateway.core.pricing import Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, SpoolState
 from gateway.pipeline import Gateway, Limits
 from gateway.settings import Settings, SettingsError
 from gateway.tracing import Sink, Tracer
@@ -72,6 +72,10 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         settings.braintrust_project,
         content=settings.trace_content == "on",
     )
+    metrics.expect_sinks(list(tracer.backlogs()))
+    metrics.watch_spools(
+        lambda: [SpoolState(name, one.waiting_bytes, one.oldest_s) for name, one in tracer.backlogs().items()]
+    )
     return Gateway(
         catalogue=catalogue,
         upstreams={DEMO: Scripted(), "litellm": litellm},
@@ -112,6 +116,7 @@ def _spool(
     return Spool(
         folder,
         Sender(folder, destination, name=sink, cap_bytes=cap_bytes, counts=counts),
+        name=sink,
         cap_bytes=cap_bytes,
         refuse=settings.spool_full == "refuse",
         fsync=settings.spool_fsync,

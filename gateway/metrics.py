@@ -77,7 +77,6 @@ class SpoolState:
     sink: str
     bytes: int
     oldest_s: float
-    rows: int
 
 
 def _harmless(
@@ -370,16 +369,14 @@ class Metrics:
             if self._is_new("watch_spools"):
                 log.exception("the state of the spools could not be read (logged once)")
         if states:
-            waiting = GaugeMetricFamily("gateway_spool_rows_waiting", "Rows of traces that wait.", labels=("sink",))
             size = GaugeMetricFamily("gateway_spool_bytes", "Bytes that waiting rows take.", labels=("sink",))
             oldest = GaugeMetricFamily(
                 "gateway_spool_oldest_seconds", "Age of the oldest row that waits, 0 for none.", labels=("sink",)
             )
             for state in states:
-                waiting.add_metric((state.sink,), state.rows)
                 size.add_metric((state.sink,), state.bytes)
                 oldest.add_metric((state.sink,), state.oldest_s)
-            families += [waiting, size, oldest]
+            families += [size, oldest]
         return families
 
     def _is_new(self, failure: str) -> bool:

@@ -92,6 +92,9 @@ class Recorder:
     def close(self, timeout_s: float, *, insist: bool = False) -> None:
         """Nothing is held that must go elsewhere."""
 
+    def backlog(self) -> None:
+        """Nothing waits here."""
+
     @property
     def roots(self) -> list[JSON]:
         """The last row of each trace."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from gateway.core import wire
-from gateway.web import public
+from gateway.web import current_gateway, public
 
 
 def blueprint() -> Blueprint:
     """Make the routes: `/health` and its kin, and `/` for whoever looks in with a browser."""
     pages = Blueprint("health", __name__)
-    for path in ("/health", "/health/liveness", "/health/liveliness", "/health/readiness"):
+    pages.add_url_rule("/health/readiness", "health_readiness", _ready, methods=["GET"])
+    for path in ("/health", "/health/liveness", "/health/liveliness"):
         pages.add_url_rule(path, path.strip("/").replace("/", "_"), _healthy, methods=["GET"])
     pages.add_url_rule("/", "root", _root, methods=["GET"])
     return pages
@@ -20,6 +21,24 @@ def blueprint() -> Blueprint:
 @public
 def _healthy() -> Response:
     return _json({"status": "ok"})
+
+
+@public
+def _ready() -> Response:
+    """Can it serve? It can also while traces are in trouble: `degraded` is for people; the status stays 200."""
+    backlogs = current_gateway().tracer.backlogs()
+    if not backlogs:
+        return _json({"status": "ok"})
+    traces = {
+        name: {
+            "status": one.trouble or "ok",
+            "waiting_bytes": one.waiting_bytes,
+            "oldest_seconds": round(one.oldest_s, 1),
+        }
+        for name, one in backlogs.items()
+    }
+    degraded = any(one.trouble for one in backlogs.values())
+    return _json({"status": "degraded" if degraded else "ok", "traces": traces})
 
 
 @public

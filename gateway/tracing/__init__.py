@@ -19,6 +19,7 @@ from gateway.core.redaction import Redactor
 from gateway.errors import GatewayError
 from gateway.offload import LARGE_BYTES, offload
 from gateway.tracing import rows
+from gateway.tracing.backlog import Backlog
 from gateway.tracing.catcher import Catcher, Held
 from gateway.tracing.parents import export_slug, read_parent
 from gateway.tracing.record import Record
@@ -47,6 +48,9 @@ class Sink(Protocol):
 
     def close(self, timeout_s: float, *, insist: bool = False) -> None:
         """Hand over what is still here, within `timeout_s`; `insist` where what stays here is lost."""
+
+    def backlog(self) -> Backlog | None:
+        """What waits here, of all processes; None where nothing ever does."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,11 @@ class Tracer:
         end_s = time.monotonic() + timeout_s
         for sink in self._sinks:
             sink.close(max(0.0, end_s - time.monotonic()), insist=insist)
+
+    def backlogs(self) -> dict[str, Backlog]:
+        """What waits to be delivered, by the name of the place it goes to."""
+        found = [sink.backlog() for sink in self._sinks]
+        return {backlog.sink: backlog for backlog in found if backlog is not None}
 
     def parent_of(self, headers: Headers) -> tuple[Parent | None, str | None]:
         """Read where the caller wants the trace: `x-bt-parent`, or `traceparent` with `baggage`.

@@ -41,3 +41,6 @@ class Console:
 
     def close(self, timeout_s: float, *, insist: bool = False) -> None:
         """Nothing is held here."""
+
+    def backlog(self) -> None:
+        """Nothing waits here."""

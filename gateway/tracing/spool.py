@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from gateway.core.calls import Parent
 from gateway.errors import TraceBackpressure
 from gateway.offload import offload
+from gateway.tracing.backlog import Backlog, look
 from gateway.tracing.delivery import Counts
 from gateway.tracing.frames import cut, dumps, row_frame, void_frame
 from gateway.tracing.record import Record
@@ -84,6 +85,7 @@ class Spool:
     Args:
         folder: of one destination; may be shared by any number of processes and gateways.
         mail: delivers what is in it.
+        name: of the destination.
         cap_bytes: the most that the folder may take.
         refuse: whether calls are refused when there is no room (with room kept for those already admitted); else
             rows are dropped and counted.
@@ -97,6 +99,7 @@ class Spool:
         folder: Path,
         mail: Mail,
         *,
+        name: str = "traces",
         cap_bytes: int,
         refuse: bool = False,
         fsync: str = "interval",
@@ -104,6 +107,7 @@ class Spool:
         counts: Counts | None = None,
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
+        self.name = name
         self.folder = folder
         self._mail = mail
         self._cap_bytes = cap_bytes
@@ -324,6 +328,10 @@ class Spool:
         left_bytes = self._mail.finish(opened.token if opened else None, timeout_s, insist=insist)
         if left_bytes:
             log.warning("%d bytes of traces stay in %s and are delivered after the next start", left_bytes, self.folder)
+
+    def backlog(self) -> Backlog:
+        """What waits in the folder (tracing.Sink)."""
+        return look(self.name, self.folder, self._cap_bytes)
 
 
 def _request_of(row: JSON) -> str | None:

@@ -1,0 +1,104 @@
+"""What waits in a spool's folder, seen from outside: for readiness, metrics, `gateway spool` and `gateway doctor`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.tracing.frames import Frame, scan
+from gateway.tracing.keeping import read_state
+from gateway.tracing.room import used_bytes
+from gateway.tracing.segments import named
+
+JSON = dict[str, Any]
+
+#: From here on readiness says that traces are at risk.
+NEARLY_FULL = 0.8
+#: A delivery that fails for so long is no hiccup.
+_TROUBLE_S = 10.0
+
+#: Cannot stand within a JSON string, where its quotes would be escaped.
+_TIMES = re.compile(rb'"metrics":\{"start":([0-9.]+)(?:,"end":([0-9.]+))?')
+_LOOK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The state of one folder.
+
+    Attributes:
+        sink: the name of the place that the rows go to.
+        waiting_bytes: of frames that are not delivered yet.
+        used_bytes: of all files, which `cap_bytes` bounds.
+        oldest_s: how old the oldest row is that waits; 0 where none does.
+        sender: what the sender said last (keeping.State).
+    """
+
+    sink: str
+    folder: Path
+    cap_bytes: int
+    waiting_bytes: int = 0
+    used_bytes: int = 0
+    oldest_s: float = 0.0
+    sender: JSON = field(default_factory=dict)
+
+    @property
+    def trouble(self) -> str | None:
+        """Why traces are not safe or not delivered, in words that a stranger may read; None where all is well."""
+        if not self.folder.is_dir():
+            return "traces cannot be kept"
+        if self.used_bytes > NEARLY_FULL * self.cap_bytes:
+            return f"the spool is {100 * self.used_bytes // self.cap_bytes} % full"
+        since_s = self.sender.get("since_s")
+        if self.sender.get("trouble") and isinstance(since_s, float) and time.time() - since_s > _TROUBLE_S:
+            return f"traces are not delivered for {time.time() - since_s:.0f} s"
+        return None
+
+
+def look(sink: str, folder: Path, cap_bytes: int) -> Backlog:
+    """Look at a folder. Touches nothing, and reads no row but the oldest."""
+    waiting, oldest_s = 0, 0.0
+    for _token, _number, path in named(folder):
+        with suppress(FileNotFoundError):
+            acked = acked_bytes(path)
+            if (size := path.stat().st_size) > acked:
+                waiting += size - acked
+                oldest_s = max(oldest_s, _age_s(path, acked))
+    return Backlog(sink, folder, cap_bytes, waiting, used_bytes(folder), oldest_s, read_state(folder))
+
+
+def waiting(folder: Path) -> Iterator[tuple[Path, Frame | int]]:
+    """Give each frame that is not delivered yet, and for a damaged one a number, with the segment that it is in."""
+    for _token, _number, path in named(folder):
+        with suppress(FileNotFoundError), path.open("rb") as segment:
+            offset = acked_bytes(path)
+            segment.seek(offset)
+            rest = b""
+            while chunk := segment.read(_LOOK_BYTES):
+                rest += chunk
+                cut = rest.rfind(b"\n") + 1
+                for found in scan(rest[:cut], offset):
+                    yield path, found
+                offset, rest = offset + cut, rest[cut:]
+
+
+def acked_bytes(segment: Path) -> int:
+    """How far a segment is delivered."""
+    try:
+        text = segment.with_suffix(".ack").read_bytes()
+    except OSError:
+        return 0
+    return int(text) if text.isdigit() else 0
+
+
+def _age_s(path: Path, acked: int) -> float:
+    """The age of the first row behind `acked`: since its call ended, or began where that is open."""
+    with path.open("rb") as segment:
+        segment.seek(acked)
+        found = _TIMES.search(segment.read(_LOOK_BYTES))
+    return max(0.0, time.time() - float(found[2] or found[1])) if found else 0.0
