@@ -85,6 +85,7 @@ class State:
             return
         hidden = self._path.with_name(".sender.json")
         try:
+            hidden.touch(mode=0o600)
             hidden.write_bytes(dumps({**facts, "pid": os.getpid()}))
             hidden.replace(self._path)
         except OSError as error:
