@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,12 @@ class Sender:
         self._finishing.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s + 0.2)
-        return sum(path.stat().st_size for of, _number, path in named(self._folder) if of == token)
+        left_bytes = 0
+        for of, _number, path in named(self._folder):
+            if of == token:
+                with suppress(FileNotFoundError):  # whoever has the lock has just delivered it
+                    left_bytes += path.stat().st_size
+        return left_bytes
 
     def drain(self, timeout_s: float) -> bool:
         """Deliver, in this thread, all that is there and has an end. For `gateway spool drain`.
@@ -183,7 +189,10 @@ class Sender:
     def _is_sender(self) -> bool:
         """Hold the folder's lock, or take it where it is free."""
         if self._lock is not None:
-            return True
+            if os.fstat(self._lock).st_nlink:
+                return True
+            os.close(self._lock)  # the folder was deleted, and another one may have a sender already
+            self._lock = None
         try:
             lock = os.open(self._folder / "sender.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -274,9 +283,9 @@ class Sender:
                     pieces.append(Piece(one.id, one.row, one.to, one.request))
                 elif begun is not None:
                     pieces.append(_without_rows(begun.piece, one.facts or {}))
-        if damaged:
-            self._damaged(damaged)
         self._deliver(pieces)
+        if damaged:
+            self._damaged(damaged)  # not before: if delivering is given up, all of this is read again
         self._ack(segment)
 
     def _began(self, writer: Writer, frame: Frame) -> None:

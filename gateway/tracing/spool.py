@@ -68,7 +68,7 @@ class _Begun:
 
 @dataclass
 class _Open:
-    """What is held while the folder can be written to."""
+    """What is held of the folder. `segment` is -1 where the last one could not be written to."""
 
     token: str
     live: int
@@ -77,6 +77,13 @@ class _Open:
     number: int = 0
     size_bytes: int = 0
     opened_s: float = field(default_factory=time.monotonic)
+
+    def leave_segment(self) -> None:
+        """Close the segment; nothing more is written to it."""
+        handle, self.segment = self.segment, -1
+        if handle >= 0:
+            with suppress(OSError):
+                os.close(handle)
 
 
 class Spool:
@@ -165,7 +172,8 @@ class Spool:
                 self._promised_bytes -= begun.headroom_bytes
             kept = self._append(frames)
             if not kept and begun is not None and begun.headroom_bytes:
-                shares = (begun.headroom_bytes - 1024) // len(pairs) - 512
+                around = len(self._framed([(row, b"") for row, _line in pairs], to))
+                shares = (begun.headroom_bytes - around) // len(pairs)
                 kept = self._append(self._framed([(row, cut(line, shares)) for row, line in pairs], to))
             if not kept:
                 self._drop(root, len(pairs), begun is not None)
@@ -191,26 +199,41 @@ class Spool:
             opened = self._ready()
             if opened is None or not opened.room.has(len(frames) + self._promised_bytes + headroom_bytes):
                 return False
-            self._turn_page(opened, len(frames))
+            self._turn_page(opened, len(frames) + headroom_bytes)
             self._put(opened, frames)
         except OSError as error:
-            self._broken_until_s = time.monotonic() + _TRY_AGAIN_S
-            self._complain("traces cannot be written to %s: %s", self.folder, error.strerror or error)
+            self._broken(error)
             return False
         return True
 
+    def _broken(self, error: OSError) -> None:
+        """The folder cannot be written to: leave the segment as it is, and try again in a while."""
+        self._broken_until_s = time.monotonic() + _TRY_AGAIN_S
+        self._complain("traces cannot be kept in %s: %s", self.folder, error.strerror or error)
+        if self._open is not None:
+            self._open.leave_segment()
+
     def _ready(self) -> _Open | None:
         """Open the folder; None where that is not possible now."""
-        if self._open is not None or self._closed:
-            return self._open
+        opened = self._open
+        if self._closed or (opened is not None and _is_there(opened.segment)):
+            return opened
         if time.monotonic() < self._broken_until_s:
             return None
         try:
-            self._open = self._enter()
+            if opened is None or not _is_there(opened.live):  # else this process would seem to have died
+                self._open = None
+                if opened is not None:
+                    self._forget(opened)
+                opened = self._open = self._enter()
+            else:
+                self._next_segment(opened)
+            if again := b"".join(begun.frame for begun in self._begun.values()):
+                self._put(opened, again)
         except OSError as error:
-            self._broken_until_s = time.monotonic() + _TRY_AGAIN_S
-            self._complain("traces cannot be kept in %s: %s", self.folder, error.strerror or error)
-        return self._open
+            self._broken(error)
+            return None
+        return opened
 
     def _enter(self) -> _Open:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -239,7 +262,7 @@ class Spool:
             os.close(before)
 
     def _turn_page(self, opened: _Open, next_bytes: int) -> None:
-        """Go on in a new segment where this one is full or old."""
+        """Go on in a new segment where this one is full or old; `next_bytes` must have room after that."""
         old = opened.size_bytes > 0 and time.monotonic() - opened.opened_s > _SEGMENT_S
         if not old and (opened.size_bytes == 0 or opened.size_bytes + next_bytes <= self._segment_bytes):
             return
@@ -261,23 +284,22 @@ class Spool:
             # no reader takes a line without its LF, so what came through of this one can be taken back
             with suppress(OSError):
                 os.ftruncate(opened.segment, opened.size_bytes)
-            self._open = None  # begin anew, in a segment of its own, behind whatever could not be taken back
-            self._forget(opened)
+            opened.leave_segment()  # a reader may be behind what was taken back: go on in a new one
             raise
         opened.size_bytes += len(frames)
         opened.room.spent(len(frames))
         self._dirty = True
 
     def _forget(self, opened: _Open) -> None:
-        for handle in (opened.segment, opened.live):
-            with suppress(OSError):
-                os.close(handle)
+        opened.leave_segment()
+        with suppress(OSError):
+            os.close(opened.live)
 
     def _drop(self, root: JSON, rows: int, begun: bool) -> None:
         self.dropped_rows += rows
         self._counts.dropped(rows)
         self._complain("no room for traces in %s: %d rows dropped so far", self.folder, self.dropped_rows)
-        if begun and self._open is not None:
+        if begun and self._open is not None and self._open.segment >= 0:
             try:
                 self._put(self._open, void_frame(root["id"], rows, root["metrics"]["end"]))  # within the slack
             except OSError as error:
@@ -299,7 +321,7 @@ class Spool:
     def _sync(self) -> None:
         """Force to the disk what was written so far. Blocks the thread that calls, and no other."""
         opened = self._open
-        if opened is None:
+        if opened is None or opened.segment < 0:
             return
         self._dirty = False
         try:
@@ -332,6 +354,14 @@ class Spool:
     def backlog(self) -> Backlog:
         """What waits in the folder (tracing.Sink)."""
         return look(self.name, self.folder, self._cap_bytes)
+
+
+def _is_there(handle: int) -> bool:
+    """Whether an open file still has a name. Written to one that was deleted, rows would be lost unnoticed."""
+    try:
+        return handle >= 0 and os.fstat(handle).st_nlink > 0
+    except OSError:
+        return False
 
 
 def _request_of(row: JSON) -> str | None:
