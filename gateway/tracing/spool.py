@@ -46,6 +46,8 @@ _SYNC_S = 0.2
 #: How often a folder that cannot be written to is tried again.
 _TRY_AGAIN_S = 1.0
 _COMPLAIN_S = 60.0
+#: Calls whose rows were dropped, kept in memory while not even that can be written.
+_MOST_VOIDS = 1000
 
 
 class Mail(Protocol):
@@ -127,6 +129,7 @@ class Spool:
         self._open: _Open | None = None
         self._begun: dict[str, _Begun] = {}
         self._promised_bytes = 0
+        self._voids: list[bytes] = []
         self._dirty = False
         self._closed = False
         self._stopped = threading.Event()
@@ -228,8 +231,9 @@ class Spool:
                 opened = self._open = self._enter()
             else:
                 self._next_segment(opened)
-            if again := b"".join(begun.frame for begun in self._begun.values()):
+            if again := b"".join([*(begun.frame for begun in self._begun.values()), *self._voids]):
                 self._put(opened, again)
+            self._voids.clear()
         except OSError as error:
             self._broken(error)
             return None
@@ -299,11 +303,17 @@ class Spool:
         self.dropped_rows += rows
         self._counts.dropped(rows)
         self._complain("no room for traces in %s: %d rows dropped so far", self.folder, self.dropped_rows)
-        if begun and self._open is not None and self._open.segment >= 0:
+        if not begun:
+            return
+        note = void_frame(root["id"], rows, root["metrics"]["end"])
+        if self._open is not None and self._open.segment >= 0:
             try:
-                self._put(self._open, void_frame(root["id"], rows, root["metrics"]["end"]))  # within the slack
+                self._put(self._open, note)  # within the slack
+                return
             except OSError as error:
-                log.debug("nor for the note that rows are missing: %s", error)
+                self._broken(error)
+        if len(self._voids) < _MOST_VOIDS:
+            self._voids.append(note)  # else the call would seem to have been interrupted
 
     def _complain(self, message: str, *about: object) -> None:
         now_s = time.monotonic()
