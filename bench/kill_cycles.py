@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.served.killing import Killing  # noqa: E402
+from tests.served.killing import Killing
 
 
 def main() -> int:
