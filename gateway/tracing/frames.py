@@ -52,10 +52,12 @@ def frame(payload: bytes) -> bytes:
 
 def row_frame(kind: str, id: str, row: bytes, to: JSON | None = None, request: str | None = None) -> bytes:
     """Make the frame of a row: `kind` is `begin` or `id`."""
-    head = {kind: id}
+    head: JSON = {kind: id}
     if request is not None:
         head["request"] = request
-    text = json.dumps(head | ({"to": to} if to else {}), separators=(",", ":")).encode()
+    if to:
+        head["to"] = to
+    text = _HEADS.encode(head).encode()
     return frame(b'%s,"row":%s}' % (text[:-1], row))
 
 
@@ -163,15 +165,17 @@ def _shortened(value: Any, longest: int, levels: int = _MOST_LEVELS) -> Any:
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8 that every reader takes: no NaN, no half of a surrogate pair, nothing unknown to JSON."""
     try:
-        return json.dumps(
-            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_described
-        ).encode()
+        return _ROWS.encode(value).encode()
     except (ValueError, TypeError):  # UnicodeEncodeError is a ValueError; keys may be of any type
         return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _described(value: object) -> str:
     return f"<{type(value).__name__}>"
+
+
+_HEADS = json.JSONEncoder(separators=(",", ":"))
+_ROWS = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_described)
 
 
 def _plain(value: Any, levels: int = _MOST_LEVELS) -> Any:

@@ -147,3 +147,21 @@ def named(folder: Path) -> Iterator[tuple[str, int, Path]]:
     for name in names:
         if match := _NAME.fullmatch(name):
             yield match[1], int(match[2]), folder / name
+
+
+def tidy(folder: Path) -> None:
+    """Delete files beside no segment: what is left of a process that was killed between two of its steps.
+
+    For who has the sender's lock. A `.live` file that is locked is a process that has no segment yet.
+    """
+    kept = {path.stem for _token, _number, path in named(folder)}
+    tokens = {name.rpartition("-")[0] for name in kept}
+    for path in (*folder.glob("*.ack"), *folder.glob("*.live")):
+        if path.suffix == ".ack":
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+        elif path.stem not in tokens and not path.name.startswith("."):
+            writer = Writer(folder, path.stem)
+            if writer.is_dead() and not any(token == path.stem for token, _number, _path in named(folder)):
+                writer.remove()
+            writer.close()

@@ -23,7 +23,7 @@ from gateway.offload import offload
 from gateway.tracing.delivery import Counts, Destination, Piece, Rejected, TooLarge, Unavailable
 from gateway.tracing.frames import Frame, cut, dumps
 from gateway.tracing.keeping import Quarantine, Receipts, State
-from gateway.tracing.segments import Segment, Writer, named
+from gateway.tracing.segments import Segment, Writer, named, tidy
 
 JSON = dict[str, Any]
 
@@ -37,6 +37,8 @@ LATE_S = 5.0
 _MOST_ROWS = 1000
 #: Read of one writer before the others have their turn: some 4 MB.
 _MOST_CHUNKS = 16
+#: With less than this in a turn the sender rests, so that what comes meanwhile goes in the same POST.
+_BUSY_BYTES = 256 << 10
 #: What the destination may add to each row.
 _AROUND_BYTES = 300
 
@@ -98,6 +100,7 @@ class Sender:
         self._begun: dict[str, _Begun] = {}
         self._lock: int | None = None
         self._most_bytes: int | None = None
+        self._turn_bytes = 0
         self._complained_s = -_COMPLAIN_S
         self._thread = threading.Thread(target=self._run, name="spool-sender", daemon=True)
         self._finishing = threading.Event()
@@ -172,7 +175,9 @@ class Sender:
         try:
             if not self._is_sender():
                 return _LOCK_POLL_S
-            return 0.0 if self._turn() else _POLL_S
+            self._turn_bytes = 0
+            self._turn()
+            return 0.0 if self._turn_bytes >= _BUSY_BYTES else _POLL_S
         except _GivenUp:
             raise
         except Exception:
@@ -204,6 +209,7 @@ class Sender:
             return False
         self._lock = lock
         self._state.load()
+        tidy(self._folder)
         return True
 
     def _leave(self) -> None:
@@ -249,8 +255,11 @@ class Sender:
         chunks = 0
         for number in sorted(writer.segments):
             segment = writer.segments[number]
+            before_bytes = segment.read_bytes
             while (found := segment.next()) is not None:
                 chunks += 1
+                self._turn_bytes += segment.read_bytes - before_bytes
+                before_bytes = segment.read_bytes
                 self._take(writer, segment, found)
                 if chunks >= _MOST_CHUNKS:
                     return True

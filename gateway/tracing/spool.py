@@ -219,7 +219,7 @@ class Spool:
     def _ready(self) -> _Open | None:
         """Open the folder; None where that is not possible now."""
         opened = self._open
-        if self._closed or (opened is not None and _is_there(opened.segment)):
+        if opened is not None and _is_there(opened.segment):
             return opened
         if time.monotonic() < self._broken_until_s:
             return None
@@ -344,9 +344,11 @@ class Spool:
             self._complain("traces cannot be forced to the disk: %s", error.strerror or error)
 
     def close(self, timeout_s: float, *, insist: bool = False) -> None:
-        """Take no more rows, and have the rest delivered (tracing.Sink).
+        """Have the rest delivered (tracing.Sink).
 
-        What is not delivered in time stays on the disk for the next start. What is still open then was interrupted.
+        What is not delivered in time stays on the disk for the next start. What is still open then was interrupted. A
+        process that is about to end may still turn calls away: their rows go to a segment that begins after this one
+        and waits for another sender, or the next start.
         """
         if self._closed:
             return
