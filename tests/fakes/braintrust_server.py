@@ -128,6 +128,11 @@ class FakeBraintrust(Loopback):
                 raise TimeoutError(f"not within {timeout} s; {len(self._rows)} rows, refused: {self.refused}")
             return self.rows()
 
+    def holds(self, wanted: Callable[[list[Row]], object]) -> bool:
+        """Tell whether `wanted` holds for the rows, which are not copied for it."""
+        with self._changed:
+            return bool(wanted(list(self._rows.values())))
+
     def forget(self) -> None:
         """Lose the rows and requests so far; projects stay."""
         with self._changed:
