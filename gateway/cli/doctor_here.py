@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gateway.cli.doctor import Check, Finding
 from gateway.cli.serve import home
+from gateway.cli.spool import counted, folders
 from gateway.settings import Settings, SettingsError
 
 #: These two releases stole credentials.
@@ -169,7 +170,8 @@ def _owner(folder: Path) -> Finding:
     mode = f"{folder.stat().st_mode & 0o777:04o}"
     if exposed:
         advice = f"they may hold prompts: chmod 700 {folder}"
-        return Finding("warn", "permissions", f"others can read {len(exposed)} files, such as {exposed[0]}", advice)
+        saw = f"others can read {len(exposed)} of its files, such as {exposed[0]}"
+        return Finding("warn", "permissions", saw, advice)
     if foreign:
         advice = "run the gateway and its commands as one user"
         return Finding("warn", "permissions", f"{foreign[0]} belongs to user {foreign[0].lstat().st_uid}", advice)
@@ -211,13 +213,11 @@ def _file_system(folder: Path) -> Finding:
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:
-    from gateway.cli.spool import folders  # noqa: PLC0415
-
     found = folders(settings)
     if not found:
         yield Finding("ok", "spool", "nothing is spooled: no BRAINTRUST_API_KEY is set")
     for one in found:
-        saw = f"{Path(one.folder).name}: {one.waiting_rows} rows wait, {one.sent} sent so far"
+        saw = f"{Path(one.folder).name}: {counted(one.waiting_rows, 'row')} waiting, {one.sent} sent so far"
         yield Finding("warn" if one.needs else "ok", "spool", saw, "; ".join(one.needs))
         if one.trouble:
             yield Finding("warn", "spool", f"the sender's last trouble: {one.trouble}", "see `gateway spool status`")
@@ -250,10 +250,11 @@ def _prices(settings: Settings) -> Iterator[Finding]:
 
 
 def _callers(settings: Settings) -> Iterator[Finding]:
+
     port = os.environ.get("PORT")
     if settings.tokens:
         short = sum(len(token.reveal()) < _SHORT_TOKEN for token in settings.tokens)
-        saw = f"GATEWAY_AUTH_TOKEN has {len(settings.tokens)} tokens"
+        saw = f"GATEWAY_AUTH_TOKEN has {counted(len(settings.tokens), 'token')}"
         advice = "can be guessed: choose long random ones"
         yield (
             Finding("warn", "callers", f"{saw}, {short} of them short", advice)

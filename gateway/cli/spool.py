@@ -154,11 +154,11 @@ def _needs(found: Folder, *, refused: bool, trouble: str | None) -> list[str]:
         else:
             needs.append("rows wait for another configuration: start or drain with that one, or remove the folder")
     if found.quarantine_rows:
-        needs.append(f"{found.quarantine_rows} rows lie in quarantine: see `gateway spool quarantine`")
+        needs.append(f"{counted(found.quarantine_rows, 'row')} in quarantine: see `gateway spool quarantine`")
     if found.dropped:
-        needs.append(f"{found.dropped} rows were refused and had no room in quarantine: they are lost")
+        needs.append(f"lost: {counted(found.dropped, 'row')}, refused and without room in quarantine")
     if found.damaged:
-        needs.append(f"{found.damaged} damaged frames were skipped: look at the disk")
+        needs.append(f"skipped: {counted(found.damaged, 'damaged frame')}; look at the disk")
     return needs
 
 
@@ -205,7 +205,7 @@ def _told(one: Folder) -> list[str]:
     sender = "none runs"
     if one.sender_runs:
         sender = f"process {one.sender_pid}, alive" if one.sender_pid else "a living process"
-    waits = f"{one.waiting_rows} rows, {_size(one.waiting_bytes)}"
+    waits = f"{counted(one.waiting_rows, 'row')}, {_size(one.waiting_bytes)}"
     if one.waiting_bytes:
         waits += f", the oldest {_span(one.oldest_s)} old"
     counts = ("sent", "dropped", "quarantined", "damaged", "interrupted")
@@ -221,6 +221,11 @@ def _told(one: Folder) -> list[str]:
         since = f" (for {_span(time.time() - one.trouble_since_s)})" if one.trouble_since_s else ""
         lines.append(f"  trouble  {one.trouble}{since}")
     return lines + [f"  NEEDS    {need}" for need in one.needs]
+
+
+def counted(count: int, noun: str) -> str:
+    """Say how many there are: 1 row, 2 rows."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _size(count: float) -> str:
@@ -252,7 +257,8 @@ def _drain(options: argparse.Namespace) -> int:
         print("No BRAINTRUST_API_KEY is set: this configuration delivers nothing.")
     stays = [one for one in folders(settings) if one.waiting_bytes]
     for one in stays:
-        print(f"{one.waiting_rows} rows ({_size(one.waiting_bytes)}) stay in {one.folder} ({one.purpose})")
+        size = f"{counted(one.waiting_rows, 'row')} ({_size(one.waiting_bytes)})"
+        print(f"still there: {size} in {one.folder} ({one.purpose})")
     return int(bool(stays))
 
 
@@ -289,7 +295,7 @@ def _drain_one(delivery: Delivery, end_s: float) -> None:
     more = {name: after[name] - before[name] for name in after}
     aside = f", {more['quarantined']} put aside" if more["quarantined"] else ""
     cut_off = f" ({more['interrupted']} of them of interrupted calls)" if more["interrupted"] else ""
-    print(f"{delivery.sink}: {more['sent']} rows delivered{cut_off}{aside}")
+    print(f"{delivery.sink}: {counted(more['sent'], 'row')} delivered{cut_off}{aside}")
 
 
 def _quarantine(options: argparse.Namespace) -> int:
@@ -308,7 +314,7 @@ def _quarantine(options: argparse.Namespace) -> int:
         return 0
     for row in rows:
         print(f"{row['at'] or '?'}  {row['request_id'] or '(no root)':36}  {row['bytes']:>9} bytes  {row['why']}")
-    print(f"{len(rows)} rows in quarantine" + (" (--again puts them back)" if rows else ""))
+    print(f"{counted(len(rows), 'row')} in quarantine" + (" (--again puts them back)" if rows else ""))
     return 0
 
 
@@ -347,9 +353,9 @@ def _put_back(places: list[Path], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"put_back": back, "unreadable": unreadable, "faults": faults}, indent=2))
         return int(bool(faults or unreadable))
-    print(f"{back} rows are back in the spool; a gateway that runs delivers them, else `gateway spool drain` does")
+    print(f"back in the spool: {counted(back, 'row')}; a gateway that runs delivers them, else `gateway spool drain`")
     if unreadable:
-        print(f"{unreadable} lines cannot be read, and stay in quarantine/*.unreadable", file=sys.stderr)
+        print(f"kept in quarantine/*.unreadable: {counted(unreadable, 'line')} that cannot be read", file=sys.stderr)
     for fault in faults:
         print(fault, file=sys.stderr)
     return int(bool(faults or unreadable))

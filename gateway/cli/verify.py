@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from gateway.cli.spool import is_locked, settings_or_faults
+from gateway.cli.spool import counted, is_locked, settings_or_faults
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -79,7 +79,7 @@ class Spooled:
     """What the segments of all folders say.
 
     Attributes:
-        waiting: requests whose root is there.
+        roots: requests whose root is there, delivered or not.
         open: requests whose call is under way in a living process.
         interrupted: requests whose process died; the sender will say so.
         dropped: requests whose rows had no room, by a note that they left.
@@ -87,7 +87,7 @@ class Spooled:
         counted: what the senders counted, by folder.
     """
 
-    waiting: set[str] = field(default_factory=set)
+    roots: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
     interrupted: set[str] = field(default_factory=set)
     dropped: set[str] = field(default_factory=set)
@@ -140,7 +140,7 @@ def _read_segment(path: Path, begun: dict[str, str], found: Spooled) -> None:
         else:
             begun.pop(one.id, None)
             if one.request is not None:
-                found.waiting.add(one.request)
+                found.roots.add(one.request)
 
 
 @dataclass
@@ -256,7 +256,7 @@ def compare(settings: Settings, log: Log | None) -> JSON:
         found = {}
         for name, place in (
             ("delivered", delivered),
-            ("waiting", spool.waiting),
+            ("waiting", spool.roots),
             ("open", spool.open),
             ("interrupted or dropped, to be told", told),
             ("quarantine", aside),
@@ -285,7 +285,7 @@ def _told(report: JSON) -> list[str]:
     spool, lines = report["spool"], []
     if (log := report.get("log")) is not None:
         found = ", ".join(f"{count} {name}" for name, count in log["found"].items() if count)
-        lines.append(f"log: {log['calls']} calls: {found or 'none found'}")
+        lines.append(f"log: {counted(log['calls'], 'call')}: {found or 'none found'}")
         for name, words in (
             ("too_old_to_tell", "older than 7 days and not found: what was delivered is not remembered for longer"),
             ("untraced_by_the_caller", "whose callers wanted no trace"),
@@ -296,7 +296,7 @@ def _told(report: JSON) -> list[str]:
             if log[name]:
                 lines.append(f"log: {log[name]} {words}")
     lines.append(
-        f"spool: {len(spool['waiting'])} roots there, {len(spool['open'])} calls open, "
+        f"spool: {len(spool['roots'])} roots there, {len(spool['open'])} calls open, "
         f"{len(spool['interrupted'])} interrupted, {len(report['quarantine'])} roots in quarantine"
     )
     lines += [f"interrupted, told at the next delivery: {request}" for request in spool["interrupted"]]
@@ -307,7 +307,7 @@ def _told(report: JSON) -> list[str]:
         lines.append(f"{folder}: so far " + ", ".join(f"{count} {name}" for name, count in counts.items()))
     lines += [f"MISSING {request}" for request in report["missing"]]
     if report["missing"]:
-        return [*lines, f"{len(report['missing'])} calls have no trace"]
+        return [*lines, f"{counted(len(report['missing']), 'call')} without a trace"]
     return [
         *lines,
         "nothing is missing" if report["ok"] else "rows were dropped or damaged: their traces are not whole",

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from gateway.tracing.frames import dumps, row_frame
 
+_SEGMENT_BYTES = 8 << 20
+
 
 @dataclass
 class Requeued:
@@ -52,24 +54,35 @@ def _claim(path: Path) -> Path:
 
 
 def _requeue_one(folder: Path, path: Path, done: Requeued) -> None:
-    frames, bad = [], []
-    for line in path.read_bytes().splitlines(keepends=True):
-        if (frame := _frame_of(line)) is not None:
+    frames: list[bytes] = []
+    bad: list[bytes] = []
+    rows = size = 0
+    with path.open("rb") as lines:
+        for line in lines:
+            if (frame := _frame_of(line)) is None:
+                bad.append(line)
+                continue
             frames.append(frame)
-        elif line.strip():
-            bad.append(line)
+            rows, size = rows + 1, size + len(frame)
+            if size >= _SEGMENT_BYTES:
+                _add_segment(folder, frames)
+                frames, size = [], 0
+    if frames:
+        _add_segment(folder, frames)
     if bad:
         _write(path.with_suffix(".unreadable"), bad)
-    if frames:
-        token = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
-        hidden = folder / f".{token}-000001.seg"
-        _write(hidden, frames)
-        # whole or not at all: a sender takes a segment without a living writer to its end at once
-        hidden.rename(folder / f"{token}-000001.seg")
-        _sync_folder(folder)
+    _sync_folder(folder)
     path.unlink()
-    done.rows += len(frames)
+    done.rows += rows
     done.unreadable += len(bad)
+
+
+def _add_segment(folder: Path, frames: list[bytes]) -> None:
+    """Add a segment of a writer that is dead already, which a sender takes to its end at once: whole or not at all."""
+    token = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
+    hidden = folder / f".{token}-000001.seg"
+    _write(hidden, frames)
+    hidden.rename(folder / f"{token}-000001.seg")
 
 
 def _frame_of(line: bytes) -> bytes | None:

@@ -161,7 +161,7 @@ def test_a_data_folder_that_others_can_read(place: Path) -> None:
     (folder / "spool").mkdir(parents=True, mode=0o755)
     (folder / "spool" / "rows").touch(mode=0o644)
     [finding] = found(here(place, "data folder"), "permissions")
-    assert (finding.status, "others can read 1 files" in finding.saw) == ("warn", True)
+    assert (finding.status, "others can read 1 of its files" in finding.saw) == ("warn", True)
     assert str(folder / "spool" / "rows") in finding.saw
     (folder / "spool").chmod(0o700)
     [finding] = found(here(place, "data folder"), "permissions")
@@ -194,7 +194,7 @@ def test_what_waits_in_the_spool(folder: Path, place: Path, braintrust: FakeBrai
     leave(folder, 1)
     [finding] = here(place, "spool", **braintrust.environment())
     assert finding.status == "warn"
-    assert "1 rows wait" in finding.saw
+    assert "1 row waiting" in finding.saw
     assert "nothing delivers them" in finding.advice
 
 

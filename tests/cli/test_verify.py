@@ -57,7 +57,7 @@ def test_calls_are_there_or_open_or_interrupted(folder: Path, capsys: pytest.Cap
         living.close(0)
     found = report["spool"]
     assert code == 0
-    assert (found["waiting"], found["interrupted"], found["open"]) == ([request(1)], [request(2)], [request(3)])
+    assert (found["roots"], found["interrupted"], found["open"]) == ([request(1)], [request(2)], [request(3)])
 
 
 def test_a_damaged_frame_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
