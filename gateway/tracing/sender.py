@@ -347,7 +347,6 @@ class Sender:
     def _deliver(self, pieces: Sequence[Piece]) -> None:
         for batch in self._batches(pieces):
             self._send(batch)
-            self._receipts.add([piece.request for piece in batch if piece.request is not None])
 
     def _batches(self, pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
         """Split pieces so that a destination takes them: not too large, one place, no id twice."""
@@ -388,6 +387,8 @@ class Sender:
                 self._rest(1.0)
                 continue
             self._sent(len(batch))
+            # here, and not for what was put aside or dropped: a receipt says that the destination has it
+            self._receipts.add([piece.request for piece in batch if piece.request is not None])
             return None
 
     def _send_smaller(self, batch: Sequence[Piece]) -> None:
