@@ -270,9 +270,9 @@ def _vacuum(connection: Connection) -> bool:
     free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
     if free == 0 or connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one() != 2:
         return False
-    # The driver's own cursor: this frees one page a step, and SQLAlchemy fetches none where there are no columns.
-    driver: Any = connection.connection.driver_connection
-    driver.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+    # Python runs a statement without columns for one step, and each step of this one frees one page.
+    for _ in range(min(free, _VACUUM_PAGES)):
+        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
     return bool(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() < free)
 
 
