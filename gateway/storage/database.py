@@ -134,13 +134,10 @@ def _engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
 
 def _prepare(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # else Python begins transactions of its own, and late
-    for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
-        "auto_vacuum = INCREMENTAL",  # counts only before the first table
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-    ):
+    pragmas = [f"busy_timeout = {_BUSY_TIMEOUT_MS}", "journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"]
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):
+        pragmas.insert(0, "auto_vacuum = INCREMENTAL")  # counts in a new file only; in others it waits for writers
+    for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
 
 
