@@ -6,17 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gateway.cli import check, doctor, serve, spool, verify
-
-
-def traces(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the command `traces`."""
-    parser = commands.add_parser("traces", help="is there a trace of every call?")
-    verify.add(parser.add_subparsers(metavar="what", required=True))
-
+from gateway.cli import check, doctor, serve, spool, traces
 
 #: Each adds its command to the parser, in the order in which the help lists them.
-_COMMANDS = (serve.add, check.add, doctor.add, spool.add, traces)
+_COMMANDS = (serve.add, check.add, doctor.add, traces.add, spool.add)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,1 +1,1 @@
-"""The gateway's own database."""
+"""The gateway's own database: `migrate.upgrade` makes it at start, `database.Database` reads and writes it."""

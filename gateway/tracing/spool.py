@@ -357,6 +357,8 @@ class Spool:
             self._sync()
         with self._lock:
             opened, self._open, self._closed = self._open, None, True
+            self._begun.clear()
+            self._promised_bytes = 0
             if opened is not None:
                 self._forget(opened)  # with the lock on `.live` goes the word that this process lives
         left_bytes = self._mail.finish(opened.token if opened else None, timeout_s, insist=insist)

@@ -17,7 +17,10 @@ from gateway import cli
 from gateway.cli import serve
 
 GATEWAY = str(Path(sys.executable).parent / "gateway")
-HEAVY = ("flask", "litellm", "braintrust", "gunicorn", "gevent", "httpx", "gateway.app", "gateway.settings")
+HEAVY = (
+    *("flask", "litellm", "braintrust", "gunicorn", "gevent", "httpx", "sqlalchemy", "alembic", "rich"),
+    *("gateway.app", "gateway.settings"),
+)
 
 
 def run(*arguments: str, directory: Path, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,97 @@
+"""Makes the database file, and brings its tables to those of this release."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from gateway.storage.database import Database, StorageBusy, StorageFailed
+
+_SCRIPTS = "gateway.storage:migrations"
+
+
+def upgrade(path: Path, *, patience_s: float = 30.0) -> None:
+    """Make the database where there is none, check it, and run the migrations that it lacks. Nothing stays open.
+
+    Two gateways may do so at once: one waits for the other. Either all migrations are kept or none.
+
+    Args:
+        path: of the database file; its folder is made too, for this user alone.
+        patience_s: how long to wait for others.
+
+    Raises:
+        StorageBusy: another process has held the database or its lock for `patience_s`.
+        StorageFailed: the folder or the file cannot be made, it is damaged or no database, its tables are of a newer
+            release, the disk is full, or a migration failed.
+    """
+    path = path.absolute()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _alone(path.with_name(path.name + ".lock"), patience_s):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            path.chmod(0o600)
+            database = Database(path, patience_s=patience_s)
+            database.read(lambda connection: _check(path, connection))
+            _migrate(database)
+    except OSError as error:
+        raise StorageFailed(f"{path}: {error.strerror or type(error).__name__}") from None
+
+
+@contextmanager
+def _alone(lock: Path, patience_s: float) -> Iterator[None]:
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        until_s = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # polled: a wait in C would hold up the hub
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until_s:
+                    raise StorageBusy(f"{lock}: another process has held the lock for {patience_s:g} s") from None
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check(path: Path, connection: Connection) -> None:
+    found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if found != "ok":
+        raise StorageFailed(f"{path}: the database is damaged")
+
+
+def _migrate(database: Database) -> None:
+    # Alembic takes a moment to import, and only a start needs it.
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.runtime.migration import MigrationContext  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+
+    def work(connection: Connection) -> None:
+        newer = set(MigrationContext.configure(connection).get_current_heads()) - known
+        if newer:
+            raise StorageFailed(
+                f"{database.path}: its tables ({', '.join(sorted(newer))}) are of a newer release of the gateway"
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    try:
+        database.write(work)
+    except CommandError as error:
+        said = " ".join(str(error).split())
+        raise StorageFailed(f"{database.path}: its tables cannot be brought up to date: {said}") from None
+    finally:
+        config.attributes.clear()

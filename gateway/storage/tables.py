@@ -1,0 +1,60 @@
+"""The tables, as the newest migration leaves them; a test compares the two."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Double, Index, Integer, MetaData, Table, Text
+
+metadata = MetaData()
+
+#: Every row of a trace, as Braintrust would get it.
+spans = Table(
+    "spans",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("root_span_id", Text, nullable=False),
+    Column("span_id", Text, nullable=False),
+    Column("parent_span_id", Text),
+    Column("name", Text),
+    Column("type", Text),
+    Column("started", Double, nullable=False),  # seconds since the epoch
+    Column("ended", Double),
+    Column("open", Boolean, nullable=False),
+    Column("row", Text, nullable=False),  # JSON
+    Column("bytes", Integer, nullable=False),
+    Index("spans_by_place", "root_span_id", "parent_span_id"),
+    Index("spans_by_start", "started"),
+)
+
+#: One line a request, made from its root row alone, for lists. `id` is that row's.
+traces = Table(
+    "traces",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("seq", Integer, nullable=False),  # grows with every change, so that a reader can follow
+    Column("request_id", Text, nullable=False),
+    Column("root_span_id", Text, nullable=False),
+    Column("span_id", Text, nullable=False),
+    Column("state", Text, nullable=False),  # open, ended or interrupted
+    Column("started", Double, nullable=False),  # seconds since the epoch
+    Column("duration_ms", Double),
+    Column("name", Text),
+    Column("model", Text),
+    Column("served_model", Text),
+    Column("provider", Text),
+    Column("caller", Text),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("error_code", Text),
+    Column("cost_usd", Double),
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("time_to_first_token_s", Double),
+    Column("stream", Boolean),
+    Column("caller_gone", Boolean),
+    Column("tags", Text),  # a JSON list
+    Index("traces_by_seq", "seq"),
+    Index("traces_by_start", "started", "id"),
+    Index("traces_by_request", "request_id"),
+    Index("traces_by_place", "root_span_id", "span_id"),
+)

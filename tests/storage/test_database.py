@@ -1,0 +1,224 @@
+"""The database: real files, real processes that hold it, real faults."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, text
+
+from gateway.storage.database import Database, StorageBusy, StorageFailed
+from gateway.storage.migrate import upgrade
+
+HOLDER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.readline()
+connection.execute("COMMIT")
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    made = tmp_path / "data" / "gateway.db"
+    upgrade(made)
+    with sqlite3.connect(made) as connection:
+        connection.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT)")
+    connection.close()
+    return made
+
+
+@contextmanager
+def held(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process is writing, until a line is sent to it."""
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.communicate("\n")
+
+
+def put(name: str, connection: Connection) -> None:
+    connection.execute(text("INSERT INTO things (name) VALUES (:name)"), {"name": name})
+
+
+def names(connection: Connection) -> list[str]:
+    return list(connection.scalars(text("SELECT name FROM things ORDER BY id")))
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    database = Database(path)
+    database.write(lambda connection: put("one", connection))
+    assert database.read(names) == ["one"]
+
+
+def test_a_write_that_raises_leaves_nothing_behind(path: Path) -> None:
+    def work(connection: Connection) -> None:
+        put("one", connection)
+        raise LookupError
+
+    database = Database(path)
+    with pytest.raises(LookupError):
+        database.write(work)
+    assert database.read(names) == []
+
+
+def test_file_and_folder_are_this_users_alone(path: Path) -> None:
+    def modes(connection: Connection) -> list[int]:
+        put("one", connection)
+        return [stat.S_IMODE(file.stat().st_mode) for file in sorted(path.parent.iterdir())]
+
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    found = Database(path).write(modes)
+    assert len(found) == 4, "database, log, its index and the lock"
+    assert set(found) == {0o600}
+
+
+def test_every_connection_has_the_pragmas(path: Path) -> None:
+    def ask(connection: Connection) -> list[object]:
+        names = ("journal_mode", "synchronous", "foreign_keys", "auto_vacuum", "busy_timeout")
+        return [connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in names]
+
+    database = Database(path)
+    for _ in range(2):
+        *settings, busy_timeout_ms = database.read(ask)
+        assert settings == ["wal", 1, 1, 2]
+        assert isinstance(busy_timeout_ms, int)
+        assert 0 < busy_timeout_ms <= 50
+
+
+def test_nothing_is_open_between_operations(path: Path) -> None:
+    database = Database(path)
+    database.write(lambda connection: put("one", connection))
+    open_files = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert [file for file in open_files if file.startswith(str(path))] == []
+
+
+def test_a_write_waits_for_another_process(path: Path) -> None:
+    database = Database(path)
+    with held(path) as holder:
+        assert holder.stdin is not None
+        with pytest.raises(StorageBusy):
+            Database(path, patience_s=0.1).write(lambda connection: put("refused", connection))
+        assert database.read(names) == [], "readers do not wait"
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        database.write(lambda connection: put("two", connection))
+    assert database.read(names) == ["two"]
+
+
+def test_patience_ends_about_when_it_should(path: Path) -> None:
+    with held(path):
+        began_s = time.monotonic()
+        with pytest.raises(StorageBusy, match="others have held the database"):
+            Database(path, patience_s=0.5).write(lambda connection: put("one", connection))
+        assert 0.5 <= time.monotonic() - began_s < 2
+
+
+def test_two_processes_that_write_lose_nothing(path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from sqlalchemy import text\n"
+        "from gateway.storage.database import Database\n"
+        "database = Database(Path(sys.argv[1]))\n"
+        "for number in range(60):\n"
+        "    put = text('INSERT INTO things (name) VALUES (:name)')\n"
+        "    database.write(lambda connection: connection.execute(put, {'name': str(number)}) and None)\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", script, str(path)]) for _ in range(2)]
+    assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+    assert sorted(map(int, Database(path).read(names))) == sorted([*range(60), *range(60)])
+
+
+GEVENT = """
+from gevent import monkey; monkey.patch_all()
+import gevent, sys, time
+from pathlib import Path
+from sqlalchemy import text
+from gateway.storage.database import Database, StorageBusy
+database = Database(Path(sys.argv[1]), patience_s=1.5)
+gaps, done = [], []
+def tick():
+    while not done:
+        before = time.monotonic(); gevent.sleep(0.01); gaps.append(time.monotonic() - before)
+def write():
+    try:
+        database.write(lambda connection: connection.execute(text("DELETE FROM things")) and None)
+    except StorageBusy:
+        return "busy"
+ticker = gevent.spawn(tick)
+writers = [gevent.spawn(write) for _ in range(8)]
+gevent.joinall(writers); done.append(True); ticker.join()
+print([writer.value for writer in writers].count("busy"), max(gaps), len(gaps))
+"""
+
+
+def test_the_hub_turns_while_the_database_is_locked(path: Path) -> None:
+    with held(path):
+        found = subprocess.run([sys.executable, "-c", GEVENT, str(path)], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    busy, longest_s, ticks = found.stdout.split()
+    assert busy == "8", "all waited until their patience was at its end"
+    assert float(longest_s) < 0.3
+    assert int(ticks) > 30
+
+
+def test_a_file_that_is_not_there_is_named_and_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed, match="there is no such file"):
+        Database(tmp_path / "none.db").read(names)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_may_have_any_characters(tmp_path: Path) -> None:
+    path = tmp_path / "a b%20?mode=ro#é" / "gate way.db"
+    upgrade(path)
+    assert Database(path).read(lambda connection: connection.scalar(text("SELECT count(*) FROM traces"))) == 0
+
+
+def test_a_fault_shows_neither_sql_nor_content(path: Path) -> None:
+    wrong = text("INSERT INTO nowhere VALUES (:secret)")
+    with pytest.raises(StorageFailed) as caught:
+        Database(path).write(lambda connection: connection.execute(wrong, {"secret": "hunter2"}) and None)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert not any(word in said for word in ("hunter2", "INSERT", "nowhere"))
+    assert caught.value.__suppress_context__
+
+
+def test_a_damaged_file_is_said_to_be_damaged(path: Path) -> None:
+    database = Database(path)
+    database.write(lambda connection: [put("x" * 500, connection) for _ in range(200)] and None)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (path.stat().st_size - 4096))
+    with pytest.raises(StorageFailed, match="damaged"):
+        database.read(names)
+
+
+def test_a_full_disk_is_said_to_be_full(path: Path) -> None:
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from sqlalchemy import text\n"
+        "from gateway.storage.database import Database, StorageFailed\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "database = Database(Path(sys.argv[1]))\n"
+        "large = text('INSERT INTO things (name) VALUES (zeroblob(900000))')\n"
+        "try: database.write(lambda c: c.execute(large) and None)\n"
+        "except StorageFailed as error: print(error)\n"
+        "print(database.read(lambda c: c.execute(text('SELECT count(*) FROM things')).scalar_one()))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60)
+    said, count = found.stdout.splitlines()
+    assert "disk" in said
+    assert count == "0"

@@ -1,0 +1,152 @@
+"""Migrations: from nothing, twice at once, on what is no database, and when they fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+import gateway.storage
+from gateway.storage import migrate
+from gateway.storage.database import Database, StorageBusy, StorageFailed
+from gateway.storage.migrate import upgrade
+from gateway.storage.tables import metadata
+
+PACKAGE = Path(gateway.storage.__file__).parent
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
+    upgrade(tmp_path / "gateway.db")
+    found = Database(tmp_path / "gateway.db").read(
+        lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)
+    )
+    assert found == []
+
+
+def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    upgrade(path)
+    before = path.read_bytes()
+    upgrade(path)
+    assert path.read_bytes() == before
+
+
+def test_gateways_that_start_at_once_make_one_database(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from gateway.storage.migrate import upgrade; upgrade(Path(sys.argv[1]))"
+    )
+    path = tmp_path / "data" / "gateway.db"
+    starts = [subprocess.Popen([sys.executable, "-c", script, str(path)]) for _ in range(2)]
+    assert [start.wait(timeout=60) for start in starts] == [0, 0]
+    assert tables(path) == {"alembic_version", "spans", "traces"}
+
+
+def test_no_handle_stays_open(tmp_path: Path) -> None:
+    upgrade(tmp_path / "gateway.db")
+    open_files = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert [file for file in open_files if file.startswith(str(tmp_path))] == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageFailed, match=r"file/data/gateway\.db: Not a directory"):
+        upgrade(tmp_path / "file" / "data" / "gateway.db")
+
+
+def test_what_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    path.write_bytes(b"a letter to a friend, which is long enough" * 100)
+    before = path.read_bytes()
+    with pytest.raises(StorageFailed, match="is not a database"):
+        upgrade(path)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_database_is_not_migrated(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    upgrade(path)
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 8192)
+    with pytest.raises(StorageFailed, match="damaged"):
+        upgrade(path)
+
+
+def test_tables_of_a_newer_release_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    before = path.read_bytes()
+    with pytest.raises(StorageFailed, match=r"\(9999\) are of a newer release"):
+        upgrade(path)
+    assert path.read_bytes() == before
+
+
+def test_a_lock_that_another_holds_is_waited_for_and_then_named(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.db"
+    with migrate._alone(path.with_name("gateway.db.lock"), 1), pytest.raises(StorageBusy, match="has held the lock"):
+        upgrade(path, patience_s=0.1)
+    upgrade(path)
+
+
+@pytest.mark.parametrize("last", ["op.execute('SELECT * FROM nowhere')", "raise CommandError('no\\nway')"])
+def test_a_migration_that_fails_half_way_leaves_nothing(
+    last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
+    shutil.copytree(PACKAGE / "migrations", scripts)
+    (scripts / "versions" / "0002_broken.py").write_text(
+        "from alembic import op\nfrom alembic.util import CommandError\nfrom sqlalchemy import Column, Text\n"
+        "revision, down_revision = '0002', '0001'\n"
+        f"def upgrade():\n    op.create_table('half', Column('id', Text))\n    {last}\n"
+    )
+    monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
+    with pytest.raises(StorageFailed) as caught:
+        upgrade(path)
+    assert "\n" not in str(caught.value)
+    assert tables(path) == set()
+    monkeypatch.undo()
+    upgrade(path)
+    assert "traces" in tables(path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True, check=False)
+    if made.returncode != 0:
+        pytest.skip("only root can mount")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_said_to_be_full(small_disk: Path) -> None:
+    with pytest.raises(StorageFailed, match="the disk is full"):
+        upgrade(small_disk / "gateway.db")
+
+
+def test_the_wheel_has_the_migrations() -> None:
+    assert [file.name for file in PACKAGE.glob("migrations/versions/0*.py")] == ["0001_traces.py"]
+    top = PACKAGE.parents[1]
+    ignored = subprocess.run(
+        ["git", "check-ignore", *PACKAGE.rglob("*.py")], cwd=top, capture_output=True, text=True, check=False
+    )
+    assert ignored.stdout == "", "hatch leaves out what git ignores"
