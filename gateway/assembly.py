@@ -16,6 +16,7 @@ from gateway.core.pricing import Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
 from gateway.metrics import Metrics, SpoolState
+from gateway.offload import stop_threads
 from gateway.pipeline import Gateway, Limits
 from gateway.settings import Settings, SettingsError
 from gateway.tracing import Sink, Tracer
@@ -132,12 +133,40 @@ def deliveries(settings: Settings) -> list[Delivery]:
         folder = spool_folder(settings) / f"braintrust-{name}"
         braintrust = Braintrust(key, project, *where)
         found.append(Delivery("braintrust", folder, braintrust, cap_bytes, {"project_name": project}))
+    if settings.traces_kept_here:
+        from gateway.storage.database import Database  # noqa: PLC0415  # slow, and not everybody keeps traces here
+        from gateway.tracing.local import LocalTraces  # noqa: PLC0415
+
+        database = Database(settings.database)
+        local = LocalTraces(database, settings.local_traces_days, int(settings.local_traces_mb * (1 << 20)))
+        found.append(Delivery("local", spool_folder(settings) / "local", local, cap_bytes))
     return found
 
 
+def migrate(settings: Settings) -> None:
+    """Make the gateway's own database, where this configuration needs it, or bring it up to date. Before the fork.
+
+    Raises:
+        SettingsError: it cannot be used; says why and what to do.
+    """
+    if not settings.traces_kept_here:
+        return
+    from gateway.storage.database import StorageError  # noqa: PLC0415  # as above
+    from gateway.storage.migrate import upgrade  # noqa: PLC0415
+
+    try:
+        upgrade(settings.database)
+    except StorageError as error:
+        raise SettingsError(
+            [f"{error}: mend it, or set GATEWAY_DATA_DIR to another folder, or GATEWAY_LOCAL_TRACES=off"]
+        ) from error
+    finally:
+        stop_threads()
+
+
 def _sinks(settings: Settings, metrics: Metrics) -> list[Sink]:
-    sinks: list[Sink] = [_spool(settings, metrics, delivery) for delivery in deliveries(settings)]
-    return sinks or [Console()]
+    spools: list[Sink] = [_spool(settings, metrics, delivery) for delivery in deliveries(settings)]
+    return spools if settings.braintrust_api_key is not None else [*spools, Console()]
 
 
 def _spool(settings: Settings, metrics: Metrics, delivery: Delivery) -> Spool:

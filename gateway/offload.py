@@ -36,3 +36,11 @@ def cooperative() -> bool:
     """Whether threads of this process are greenlets, which take turns only where they wait."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def stop_threads() -> None:
+    """End the native threads that ran what was offloaded; before a fork, which takes no thread along."""
+    if cooperative():
+        import gevent  # noqa: PLC0415  # only where it is in use already
+
+        gevent.get_hub().threadpool.kill()

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from flask import Flask
 
-from gateway import logs
+from gateway import assembly, logs
 from gateway.app import create_app
 from gateway.auth.tokens import StaticTokens
 from gateway.pipeline import Gateway
@@ -65,6 +65,7 @@ def application(whole_answer_s: float | None = None) -> Flask:
             "leave will not be noticed. Start it where that file is, or with -c <path>/gunicorn.conf.py."
         )
     try:
+        assembly.migrate(chosen)
         app = create_app(chosen, whole_answer_s=whole_answer_s)
     except SettingsError as error:
         _exit(error.faults)
@@ -185,11 +186,10 @@ def first_token(data_dir: Path) -> Secret:
 def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str | int], token: Secret | None) -> None:
     """Say on start what a newcomer needs next."""
     usable = sorted(name for name, credential in chosen.credentials.items() if credential.missing is None)
-    if chosen.braintrust_api_key is None:
-        traces = "no BRAINTRUST_API_KEY is set: each call is one line in this log"
-    else:
-        traces = f"Braintrust, project {chosen.braintrust_project}"
-    log.info("traces go to: %s", traces)
+    places = [f"Braintrust, project {chosen.braintrust_project}"] if chosen.braintrust_api_key is not None else []
+    if chosen.traces_kept_here:
+        places.append(f"{chosen.data_dir} (read them with: gateway traces list)")
+    log.info("traces go to: %s", ", and ".join(places) or "this log alone, one line a call")
     log.info("providers: %s", ", ".join(usable) or "none is configured; the demo models answer")
     for name, credential in chosen.credentials.items():
         if credential.missing is not None:

@@ -266,6 +266,11 @@ class Settings:
         )
 
     @property
+    def database(self) -> Path:
+        """The file of the gateway's own database."""
+        return self.data_dir / "gateway.db"
+
+    @property
     def traces_kept_here(self) -> bool:
         """Whether traces are kept in the data folder."""
         return self.local_traces == "on" or (self.local_traces == "auto" and self.braintrust_api_key is None)

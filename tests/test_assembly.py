@@ -32,7 +32,9 @@ def build(prices: Path | None = None, **environ: str) -> Gateway:
 def test_with_nothing_set_the_demo_answers_and_the_log_has_the_traces() -> None:
     made = build()
     assert made.catalogue.demo == {f"demo/{name}" for name in MODELS}
-    assert [type(sink) for sink in made.tracer._sinks] == [Console]
+    assert [type(sink) for sink in made.tracer._sinks] == [Spool, Console]
+    assert list(made.tracer.backlogs()) == ["local"]
+    assert [type(sink) for sink in build(GATEWAY_LOCAL_TRACES="off").tracer._sinks] == [Console]
     assert made.preload is None
     with pytest.raises(ProviderNotConfigured):
         plan("openai/gpt-4o", made.catalogue)
@@ -52,6 +54,8 @@ def test_with_a_key_its_provider_is_called_and_litellm_is_loaded_before_the_fork
 def test_a_braintrust_key_sends_the_traces_there() -> None:
     made = build(BRAINTRUST_API_KEY="hunter2-braintrust", BRAINTRUST_PROJECT="shop")
     assert [type(sink) for sink in made.tracer._sinks] == [Spool]
+    both = build(BRAINTRUST_API_KEY="hunter2-braintrust", GATEWAY_LOCAL_TRACES="on")
+    assert list(both.tracer.backlogs()) == ["braintrust", "local"]
     assert made.tracer._project == "shop"
 
 

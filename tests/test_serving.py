@@ -194,7 +194,7 @@ def test_the_greeting_says_where_traces_go_and_what_is_missing(
     monkeypatch.setenv("AZURE_API_KEY", "hunter2-azure")
     with caplog.at_level(logging.INFO, "gateway"):
         serving.prepare(app, LOCAL)
-    assert "no BRAINTRUST_API_KEY is set" in caplog.text
+    assert "read them with: gateway traces list" in caplog.text
     assert "openai" in caplog.text
     assert "set AZURE_API_BASE" in caplog.text
     assert "hunter2" not in caplog.text

@@ -40,9 +40,12 @@ def _summary(settings: Settings) -> list[str]:
     for name, credential in sorted(settings.credentials.items()):
         if credential.missing is not None:
             lines.append(f"provider {name}: {credential.missing}")
-    if settings.braintrust_api_key is None:
-        lines.append("traces: the log, one line a call (set BRAINTRUST_API_KEY to send them to Braintrust)")
-    else:
+    if settings.braintrust_api_key is not None:
         lines.append(f"traces: Braintrust, project {settings.braintrust_project}")
+    if settings.traces_kept_here:
+        more = "" if settings.braintrust_api_key else " (set BRAINTRUST_API_KEY to send them to Braintrust)"
+        lines.append(f"traces: kept here, for gateway traces{more}")
+    elif settings.braintrust_api_key is None:
+        lines.append("traces: the log, one line a call")
     lines.append(f"demo models: {'on' if settings.demo_on else 'off'}")
     return lines + [f"warning: {warning}" for warning in settings.warnings]

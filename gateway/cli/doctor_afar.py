@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from gateway.assembly import Delivery, build, deliveries, own_prices
+from gateway.assembly import Delivery, build, deliveries, migrate, own_prices
 from gateway.cli.doctor import Check, Finding
 from gateway.core.calls import Call, Caller
 from gateway.core.endpoints import CHAT
@@ -224,6 +224,7 @@ def _destination(delivery: Delivery) -> Iterator[Finding]:
 def _call(settings: Settings, model: str) -> Iterator[Finding]:
     for name, value in settings.identity.items():  # LiteLLM reads a cloud's identity from there alone
         os.environ.setdefault(name, value)
+    migrate(settings)
     gateway = build(settings)
     body = {"model": model, "messages": [{"role": "user", "content": "Say OK."}], "max_completion_tokens": 32}
     now_s = time.monotonic()

@@ -215,7 +215,7 @@ def _file_system(folder: Path) -> Finding:
 def _spool(settings: Settings) -> Iterator[Finding]:
     found = folders(settings)
     if not found:
-        yield Finding("ok", "spool", "nothing is spooled: no BRAINTRUST_API_KEY is set")
+        yield Finding("ok", "spool", "nothing waits")
     for one in found:
         saw = f"{Path(one.folder).name}: {counted(one.waiting_rows, 'row')} waiting, {one.sent} sent so far"
         yield Finding("warn" if one.needs else "ok", "spool", saw, "; ".join(one.needs))

@@ -124,7 +124,7 @@ def _open() -> Search:
         raise _Nothing(
             f"no traces are kept here{'; ' if where else ''}{where}. GATEWAY_LOCAL_TRACES=on keeps them here too."
         )
-    path = settings.data_dir / "gateway.db"
+    path = settings.database
     if not path.exists():
         raise _Nothing(f"no traces are kept here yet: there is no {path}. `gateway serve` makes it; GATEWAY_DATA_DIR?")
     return Search(Database(path))

@@ -261,7 +261,7 @@ def compare(settings: Settings, log: Log | None) -> JSON:
             ("interrupted or dropped, to be told", told),
             ("quarantine", aside),
             ("log", log.told),
-            ("database", in_database(settings.data_dir / "gateway.db", left)),
+            ("database", in_database(settings.database, left)),
         ):
             found[name] = len(left & place)
             left -= place

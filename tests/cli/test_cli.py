@@ -108,7 +108,7 @@ def test_check_says_what_happens_with_nothing_set(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == [
         "tokens: 0 (a start on a loopback address makes one; any other start needs GATEWAY_AUTH_TOKEN)",
         "providers: none",
-        "traces: the log, one line a call (set BRAINTRUST_API_KEY to send them to Braintrust)",
+        "traces: kept here, for gateway traces (set BRAINTRUST_API_KEY to send them to Braintrust)",
         "demo models: on",
     ]
 

@@ -71,7 +71,11 @@ def test_without_an_account_all_is_well(place: Path) -> None:
         "tokens, free",
     ):
         assert any(words in line for line in lines), words
-    assert [path.name for path in (place / ".gateway").iterdir()] == [], "nothing stays of it"
+    kept = {path.name for path in (place / ".gateway").iterdir()}
+    assert kept == {"spool", "gateway.db", "gateway.db.lock"}, "the trace of the call stays, and nothing else"
+    environ = {"PATH": os.environ["PATH"]}
+    listed = subprocess.run([GATEWAY, "traces", "list"], cwd=place, env=environ, capture_output=True, text=True)
+    assert "demo/echo" in listed.stdout
 
 
 def test_all_that_is_wrong_is_named_at_once_and_no_secret(place: Path) -> None:

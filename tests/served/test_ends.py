@@ -30,6 +30,8 @@ IDLE_S = 2.0
 STUCK_S = 3
 ANSWERS_AGAIN_S = 5.0
 STREAMS = 30
+#: Opened one by one until each worker has some.
+MORE = 40
 
 Seen = Literal["whole", "error", "cut"]
 Braintrust = Literal["ok", "slow", "hang", "refused"]
@@ -212,12 +214,18 @@ def test_a_worker_that_is_lost_takes_no_call_of_another_with_it(
     ending = threading.Event()
     provider.script(model, sse(delta({"content": "until "}), _until(ending), *SOON))
     _wait(lambda: len(pair.workers()) == 2, 10)
-    with ExitStack() as stack, ThreadPoolExecutor(STREAMS) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(STREAMS + MORE) as pool:
         try:
             wires = [stack.enter_context(Wire(pair, timeout_s=40)) for _ in range(STREAMS)]
             calls = [pool.submit(_call, wire, model, True) for wire in wires]
             provider.wait_for(STREAMS, model, timeout=30)
             lost, other = pair.workers()
+            for _ in range(MORE):  # one worker may have taken them all
+                if _ports(pair, lost) and _ports(pair, other):
+                    break
+                wires.append(stack.enter_context(Wire(pair, timeout_s=40)))
+                calls.append(pool.submit(_call, wires[-1], model, True))
+                provider.wait_for(len(wires), model, timeout=30)
             of_lost, of_other = _ports(pair, lost), _ports(pair, other)
             lost.send_signal(number)
             began_s = time.monotonic()

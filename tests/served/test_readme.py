@@ -83,7 +83,7 @@ def test_the_line_that_the_start_prints_can_be_pasted(first_start: Served) -> No
 
 
 def test_the_log_says_where_traces_go_without_a_braintrust_key(first_start: Served) -> None:
-    assert "no BRAINTRUST_API_KEY is set: each call is one line in this log" in first_start.log
+    assert "(read them with: gateway traces list)" in first_start.log
 
 
 @pytest.mark.parametrize("program", PYTHON, ids=[f"program {number}" for number in range(1, len(PYTHON) + 1)])
