@@ -196,7 +196,7 @@ def _status(options: argparse.Namespace) -> int:
         return int(needed)
     if not found:
         print(
-            "No traces are spooled: they go to the log alone (GATEWAY_LOCAL_TRACES=off), and nothing waits from before."
+            "No traces are spooled: they go to the log alone (GATEWAY_LOCAL_TRACES=off). Nothing waits from before."
         )
     for one in found:
         print("\n".join(_told(one)))
