@@ -168,7 +168,7 @@ def test_show_has_all_of_a_trace(kept: Kept) -> None:
         assert line in lines
     bar = next(line for line in out.splitlines() if "Completion 1" in line)
     assert bar.split("|")[1].strip(" =") == "*"
-    assert bar.split("|")[1].startswith("  ="), "it began later than the root"
+    assert bar.split("|")[1].startswith(" "), "it began later than the root"
 
 
 def test_show_takes_the_newest_the_beginning_of_an_id_and_a_trace_id(kept: Kept) -> None:
@@ -280,6 +280,7 @@ def test_export_says_where_it_cannot_write(kept: Kept) -> None:
 
 def test_tail_prints_what_comes_once_and_ends_quietly_with_ctrl_c(kept: Kept) -> None:
     kept.put(*(trace(number, ago_s=100 - number) for number in range(1, 5)))
+    six = trace(6)
     command = [GATEWAY, "traces", "tail", "-n", "2"]
     environ = {"PATH": os.environ["PATH"]}
     folder = kept.path.parents[1]
@@ -287,9 +288,9 @@ def test_tail_prints_what_comes_once_and_ends_quietly_with_ctrl_c(kept: Kept) ->
         try:
             seen = _lines(process, 3)
             kept.put(trace(5, open_=True))
-            kept.put(trace(6))
+            kept.put(six)
             seen += _lines(process, 1)
-            kept.put(trace(5), trace(6))
+            kept.put(trace(5), six)
             seen += _lines(process, 1)
             process.send_signal(signal.SIGINT)
             rest, err = process.communicate(timeout=20)
