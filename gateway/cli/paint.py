@@ -164,7 +164,7 @@ def _timeline(one: Trace, root: JSON, spans: Sequence[JSON]) -> Table:
         first_s = _metric(row, "time_to_first_token")
         name = visible(str(_in(row, "span_attributes").get("name", "")))
         made.add_row(
-            Text(name if row is root else f"  {name} {_in(row, 'metadata').get('attempt', '')}".rstrip()),
+            Text(name if row is root else f"  {name} {visible(str(_in(row, 'metadata').get('attempt', '')))}".rstrip()),
             Text(_seconds(start_s)),
             Text(_bar(start_s / whole_s, end_s / whole_s, None if first_s is None else (start_s + first_s) / whole_s)),
             Text(_seconds(end_s) if _metric(row, "end") is not None else "no end"),

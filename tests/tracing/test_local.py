@@ -174,6 +174,14 @@ def test_a_row_of_a_strange_shape_is_kept_and_every_query_answers(strange: dict[
     assert len(kept.search.rows(found)) == 1
 
 
+def test_a_text_is_found_however_deep_it_lies(kept: Kept) -> None:
+    deep: Any = "needle"
+    for _ in range(400):
+        deep = {"a": [deep]}
+    kept.put(trace(1, said=deep))
+    assert numbers(kept, text="needle") == [1]
+
+
 def test_a_busy_database_is_unavailable(kept: Kept) -> None:
     with closing(sqlite3.connect(kept.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
