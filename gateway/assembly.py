@@ -36,6 +36,13 @@ JSON = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
+#: The demo models cost nothing, which is a price.
+_FREE: Mapping[str, Mapping[str, Any]] = {
+    f"{DEMO}/{name}": {"litellm_provider": DEMO, "input_cost_per_token": 0, "output_cost_per_token": 0}
+    for name in MODELS
+}
+
+
 def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway:
     """Make a gateway. Starts nothing: no thread, no connection.
 
@@ -64,7 +71,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         idle_s=settings.idle_timeout_s,
         patch=Catcher.patch,
     )
-    prices = Prices(models, own_prices(settings))
+    prices = Prices({**models, **_FREE}, own_prices(settings))
     metrics = Metrics(catalogue, prices, redactor, settings.metrics)
     tracer = Tracer(
         _sinks(settings, metrics),

@@ -136,3 +136,9 @@ def test_a_file_of_prices_with_no_models_is_fine(tmp_path: Path) -> None:
 def test_settings_without_a_file_have_no_prices_of_their_own() -> None:
     assert Settings().prices is None
     assert build().tracer._prices._own == {}
+
+
+def test_the_demo_costs_nothing_and_that_is_known() -> None:
+    price = build().tracer._prices.of("demo", "echo")
+    assert price is not None
+    assert (price.prompt, price.completion) == (0, 0)

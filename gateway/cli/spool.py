@@ -195,9 +195,7 @@ def _status(options: argparse.Namespace) -> int:
         print(json.dumps({"ok": not needed, "folders": [asdict(one) for one in found]}, indent=2))
         return int(needed)
     if not found:
-        print(
-            "No traces are spooled: they go to the log alone (GATEWAY_LOCAL_TRACES=off). Nothing waits from before."
-        )
+        print("No traces are spooled: they go to the log alone (GATEWAY_LOCAL_TRACES=off). Nothing waits from before.")
     for one in found:
         print("\n".join(_told(one)))
     return int(needed)

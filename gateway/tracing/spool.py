@@ -240,7 +240,7 @@ class Spool:
         return opened
 
     def _enter(self) -> _Open:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(self.folder)
         token = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         hidden = self.folder / f".{token}.live"
         live = os.open(hidden, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -376,6 +376,13 @@ def _is_there(handle: int) -> bool:
         return handle >= 0 and os.fstat(handle).st_nlink > 0
     except OSError:
         return False
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for this user alone."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _request_of(row: JSON) -> str | None:

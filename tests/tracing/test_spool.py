@@ -49,9 +49,9 @@ def test_a_call_is_a_begin_its_rows_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_nobody_else_may_read_the_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "new"
+    folder = tmp_path / "data" / "spool" / "new"
     call(spool(folder), "a")
-    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {made.stat().st_mode & 0o777 for made in (folder, folder.parent, folder.parent.parent)} == {0o700}
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
 
 
