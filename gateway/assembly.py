@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     for warning in settings.warnings:
         log.warning("%s", warning)
     models = modelmap.read()
-    redactor = Redactor(_secrets(settings))
+    redactor = redactor_of(settings)
     catalogue = Catalogue(
         reaches={
             name: Reach(reach.api_key, reach.api_base, reach.api_version, reach.missing)
@@ -62,7 +63,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         idle_s=settings.idle_timeout_s,
         patch=Catcher.patch,
     )
-    prices = Prices(models, _own_prices(settings))
+    prices = Prices(models, own_prices(settings))
     metrics = Metrics(catalogue, prices, redactor, settings.metrics)
     tracer = Tracer(
         _sinks(settings, metrics),
@@ -94,33 +95,61 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     )
 
 
-def _sinks(settings: Settings, metrics: Metrics) -> list[Sink]:
-    sinks: list[Sink] = []
+@dataclass(frozen=True)
+class Delivery:
+    """A place that traces are delivered to.
+
+    Attributes:
+        sink: its name.
+        folder: of the spool that they wait in.
+        place: where rows go whose caller names no place of its own; None leaves it to the destination.
+    """
+
+    sink: str
+    folder: Path
+    destination: Destination
+    cap_bytes: int
+    place: JSON | None = None
+
+    def sender(self, counts: Counts | None = None) -> Sender:
+        """What delivers the folder."""
+        return Sender(self.folder, self.destination, name=self.sink, cap_bytes=self.cap_bytes, counts=counts)
+
+
+def spool_folder(settings: Settings) -> Path:
+    """The folder that has a folder for each destination."""
+    return settings.data_dir / "spool"
+
+
+def deliveries(settings: Settings) -> list[Delivery]:
+    """Say where the traces of this configuration are delivered; the same for the gateway and for its commands."""
+    cap_bytes = int(settings.spool_mb * (1 << 20))
+    found: list[Delivery] = []
     if (key := settings.braintrust_api_key) is not None:
         project = settings.braintrust_project
         where = (settings.braintrust_app_url, settings.braintrust_api_url, settings.braintrust_org_name)
         name = hashlib.sha256("\n".join((*(part or "" for part in where), key.reveal())).encode()).hexdigest()[:16]
-        place = {"project_name": project}
-        sinks.append(_spool(settings, metrics, "braintrust", name, Braintrust(key, project, *where), place))
-    else:
-        sinks.append(Console())
-    return sinks
+        folder = spool_folder(settings) / f"braintrust-{name}"
+        braintrust = Braintrust(key, project, *where)
+        found.append(Delivery("braintrust", folder, braintrust, cap_bytes, {"project_name": project}))
+    return found
 
 
-def _spool(
-    settings: Settings, metrics: Metrics, sink: str, folder_name: str, destination: Destination, place: JSON | None
-) -> Spool:
-    folder = settings.data_dir / "spool" / f"{sink}-{folder_name}".rstrip("-")
-    cap_bytes = int(settings.spool_mb * (1 << 20))
-    counts = SinkCounts(metrics, sink)
+def _sinks(settings: Settings, metrics: Metrics) -> list[Sink]:
+    sinks: list[Sink] = [_spool(settings, metrics, delivery) for delivery in deliveries(settings)]
+    return sinks or [Console()]
+
+
+def _spool(settings: Settings, metrics: Metrics, delivery: Delivery) -> Spool:
+    counts = SinkCounts(metrics, delivery.sink)
     return Spool(
-        folder,
-        Sender(folder, destination, name=sink, cap_bytes=cap_bytes, counts=counts),
-        name=sink,
-        cap_bytes=cap_bytes,
+        delivery.folder,
+        delivery.sender(counts),
+        name=delivery.sink,
+        cap_bytes=delivery.cap_bytes,
         refuse=settings.spool_full == "refuse",
         fsync=settings.spool_fsync,
-        place=place,
+        place=delivery.place,
         counts=counts,
     )
 
@@ -153,19 +182,21 @@ class SinkCounts(Counts):
         self._metrics.traces_interrupted(self._sink, calls)
 
 
-def _secrets(settings: Settings) -> list[str]:
+def redactor_of(settings: Settings) -> Redactor:
+    """What takes the gateway's own credentials out of a text."""
     known = [*settings.tokens, settings.braintrust_api_key]
     known += [credential.api_key for credential in settings.credentials.values()]
-    return [secret.reveal() for secret in known if secret is not None]
+    return Redactor([secret.reveal() for secret in known if secret is not None])
 
 
-def _own_prices(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
-    if settings.prices is None:
+def own_prices(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
+    """Read the operator's prices.
+
+    Raises:
+        SettingsError: the file cannot be used.
+    """
+    if (path := settings.prices) is None:
         return {}
-    return _read_prices(settings.prices)
-
-
-def _read_prices(path: Path) -> Mapping[str, Mapping[str, Any]]:
     try:
         rows = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

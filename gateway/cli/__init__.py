@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from gateway.cli import check, serve, traces
+from gateway.cli import check, doctor, serve, spool, traces
 
 #: Each adds its command to the parser, in the order in which the help lists them.
-_COMMANDS = (serve.add, check.add, traces.add)
+_COMMANDS = (serve.add, check.add, doctor.add, traces.add, spool.add)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -41,7 +41,7 @@ def _workers(text: str) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     """Become gunicorn. Nothing after `os.execv` runs, so that signals reach gunicorn itself."""
-    home = _home()
+    top = home()
     given = {
         "WEB_CONCURRENCY": options.workers,
         "LOG_LEVEL": options.log_level,
@@ -54,9 +54,9 @@ def _serve(options: argparse.Namespace) -> int:
         "-m",
         "gunicorn",
         "-c",
-        str(home / "gunicorn.conf.py"),
+        str(top / "gunicorn.conf.py"),
         "--pythonpath",
-        str(home),
+        str(top),
     ]
     if options.host is not None or options.port is not None:
         host = options.host or "127.0.0.1"
@@ -66,7 +66,7 @@ def _serve(options: argparse.Namespace) -> int:
     os.execv(sys.executable, [*command, "wsgi:app"])  # noqa: S606  # our own arguments, and no shell
 
 
-def _home() -> Path:
+def home() -> Path:
     """Return the folder that has gunicorn.conf.py and wsgi.py: where one starts, else beside this package."""
     places = (Path.cwd(), Path(__file__).resolve().parents[2])
     for place in places:

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from gateway.cli import verify
+
 if TYPE_CHECKING:
     from gateway.tracing.search import Filters, Search, Trace
 
@@ -28,7 +30,7 @@ class _Nothing(Exception):
 
 
 def add(commands: Commands) -> None:
-    """Add the command `traces`, which has four of its own."""
+    """Add the command `traces`, which has some of its own."""
     parser = commands.add_parser("traces", help="list, show, follow and export the traces that are kept here")
     own = parser.add_subparsers(metavar="command", required=True)
 
@@ -51,6 +53,8 @@ def add(commands: Commands) -> None:
     _add_filters(export)
     export.add_argument("-o", dest="output", type=Path, metavar="FILE", help="write there instead of printing")
     export.set_defaults(run=lambda options: _run(_export, options))
+
+    verify.add(own)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

@@ -167,7 +167,7 @@ class Braintrust:
 
     def _refusal(self, answer: httpx.Response, url: str, at_fault: str) -> Undelivered:
         status = answer.status_code
-        why = f"{_where(url)}: {status} {_words(answer)}".rstrip()
+        why = f"{_where(url)}: {status} {_words(answer, self._api_key)}".rstrip()
         if status in (408, 425, 429) or status >= 500:
             return Unavailable(why, retry_after_s=_retry_after_s(answer.headers.get("retry-after")))
         if at_fault != "us" and status in (400, 422):
@@ -184,9 +184,9 @@ def _where(url: str) -> str:
     return "/" + url.split("/", 3)[-1]
 
 
-def _words(answer: httpx.Response) -> str:
-    """The beginning of what a refusal says, on one line."""
-    text = answer.content[:300].decode("utf-8", "replace")
+def _words(answer: httpx.Response, key: Secret) -> str:
+    """The beginning of what a refusal says, on one line. Some quote the request, key and all."""
+    text = answer.content[:4096].decode("utf-8", "replace").replace(key.reveal(), "[key]")[:300]
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:200]
 
 

@@ -52,10 +52,12 @@ def frame(payload: bytes) -> bytes:
 
 def row_frame(kind: str, id: str, row: bytes, to: JSON | None = None, request: str | None = None) -> bytes:
     """Make the frame of a row: `kind` is `begin` or `id`."""
-    head = {kind: id}
+    head: JSON = {kind: id}
     if request is not None:
         head["request"] = request
-    text = json.dumps(head | ({"to": to} if to else {}), separators=(",", ":")).encode()
+    if to:
+        head["to"] = to
+    text = _HEADS.encode(head).encode()
     return frame(b'%s,"row":%s}' % (text[:-1], row))
 
 
@@ -110,12 +112,15 @@ def _read(line: bytes, end: int) -> Frame | None:
         kind = next(iter(head))
         row = b"" if at < 0 else payload[at + 7 : -1]
         return Frame(kind, head[kind], end, row, head.get("to"), head.get("request"), None if row else head)
-    except (ValueError, StopIteration, AttributeError, RecursionError):
+    except (ValueError, StopIteration, AttributeError, LookupError, TypeError, RecursionError):
         return None
 
 
 #: A string is not cut below this, so that what a row says of itself stays.
 _SHORTEST_CUT = 256
+_MOST_LEVELS = 100
+#: Python refuses to write longer integers out.
+_MOST_BITS = 4096
 
 
 def cut(row: bytes, limit_bytes: int) -> bytes:
@@ -136,7 +141,8 @@ def cut(row: bytes, limit_bytes: int) -> bytes:
     if len(encoded := dumps(shorter)) <= limit_bytes:
         return encoded
     kept = {"id", "span_id", "root_span_id", "span_parents", "created", "span_attributes", "metrics"}
-    return dumps(_marked({name: item for name, item in value.items() if name in kept}, len(row)))
+    core = {name: item for name, item in value.items() if name in kept}
+    return dumps(_shortened({**core, "metadata": {"cut_from_bytes": len(row)}}, _SHORTEST_CUT))
 
 
 def _marked(row: JSON, size_bytes: int) -> JSON:
@@ -144,23 +150,23 @@ def _marked(row: JSON, size_bytes: int) -> JSON:
     return {**row, "metadata": {**(metadata if isinstance(metadata, dict) else {}), "cut_from_bytes": size_bytes}}
 
 
-def _shortened(value: Any, longest: int) -> Any:
+def _shortened(value: Any, longest: int, levels: int = _MOST_LEVELS) -> Any:
     if isinstance(value, str):
         return value if len(value) <= longest else f"{value[:longest]}[cut: {len(value)} characters]"
+    if isinstance(value, dict | list) and levels == 0:
+        return "[cut: nested too deep]"
     if isinstance(value, dict):
-        return {key: _shortened(item, longest) for key, item in value.items()}
+        return {key: _shortened(item, longest, levels - 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_shortened(item, longest) for item in value]
+        return [_shortened(item, longest, levels - 1) for item in value]
     return value
 
 
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8 that every reader takes: no NaN, no half of a surrogate pair, nothing unknown to JSON."""
     try:
-        return json.dumps(
-            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_described
-        ).encode()
-    except ValueError:  # UnicodeEncodeError is one
+        return _ROWS.encode(value).encode()
+    except (ValueError, TypeError):  # UnicodeEncodeError is a ValueError; keys may be of any type
         return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -168,11 +174,19 @@ def _described(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-def _plain(value: Any) -> Any:
+_HEADS = json.JSONEncoder(separators=(",", ":"))
+_ROWS = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_described)
+
+
+def _plain(value: Any, levels: int = _MOST_LEVELS) -> Any:
     if isinstance(value, float):
         return value if value == value and abs(value) != float("inf") else str(value)
+    if isinstance(value, dict | list | tuple) and levels == 0:
+        return _described(value)
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, levels - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, levels - 1) for item in value]
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        return _described(value)
     return value if value is None or isinstance(value, str | int | bool) else _described(value)

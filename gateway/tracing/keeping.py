@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 from gateway.tracing.delivery import Piece
 from gateway.tracing.frames import dumps
-from gateway.tracing.room import SLACK_BYTES, used_bytes
+from gateway.tracing.room import SLACK_BYTES, granted_bytes, used_bytes
 
 JSON = dict[str, Any]
 
@@ -119,14 +120,21 @@ class Quarantine:
         """
         about = {"at": datetime.now(UTC).isoformat(), "why": why, "request": piece.request, "to": piece.to}
         line = b'%s,"row":%s}\n' % (dumps(about)[:-1], piece.row)
-        if used_bytes(self._spool) + len(line) > self._cap_bytes - SLACK_BYTES // 2:
+        taken = used_bytes(self._spool) + granted_bytes(self._spool)
+        if taken + len(line) > self._cap_bytes - SLACK_BYTES // 2:
             return False
         self._folder.mkdir(mode=0o700, exist_ok=True)
         name = datetime.now(UTC).strftime("%Y-%m-%d.jsonl")
         handle = os.open(self._folder / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        before = os.fstat(handle).st_size
         try:
-            os.write(handle, line)
+            if os.write(handle, line) < len(line):  # the disk is full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fdatasync(handle)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(handle, before)  # the next row is not to hang on half of this one
+            raise
         finally:
             os.close(handle)
         return True

@@ -77,7 +77,8 @@ class Room:
         try:
             if not _locked(lock):
                 return False
-            left = self._cap_bytes - SLACK_BYTES - used_bytes(self._folder) - self._granted_to_others()
+            granted = granted_bytes(self._folder, but=self._name)
+            left = self._cap_bytes - SLACK_BYTES - used_bytes(self._folder) - granted
             if need_bytes > left:
                 return False
             self._free = max(need_bytes, min(GRANT_BYTES, left))
@@ -86,13 +87,19 @@ class Room:
         finally:
             os.close(lock)
 
-    def _granted_to_others(self) -> int:
-        total = 0
-        for entry in os.scandir(self._folder):
-            if entry.name.endswith(".live") and entry.name != self._name:
+
+def granted_bytes(folder: Path, but: str | None = None) -> int:
+    """Return what the living may still write, `but` for the owner of that `.live` file.
+
+    Files that are still hidden are left alone: a look at one would keep its owner from locking it.
+    """
+    total = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".live") and entry.name != but and not entry.name.startswith("."):
                 with suppress(FileNotFoundError):
                     total += _grant_of(entry.path)
-        return total
+    return total
 
 
 def write_grant(live: int, grant_bytes: int) -> None:
@@ -107,7 +114,7 @@ def _grant_of(path: str) -> int:
         return 0  # whoever held it is dead
     except BlockingIOError:
         text = os.pread(live, 20, 0)
-        return int(text) if text.isdigit() else GRANT_BYTES
+        return int(text) if text.isdigit() else GRANT_BYTES if text else 0
     finally:
         os.close(live)
 

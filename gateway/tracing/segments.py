@@ -27,14 +27,13 @@ class Segment:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._ack = os.open(path.with_suffix(".ack"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            os.close(self._handle)
-            raise
-        text = os.pread(self._ack, 20, 0)
+        self._ack_path = path.with_suffix(".ack")
+        self._ack: int | None = None  # opened where it can be written: a full disk does not keep rows from being sent
+        text = b""
+        with suppress(OSError):
+            text = self._ack_path.read_bytes()
         # an ack that tells of more than there is was made for another file, and one that is unreadable for none
-        self.acked_bytes = int(text) if text.isdigit() and int(text) <= self.size_bytes else 0
+        self.acked_bytes = int(text) if len(text) == 20 and text.isdigit() and int(text) <= self.size_bytes else 0
         self.read_bytes = 0
 
     @property
@@ -57,8 +56,8 @@ class Segment:
 
     def skip_torn(self) -> bool:
         """Go behind a last line that has no end, which its writer will not finish. True where there is one."""
-        torn = self.size_bytes > self.read_bytes
-        self.read_bytes = self.size_bytes
+        torn = self.size_bytes > max(self.read_bytes, self.acked_bytes)
+        self.read_bytes = max(self.read_bytes, self.size_bytes)
         return torn
 
     def ack(self) -> None:
@@ -69,20 +68,25 @@ class Segment:
         """
         if self.read_bytes > self.acked_bytes:
             self.acked_bytes = self.read_bytes
+            if self._ack is None:
+                self._ack = os.open(self._ack_path, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o600)
             os.pwrite(self._ack, b"%020d" % self.acked_bytes, 0)
 
     def remove(self) -> None:
         """Delete it. The acknowledgement goes to the disk first: a row that was sent is not sent again."""
-        with suppress(OSError):
-            os.fdatasync(self._ack)
+        if self._ack is not None:
+            with suppress(OSError):
+                os.fdatasync(self._ack)
         self.path.unlink(missing_ok=True)
-        self.path.with_suffix(".ack").unlink(missing_ok=True)
+        self._ack_path.unlink(missing_ok=True)
         self.close()
 
     def close(self) -> None:
         """Close its files."""
         os.close(self._handle)
-        os.close(self._ack)
+        if self._ack is not None:
+            os.close(self._ack)
+            self._ack = None
 
 
 class Writer:
@@ -143,3 +147,21 @@ def named(folder: Path) -> Iterator[tuple[str, int, Path]]:
     for name in names:
         if match := _NAME.fullmatch(name):
             yield match[1], int(match[2]), folder / name
+
+
+def tidy(folder: Path) -> None:
+    """Delete files beside no segment: what is left of a process that was killed between two of its steps.
+
+    For who has the sender's lock. A `.live` file that is locked is a process that has no segment yet.
+    """
+    kept = {path.stem for _token, _number, path in named(folder)}
+    tokens = {name.rpartition("-")[0] for name in kept}
+    for path in (*folder.glob("*.ack"), *folder.glob("*.live")):
+        if path.suffix == ".ack":
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+        elif path.stem not in tokens and not path.name.startswith("."):
+            writer = Writer(folder, path.stem)
+            if writer.is_dead() and not any(token == path.stem for token, _number, _path in named(folder)):
+                writer.remove()
+            writer.close()

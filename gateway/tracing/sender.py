@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from gateway.offload import offload
 from gateway.tracing.delivery import Counts, Destination, Piece, Rejected, TooLarge, Unavailable
 from gateway.tracing.frames import Frame, cut, dumps
 from gateway.tracing.keeping import Quarantine, Receipts, State
-from gateway.tracing.segments import Segment, Writer, named
+from gateway.tracing.segments import Segment, Writer, named, tidy
 
 JSON = dict[str, Any]
 
@@ -36,6 +37,8 @@ LATE_S = 5.0
 _MOST_ROWS = 1000
 #: Read of one writer before the others have their turn: some 4 MB.
 _MOST_CHUNKS = 16
+#: With less than this in a turn the sender rests, so that what comes meanwhile goes in the same POST.
+_BUSY_BYTES = 256 << 10
 #: What the destination may add to each row.
 _AROUND_BYTES = 300
 
@@ -97,6 +100,7 @@ class Sender:
         self._begun: dict[str, _Begun] = {}
         self._lock: int | None = None
         self._most_bytes: int | None = None
+        self._turn_bytes = 0
         self._complained_s = -_COMPLAIN_S
         self._thread = threading.Thread(target=self._run, name="spool-sender", daemon=True)
         self._finishing = threading.Event()
@@ -124,7 +128,12 @@ class Sender:
         self._finishing.set()
         if self._thread.ident is not None:
             self._thread.join(timeout_s + 0.2)
-        return sum(path.stat().st_size for of, _number, path in named(self._folder) if of == token)
+        left_bytes = 0
+        for of, _number, path in named(self._folder):
+            if of == token:
+                with suppress(FileNotFoundError):  # whoever has the lock has just delivered it
+                    left_bytes += path.stat().st_size
+        return left_bytes
 
     def drain(self, timeout_s: float) -> bool:
         """Deliver, in this thread, all that is there and has an end. For `gateway spool drain`.
@@ -166,7 +175,9 @@ class Sender:
         try:
             if not self._is_sender():
                 return _LOCK_POLL_S
-            return 0.0 if self._turn() else _POLL_S
+            self._turn_bytes = 0
+            self._turn()
+            return 0.0 if self._turn_bytes >= _BUSY_BYTES else _POLL_S
         except _GivenUp:
             raise
         except Exception:
@@ -183,7 +194,10 @@ class Sender:
     def _is_sender(self) -> bool:
         """Hold the folder's lock, or take it where it is free."""
         if self._lock is not None:
-            return True
+            if os.fstat(self._lock).st_nlink:
+                return True
+            os.close(self._lock)  # the folder was deleted, and another one may have a sender already
+            self._lock = None
         try:
             lock = os.open(self._folder / "sender.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError:
@@ -195,6 +209,7 @@ class Sender:
             return False
         self._lock = lock
         self._state.load()
+        tidy(self._folder)
         return True
 
     def _leave(self) -> None:
@@ -240,8 +255,11 @@ class Sender:
         chunks = 0
         for number in sorted(writer.segments):
             segment = writer.segments[number]
+            before_bytes = segment.read_bytes
             while (found := segment.next()) is not None:
                 chunks += 1
+                self._turn_bytes += segment.read_bytes - before_bytes
+                before_bytes = segment.read_bytes
                 self._take(writer, segment, found)
                 if chunks >= _MOST_CHUNKS:
                     return True
@@ -274,9 +292,9 @@ class Sender:
                     pieces.append(Piece(one.id, one.row, one.to, one.request))
                 elif begun is not None:
                     pieces.append(_without_rows(begun.piece, one.facts or {}))
-        if damaged:
-            self._damaged(damaged)
         self._deliver(pieces)
+        if damaged:
+            self._damaged(damaged)  # not before: if delivering is given up, all of this is read again
         self._ack(segment)
 
     def _began(self, writer: Writer, frame: Frame) -> None:
@@ -329,7 +347,6 @@ class Sender:
     def _deliver(self, pieces: Sequence[Piece]) -> None:
         for batch in self._batches(pieces):
             self._send(batch)
-            self._receipts.add([piece.request for piece in batch if piece.request is not None])
 
     def _batches(self, pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
         """Split pieces so that a destination takes them: not too large, one place, no id twice."""
@@ -370,6 +387,8 @@ class Sender:
                 self._rest(1.0)
                 continue
             self._sent(len(batch))
+            # here, and not for what was put aside or dropped: a receipt says that the destination has it
+            self._receipts.add([piece.request for piece in batch if piece.request is not None])
             return None
 
     def _send_smaller(self, batch: Sequence[Piece]) -> None:

@@ -46,6 +46,8 @@ _SYNC_S = 0.2
 #: How often a folder that cannot be written to is tried again.
 _TRY_AGAIN_S = 1.0
 _COMPLAIN_S = 60.0
+#: Calls whose rows were dropped, kept in memory while not even that can be written.
+_MOST_VOIDS = 1000
 
 
 class Mail(Protocol):
@@ -68,7 +70,7 @@ class _Begun:
 
 @dataclass
 class _Open:
-    """What is held while the folder can be written to."""
+    """What is held of the folder. `segment` is -1 where the last one could not be written to."""
 
     token: str
     live: int
@@ -77,6 +79,13 @@ class _Open:
     number: int = 0
     size_bytes: int = 0
     opened_s: float = field(default_factory=time.monotonic)
+
+    def leave_segment(self) -> None:
+        """Close the segment; nothing more is written to it."""
+        handle, self.segment = self.segment, -1
+        if handle >= 0:
+            with suppress(OSError):
+                os.close(handle)
 
 
 class Spool:
@@ -120,6 +129,7 @@ class Spool:
         self._open: _Open | None = None
         self._begun: dict[str, _Begun] = {}
         self._promised_bytes = 0
+        self._voids: list[bytes] = []
         self._dirty = False
         self._closed = False
         self._stopped = threading.Event()
@@ -165,7 +175,8 @@ class Spool:
                 self._promised_bytes -= begun.headroom_bytes
             kept = self._append(frames)
             if not kept and begun is not None and begun.headroom_bytes:
-                shares = (begun.headroom_bytes - 1024) // len(pairs) - 512
+                around = len(self._framed([(row, b"") for row, _line in pairs], to))
+                shares = (begun.headroom_bytes - around) // len(pairs)
                 kept = self._append(self._framed([(row, cut(line, shares)) for row, line in pairs], to))
             if not kept:
                 self._drop(root, len(pairs), begun is not None)
@@ -191,26 +202,42 @@ class Spool:
             opened = self._ready()
             if opened is None or not opened.room.has(len(frames) + self._promised_bytes + headroom_bytes):
                 return False
-            self._turn_page(opened, len(frames))
+            self._turn_page(opened, len(frames) + headroom_bytes)
             self._put(opened, frames)
         except OSError as error:
-            self._broken_until_s = time.monotonic() + _TRY_AGAIN_S
-            self._complain("traces cannot be written to %s: %s", self.folder, error.strerror or error)
+            self._broken(error)
             return False
         return True
 
+    def _broken(self, error: OSError) -> None:
+        """The folder cannot be written to: leave the segment as it is, and try again in a while."""
+        self._broken_until_s = time.monotonic() + _TRY_AGAIN_S
+        self._complain("traces cannot be kept in %s: %s", self.folder, error.strerror or error)
+        if self._open is not None:
+            self._open.leave_segment()
+
     def _ready(self) -> _Open | None:
         """Open the folder; None where that is not possible now."""
-        if self._open is not None or self._closed:
-            return self._open
+        opened = self._open
+        if opened is not None and _is_there(opened.segment):
+            return opened
         if time.monotonic() < self._broken_until_s:
             return None
         try:
-            self._open = self._enter()
+            if opened is None or not _is_there(opened.live):  # else this process would seem to have died
+                self._open = None
+                if opened is not None:
+                    self._forget(opened)
+                opened = self._open = self._enter()
+            else:
+                self._next_segment(opened)
+            if again := b"".join([*(begun.frame for begun in self._begun.values()), *self._voids]):
+                self._put(opened, again)
+            self._voids.clear()
         except OSError as error:
-            self._broken_until_s = time.monotonic() + _TRY_AGAIN_S
-            self._complain("traces cannot be kept in %s: %s", self.folder, error.strerror or error)
-        return self._open
+            self._broken(error)
+            return None
+        return opened
 
     def _enter(self) -> _Open:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -239,7 +266,7 @@ class Spool:
             os.close(before)
 
     def _turn_page(self, opened: _Open, next_bytes: int) -> None:
-        """Go on in a new segment where this one is full or old."""
+        """Go on in a new segment where this one is full or old; `next_bytes` must have room after that."""
         old = opened.size_bytes > 0 and time.monotonic() - opened.opened_s > _SEGMENT_S
         if not old and (opened.size_bytes == 0 or opened.size_bytes + next_bytes <= self._segment_bytes):
             return
@@ -261,27 +288,32 @@ class Spool:
             # no reader takes a line without its LF, so what came through of this one can be taken back
             with suppress(OSError):
                 os.ftruncate(opened.segment, opened.size_bytes)
-            self._open = None  # begin anew, in a segment of its own, behind whatever could not be taken back
-            self._forget(opened)
+            opened.leave_segment()  # a reader may be behind what was taken back: go on in a new one
             raise
         opened.size_bytes += len(frames)
         opened.room.spent(len(frames))
         self._dirty = True
 
     def _forget(self, opened: _Open) -> None:
-        for handle in (opened.segment, opened.live):
-            with suppress(OSError):
-                os.close(handle)
+        opened.leave_segment()
+        with suppress(OSError):
+            os.close(opened.live)
 
     def _drop(self, root: JSON, rows: int, begun: bool) -> None:
         self.dropped_rows += rows
         self._counts.dropped(rows)
         self._complain("no room for traces in %s: %d rows dropped so far", self.folder, self.dropped_rows)
-        if begun and self._open is not None:
+        if not begun:
+            return
+        note = void_frame(root["id"], rows, root["metrics"]["end"])
+        if self._open is not None and self._open.segment >= 0:
             try:
-                self._put(self._open, void_frame(root["id"], rows, root["metrics"]["end"]))  # within the slack
+                self._put(self._open, note)  # within the slack
+                return
             except OSError as error:
-                log.debug("nor for the note that rows are missing: %s", error)
+                self._broken(error)
+        if len(self._voids) < _MOST_VOIDS:
+            self._voids.append(note)  # else the call would seem to have been interrupted
 
     def _complain(self, message: str, *about: object) -> None:
         now_s = time.monotonic()
@@ -299,7 +331,7 @@ class Spool:
     def _sync(self) -> None:
         """Force to the disk what was written so far. Blocks the thread that calls, and no other."""
         opened = self._open
-        if opened is None:
+        if opened is None or opened.segment < 0:
             return
         self._dirty = False
         try:
@@ -312,9 +344,11 @@ class Spool:
             self._complain("traces cannot be forced to the disk: %s", error.strerror or error)
 
     def close(self, timeout_s: float, *, insist: bool = False) -> None:
-        """Take no more rows, and have the rest delivered (tracing.Sink).
+        """Have the rest delivered (tracing.Sink).
 
-        What is not delivered in time stays on the disk for the next start. What is still open then was interrupted.
+        What is not delivered in time stays on the disk for the next start. What is still open then was interrupted. A
+        process that is about to end may still turn calls away: their rows go to a segment that begins after this one
+        and waits for another sender, or the next start.
         """
         if self._closed:
             return
@@ -323,6 +357,8 @@ class Spool:
             self._sync()
         with self._lock:
             opened, self._open, self._closed = self._open, None, True
+            self._begun.clear()
+            self._promised_bytes = 0
             if opened is not None:
                 self._forget(opened)  # with the lock on `.live` goes the word that this process lives
         left_bytes = self._mail.finish(opened.token if opened else None, timeout_s, insist=insist)
@@ -332,6 +368,14 @@ class Spool:
     def backlog(self) -> Backlog:
         """What waits in the folder (tracing.Sink)."""
         return look(self.name, self.folder, self._cap_bytes)
+
+
+def _is_there(handle: int) -> bool:
+    """Whether an open file still has a name. Written to one that was deleted, rows would be lost unnoticed."""
+    try:
+        return handle >= 0 and os.fstat(handle).st_nlink > 0
+    except OSError:
+        return False
 
 
 def _request_of(row: JSON) -> str | None:

@@ -196,4 +196,4 @@ def test_serve_finds_the_configuration_beside_the_package(tmp_path: Path, monkey
     (checkout / "wsgi.py").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(serve, "__file__", str(checkout / "gateway/cli/serve.py"))
-    assert serve._home() == checkout
+    assert serve.home() == checkout

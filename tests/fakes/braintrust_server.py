@@ -11,7 +11,19 @@ from typing import Any, Literal
 from tests.fakes.loopback import TICK_S, Exchange, Loopback, Received
 
 Row = dict[str, Any]
-Mode = Literal["ok", "refuse_500", "unauthorized", "hang", "slow"]
+Mode = Literal[
+    "ok",
+    "refuse_500",
+    "unauthorized",
+    "hang",
+    "slow",
+    "limited",
+    "too_large",
+    "reset",
+    "lost_reply",
+    "login_down",
+    "bad_rows",
+]
 
 _FIRST_WINS = (
     "created",
@@ -39,15 +51,22 @@ class FakeBraintrust(Loopback):
     Attributes:
         mode: what it does with every request, free to change at any time. `ok`; `refuse_500`; `unauthorized`
             (401); `hang`: reads and never answers (the connection ends when the client leaves or the mode
-            changes); `slow`: answers and stores after `slow_s`.
+            changes); `slow`: answers and stores after `slow_s`; `limited`: 429 with `Retry-After: 2`; `reset`:
+            does it, and resets the connection in the middle of the reply; `lost_reply`: does it, and closes the
+            connection without a reply. Or what it does with some: `login_down`: 500 for signing in; `too_large`:
+            413 for a post of rows with more than one, or with more than `most_bytes`; `bad_rows`: 400 for a post
+            of rows with `marker` in one of them.
         payload_max_bytes: what `/version` states; a larger body is refused with 413.
         attachments: by key: `filename`, `content_type`, `content` once uploaded and `status` once reported.
+        slow_s, most_bytes, marker: see `mode`.
         refused: why requests were answered 4xx or 5xx, in order.
     """
 
     def __init__(self, api_key: str = "bt-test-key", *, payload_max_bytes: int = 6_000_000) -> None:
         self.mode: Mode = "ok"
         self.slow_s = 0.5
+        self.most_bytes = payload_max_bytes
+        self.marker = "a bad row"
         self.payload_max_bytes = payload_max_bytes
         self.attachments: dict[str, dict[str, Any]] = {}
         self.refused: list[str] = []
@@ -109,30 +128,53 @@ class FakeBraintrust(Loopback):
                 raise TimeoutError(f"not within {timeout} s; {len(self._rows)} rows, refused: {self.refused}")
             return self.rows()
 
+    def holds(self, wanted: Callable[[list[Row]], object]) -> bool:
+        """Tell whether `wanted` holds for the rows, which are not copied for it."""
+        with self._changed:
+            return bool(wanted(list(self._rows.values())))
+
+    def forget(self) -> None:
+        """Lose the rows and requests so far; projects stay."""
+        with self._changed:
+            self._pieces.clear()
+            self._rows.clear()
+            self._received.clear()
+            self.refused.clear()
+
     def project_name(self, project_id: str) -> str | None:
         """Return the name under which a project was registered."""
         return self._projects.get(project_id)
 
     def handle(self, exchange: Exchange) -> None:
         """Answer as `mode` says."""
-        match self.mode:
+        mode = self.mode
+        match mode:
             case "hang":
                 while self.mode == "hang":
                     exchange.wait(TICK_S)
                 exchange.hang_up()
             case "slow":
                 exchange.wait(self.slow_s)
+        headers = {"Retry-After": "2"} if mode == "limited" else {}
         try:
             status, body = 200, self._answer(exchange.request)
         except RefusedError as refusal:
             status, body = refusal.status, {"error": str(refusal)}
             self.refused.append(f"{status}: {refusal}")
-        exchange.respond_json(status, body)
+        match mode:
+            case "lost_reply":
+                exchange.hang_up()
+            case "reset":
+                exchange.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+                exchange.reset()
+        exchange.respond_json(status, body, headers)
 
     def _answer(self, request: Received) -> dict[str, Any]:
         path = request.path.partition("?")[0]
-        if self.mode == "refuse_500":
+        if self.mode == "refuse_500" or (self.mode == "login_down" and path == "/api/apikey/login"):
             raise RefusedError(500, "out of order")
+        if self.mode == "limited":
+            raise RefusedError(429, "too many requests")
         if request.method == "PUT" and path.startswith("/blobs/"):
             self._keep_blob(path.rpartition("/")[2], request)
             return {}
@@ -140,6 +182,8 @@ class FakeBraintrust(Loopback):
             raise RefusedError(401, "invalid API key")
         if len(request.raw) > self.payload_max_bytes:
             raise RefusedError(413, f"{len(request.raw)} bytes are too many")
+        if path == "/logs3":
+            self._look_at_post(request)
         return self._dispatch(request.method, path, request.body if isinstance(request.body, dict) else {})
 
     def _dispatch(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +210,15 @@ class FakeBraintrust(Loopback):
             case _:
                 raise RefusedError(404, f"no {method} {path} here")
         return answer
+
+    def _look_at_post(self, request: Received) -> None:
+        """Refuse rows that the mode does not want."""
+        rows = request.body.get("rows") if isinstance(request.body, dict) else None
+        many = isinstance(rows, list) and len(rows) > 1
+        if self.mode == "too_large" and (many or len(request.raw) > self.most_bytes):
+            raise RefusedError(413, f"{len(request.raw)} bytes are too many")
+        if self.mode == "bad_rows" and self.marker in json.dumps(rows, ensure_ascii=False):
+            raise RefusedError(400, "a row is not acceptable")
 
     def _organization(self) -> dict[str, Any]:
         return {

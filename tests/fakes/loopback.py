@@ -150,7 +150,10 @@ class Loopback:
         self.stopping = False
         self._received: list[Received] = []
         self._changed = threading.Condition()
-        self._server = _Server(self)
+        self._listen(0)
+
+    def _listen(self, port: int) -> None:
+        self._server = _Server(self, port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(TICK_S,), daemon=True)
         self._thread.start()
 
@@ -188,6 +191,19 @@ class Loopback:
             if not self._changed.wait_for(lambda: len(self.requests(model)) >= count, timeout):
                 raise TimeoutError(f"{len(self.requests(model))} of {count} requests within {timeout} s")
             return self.requests(model)
+
+    def come_back(self) -> None:
+        """Listen at the same port again after `close()`; what was received before is still known."""
+        end_s = time.monotonic() + 10
+        while True:
+            try:
+                self._listen(self.port)
+                break
+            except OSError:  # a client's own end may have the port for a moment
+                if time.monotonic() > end_s:
+                    raise
+                time.sleep(TICK_S)
+        self.stopping = False
 
     def close(self) -> None:
         """Stop listening, end every connection and wait for the threads. Clients left so are not `closed`."""
@@ -234,12 +250,13 @@ class _Server(socketserver.ThreadingTCPServer):
 
     request_queue_size = 1024
     daemon_threads = True
+    allow_reuse_address = True  # else the port of an earlier one is not free for a minute
 
-    def __init__(self, owner: Loopback) -> None:
+    def __init__(self, owner: Loopback, port: int) -> None:
         self.owner = owner
         self.connections: dict[socket.socket, threading.Thread] = {}
         self.numbers = itertools.count(1)
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         target = self.process_request_thread

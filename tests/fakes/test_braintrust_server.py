@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.braintrust_server import FakeBraintrust, Row, merged
+from tests.fakes.braintrust_server import FakeBraintrust, Mode, Row, merged
 
 SDK_SESSION = """
 import braintrust
@@ -210,6 +210,65 @@ def test_slow_is_slow_and_stores(bt: FakeBraintrust) -> None:
     assert post(bt, {"id": "1"}) == 200
     assert time.monotonic() - started >= 0.1
     assert len(bt.rows()) == 1
+
+
+def test_a_limited_server_says_how_long_to_wait(bt: FakeBraintrust) -> None:
+    bt.mode = "limited"
+    link = http.client.HTTPConnection("127.0.0.1", bt.port, timeout=5)
+    link.request("POST", "/logs3", b"{}", {"Authorization": "Bearer bt-test-key"})
+    response = link.getresponse()
+    assert (response.status, response.headers["retry-after"]) == (429, "2")
+    link.close()
+
+
+def test_too_large_is_more_than_one_row_or_more_bytes_than_said(bt: FakeBraintrust) -> None:
+    bt.mode, bt.most_bytes = "too_large", 200
+    assert post(bt, {"id": "1"}, {"id": "2"}) == 413
+    assert post(bt, {"id": "3", "input": "x" * 200}) == 413
+    assert post(bt, {"id": "4"}) == 200
+    assert [row["id"] for row in bt.rows()] == ["4"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "seen"),
+    [("reset", (ConnectionResetError, http.client.IncompleteRead)), ("lost_reply", http.client.RemoteDisconnected)],
+)
+def test_a_reply_that_is_lost_leaves_the_rows_stored(bt: FakeBraintrust, mode: Mode, seen: Any) -> None:
+    bt.mode = mode
+    with pytest.raises(seen):
+        post(bt, {"id": "1"})
+    assert [row["id"] for row in bt.rows()] == ["1"]
+
+
+def test_signing_in_may_fail_alone(bt: FakeBraintrust) -> None:
+    bt.mode = "login_down"
+    assert call(bt, "POST", "/api/apikey/login")[0] == 500
+    assert call(bt, "GET", "/version")[0] == 200
+    assert post(bt, {"id": "1"}) == 200
+
+
+def test_a_bad_row_has_its_whole_post_refused(bt: FakeBraintrust) -> None:
+    bt.mode, bt.marker = "bad_rows", "ba\u0308d"
+    assert post(bt, {"id": "1"}, {"id": "2", "input": [{"content": "so ba\u0308d"}]}) == 400
+    assert post(bt, {"id": "3"}) == 200
+    assert [row["id"] for row in bt.rows()] == ["3"]
+
+
+def test_a_server_that_went_away_comes_back_at_the_same_port_with_its_rows(bt: FakeBraintrust) -> None:
+    assert post(bt, {"id": "1"}) == 200
+    for number in (2, 3):
+        bt.close()
+        with pytest.raises(ConnectionRefusedError):
+            post(bt, {"id": "lost"})
+        bt.come_back()
+        assert post(bt, {"id": str(number)}) == 200
+    assert [row["id"] for row in bt.rows()] == ["1", "2", "3"]
+
+
+def test_what_is_stored_can_be_forgotten(bt: FakeBraintrust) -> None:
+    post(bt, {"id": "1"})
+    bt.forget()
+    assert (bt.rows(), bt.pieces(), bt.posts) == ([], [], 0)
 
 
 def test_a_hanging_server_never_answers_and_hangs_up_when_it_recovers(bt: FakeBraintrust) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 TOKEN = "caller-token-7f3a91"
 PROVIDER_KEY = "sk-provider-0123456789abcdefSECRET"
 BRAINTRUST_KEY = "bt-key-5d21c0aa"
@@ -86,6 +88,20 @@ class Served:
         """The master's process id, which is also its session's."""
         return self._process.pid
 
+    def workers(self) -> list[psutil.Process]:
+        """The workers that run now; none where the master does not."""
+        try:
+            return [one for one in psutil.Process(self.pid).children() if not is_gone(one)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def kill(self, *, workers_too: bool) -> None:
+        """Send SIGKILL to the master, or to the whole of it at once."""
+        if workers_too:
+            os.killpg(self.pid, signal.SIGKILL)
+        else:
+            self._process.kill()
+
     def wait_ready(self, timeout_s: float = 60) -> None:
         """Wait until it answers that it can serve."""
         end_s = time.monotonic() + timeout_s
@@ -111,7 +127,7 @@ class Served:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it still runs after {timeout_s} s:\n{self.log[-4000:]}") from None
         finally:
-            self._kill_the_rest()
+            self.end()
 
     def stop(self, timeout_s: float = 30) -> float:
         """Send SIGTERM to the process that was started, wait for its end, and return how long that took."""
@@ -120,7 +136,8 @@ class Served:
         assert self.wait_exit(timeout_s) == 0, self.log[-4000:]
         return time.monotonic() - began_s
 
-    def _kill_the_rest(self) -> None:
+    def end(self) -> None:
+        """Kill whatever of it is left."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
@@ -129,7 +146,7 @@ class Served:
         try:
             self.wait_ready()
         except BaseException:
-            self._kill_the_rest()
+            self.end()
             raise
         return self
 
@@ -139,7 +156,15 @@ class Served:
         if self._process.poll() is None:
             self.stop()
         else:
-            self._kill_the_rest()
+            self.end()
+
+
+def is_gone(process: psutil.Process) -> bool:
+    """Whether it has ended; whoever inherits an orphan may be slow to bury it."""
+    try:
+        return not process.is_running() or bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _free_port() -> int:

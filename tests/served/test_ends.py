@@ -19,7 +19,7 @@ import pytest
 from tests.fakes.braintrust_server import FakeBraintrust
 from tests.fakes.provider import Action, FakeProvider, Reply, Turn, answer, delta, done, hang, pause, repeat, sse
 from tests.served.caller import Caller, body
-from tests.served.process import BRAINTRUST_KEY, TOKEN, Served
+from tests.served.process import BRAINTRUST_KEY, TOKEN, Served, is_gone
 from tests.served.traces import is_root
 from tests.served.wire import Wire, chat_request
 
@@ -98,18 +98,6 @@ def _call_alone(served: Served, model: str, stream: bool) -> Seen:
         return _call(wire, model, stream)
 
 
-def _workers(served: Served) -> list[psutil.Process]:
-    return [one for one in psutil.Process(served.pid).children() if not _is_gone(one)]
-
-
-def _is_gone(process: psutil.Process) -> bool:
-    """Whether it has ended; whoever inherits an orphan may be slow to bury it."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def _ports(served: Served, worker: psutil.Process) -> set[int]:
     """The callers' ends of the connections that a worker has."""
     return {
@@ -180,13 +168,13 @@ def test_every_caller_gets_an_answer_or_an_error_and_every_call_one_trace(
             }
             for name, kind in KINDS.items():
                 provider.wait_for(kind.count, f"{model}-{name}", timeout=30)
-            everyone = [psutil.Process(served.pid), *_workers(served)]
+            everyone = [psutil.Process(served.pid), *served.workers()]
             assert len(everyone) == 2
             began_s = time.monotonic()
             os.kill(served.pid, number)
         finally:
             ending.set()
-        _wait(lambda: all(map(_is_gone, everyone)), GRACE_S + AFTER_GRACE_S)
+        _wait(lambda: all(map(is_gone, everyone)), GRACE_S + AFTER_GRACE_S)
         exit_s = time.monotonic() - began_s
         assert served.wait_exit() == (-signal.SIGKILL if number == signal.SIGKILL else 0)
         seen = {name: Counter(call.result(5) for call in some) for name, some in calls.items()}
@@ -223,21 +211,21 @@ def test_a_worker_that_is_lost_takes_no_call_of_another_with_it(
 ) -> None:
     ending = threading.Event()
     provider.script(model, sse(delta({"content": "until "}), _until(ending), *SOON))
-    _wait(lambda: len(_workers(pair)) == 2, 10)
+    _wait(lambda: len(pair.workers()) == 2, 10)
     with ExitStack() as stack, ThreadPoolExecutor(STREAMS) as pool:
         try:
             wires = [stack.enter_context(Wire(pair, timeout_s=40)) for _ in range(STREAMS)]
             calls = [pool.submit(_call, wire, model, True) for wire in wires]
             provider.wait_for(STREAMS, model, timeout=30)
-            lost, other = _workers(pair)
+            lost, other = pair.workers()
             of_lost, of_other = _ports(pair, lost), _ports(pair, other)
             lost.send_signal(number)
             began_s = time.monotonic()
             assert _call_alone(pair, "a", True) == "whole"
             answered_s = time.monotonic() - began_s
-            _wait(lambda: _is_gone(lost), 2 * STUCK_S + 2)
+            _wait(lambda: is_gone(lost), 2 * STUCK_S + 2)
             gone_s = time.monotonic() - began_s
-            _wait(lambda: any(_answers(pair, one) for one in _workers(pair) if one != other), ANSWERS_AGAIN_S)
+            _wait(lambda: any(_answers(pair, one) for one in pair.workers() if one != other), ANSWERS_AGAIN_S)
             replaced_s = time.monotonic() - began_s
         finally:
             ending.set()
@@ -252,8 +240,8 @@ def test_a_worker_that_is_lost_takes_no_call_of_another_with_it(
     assert seen == dict.fromkeys(of_lost, "cut") | dict.fromkeys(of_other, "whole")
 
 
-def test_an_idle_gateway_is_gone_at_once(pair: Served) -> None:
-    _wait(lambda: len(_workers(pair)) == 2, 10)
+def test_an_idle_gatewayis_gone_at_once(pair: Served) -> None:
+    _wait(lambda: len(pair.workers()) == 2, 10)
     with Caller(pair.url, TOKEN) as caller:
         assert caller.chat("openai/a").status_code == 200
     exit_s = pair.stop()

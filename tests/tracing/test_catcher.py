@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import threading
 from typing import Any
 
@@ -174,3 +175,11 @@ def test_flushing_and_closing_the_sdk_does_nothing(catcher: Catcher) -> None:
     catcher.enforce_queue_size_limit(True)
     catcher.set_masking_function(None)
     catcher.internal_replace_api_conn(None)
+
+
+def test_the_sdk_asks_nothing_of_its_logger_that_the_catcher_does_not_have(catcher: Catcher) -> None:
+    source = inspect.getsource(sdk)
+    asked = set(re.findall(r"global_bg_logger\(\)\s*\.(\w+)", source))
+    assert "log" in asked, "the SDK logs spans in another way"
+    assert asked - set(dir(catcher)) == set()
+    assert isinstance(LazyValue(lambda: catcher, use_mutex=False).get(), Catcher)

@@ -1,0 +1,361 @@
+"""`gateway spool`: what waits to be delivered, deliver it without a gateway, and what was refused for good."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import sys
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gateway.assembly import Delivery
+    from gateway.settings import Settings
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+JSON = dict[str, Any]
+
+_STATUS_HELP = """\
+What waits in each folder under <data folder>/spool, and how its sender fares.
+
+Exit status: 0 when all is well; 1 when an operator is needed: the key is refused, nothing was delivered for 10 s,
+rows wait and nothing delivers them, a folder is more than 80 % full or cannot be read, rows lie in quarantine, or the
+sender had to drop rows or met damaged ones (it counts since the folder was made; remove sender.json while no gateway
+runs to count anew); 2 when the settings cannot be used."""
+_DRAIN_HELP = """\
+Deliver what waits, with no gateway running. Where one runs it delivers by itself, and this waits for it.
+
+Exit status: 0 when nothing waits any more, 1 when something stays, 2 when the settings cannot be used."""
+_QUARANTINE_HELP = """\
+List the rows that the destination refused for good. --again puts them back into the spool, so that they are delivered
+once more; a row may then arrive twice, and replaces itself.
+
+Exit status: 0; 1 when some could not be put back; 2 when the settings cannot be used."""
+
+_POLL_S = 0.1
+#: For a sender that has just opened a file of the quarantine to write its row and close it.
+_WRITER_ENDS_S = 0.2
+
+
+def add(commands: Commands) -> None:
+    """Add the command `spool`."""
+    parser = commands.add_parser("spool", help="what waits to be delivered: status, drain, quarantine")
+    inner = parser.add_subparsers(metavar="what", required=True)
+    raw = argparse.RawDescriptionHelpFormatter
+    one = inner.add_parser("status", help="say what waits", description=_STATUS_HELP, formatter_class=raw)
+    one.add_argument("--json", action="store_true", help="print one JSON object")
+    one.set_defaults(run=_status)
+    one = inner.add_parser("drain", help="deliver what waits", description=_DRAIN_HELP, formatter_class=raw)
+    one.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for all of it (60)")
+    one.set_defaults(run=_drain)
+    one = inner.add_parser("quarantine", help="rows put aside", description=_QUARANTINE_HELP, formatter_class=raw)
+    one.add_argument("--again", action="store_true", help="put them back into the spool")
+    one.add_argument("--json", action="store_true", help="print one JSON object")
+    one.set_defaults(run=_quarantine)
+
+
+def settings_or_faults() -> Settings | None:
+    """Read the settings; print every fault, and return None, where they cannot be used."""
+    from gateway.settings import Settings, SettingsError  # noqa: PLC0415  # its table takes a while to build
+
+    try:
+        return Settings.from_env(os.environ, Path.cwd())
+    except SettingsError as error:
+        print("\n".join(error.faults), file=sys.stderr)
+        return None
+
+
+@dataclass
+class Folder:
+    """What is known of one folder of the spool.
+
+    Attributes:
+        current: this configuration delivers it.
+        sender_pid: of the process that delivers it now, or None.
+        quarantine_rows: that lie there now; `quarantined` counts since the folder was made.
+        needs: why an operator is needed, one sentence each.
+    """
+
+    folder: str
+    purpose: str
+    current: bool
+    waiting_bytes: int = 0
+    waiting_rows: int = 0
+    oldest_s: float = 0.0
+    used_bytes: int = 0
+    cap_bytes: int = 0
+    sender_runs: bool = False
+    sender_pid: int | None = None
+    sent: int = 0
+    dropped: int = 0
+    quarantined: int = 0
+    damaged: int = 0
+    interrupted: int = 0
+    quarantine_rows: int = 0
+    trouble: str | None = None
+    trouble_since_s: float | None = None
+    needs: list[str] = field(default_factory=list)
+
+
+def folders(settings: Settings) -> list[Folder]:
+    """Look at each folder of the spool; this configuration's first, also one that is not made yet."""
+    from gateway.assembly import deliveries, spool_folder  # noqa: PLC0415
+
+    mine = {delivery.folder.name: delivery for delivery in deliveries(settings)}
+    top = spool_folder(settings)
+    names = sorted(path.name for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
+    cap_bytes = int(settings.spool_mb * (1 << 20))
+    return [
+        _look(name, top / name, mine.get(name), cap_bytes) for name in dict.fromkeys([*mine, *names]) if name[:1] != "."
+    ]
+
+
+def _look(name: str, folder: Path, delivery: Delivery | None, cap_bytes: int) -> Folder:
+    from gateway.tracing.backlog import look, waiting  # noqa: PLC0415
+    from gateway.tracing.frames import Frame  # noqa: PLC0415
+    from gateway.tracing.keeping import put_aside  # noqa: PLC0415
+
+    found = Folder(str(folder), _purpose(name, delivery), delivery is not None, cap_bytes=cap_bytes)
+    try:
+        if not folder.exists():
+            return found
+        backlog = look(name, folder, cap_bytes)
+        found.waiting_rows = sum(isinstance(one, Frame) and one.kind == "id" for _path, one in waiting(folder))
+        found.quarantine_rows = sum(1 for _ in put_aside(folder))
+    except OSError as error:
+        found.needs.append(f"it cannot be read: {error.strerror or error}")
+        return found
+    found.waiting_bytes, found.used_bytes, found.oldest_s = backlog.waiting_bytes, backlog.used_bytes, backlog.oldest_s
+    found.sender_runs = is_locked(folder / "sender.lock")
+    state = backlog.sender
+    found.sender_pid = state.get("pid") if found.sender_runs else None
+    for count in ("sent", "dropped", "quarantined", "damaged", "interrupted"):
+        setattr(found, count, state.get(count, 0))
+    found.trouble, found.trouble_since_s = state.get("trouble"), state.get("since_s")
+    found.needs += _needs(found, refused=bool(state.get("refused")), trouble=backlog.trouble)
+    return found
+
+
+def _needs(found: Folder, *, refused: bool, trouble: str | None) -> list[str]:
+    needs = []
+    if refused:
+        needs.append("the destination refuses the gateway: mend the key, the organisation or the address")
+    elif trouble:
+        needs.append(trouble)
+    if found.waiting_bytes and not found.sender_runs:
+        if found.current:
+            needs.append("rows wait and nothing delivers them: start the gateway, or run `gateway spool drain`")
+        else:
+            needs.append("rows wait for another configuration: start or drain with that one, or remove the folder")
+    if found.quarantine_rows:
+        needs.append(f"{counted(found.quarantine_rows, 'row')} in quarantine: see `gateway spool quarantine`")
+    if found.dropped:
+        needs.append(f"lost: {counted(found.dropped, 'row')}, refused and without room in quarantine")
+    if found.damaged:
+        needs.append(f"skipped: {counted(found.damaged, 'damaged frame')}; look at the disk")
+    return needs
+
+
+def _purpose(name: str, delivery: Delivery | None) -> str:
+    if delivery is not None:
+        return f"this configuration's {delivery.sink}"
+    if name.startswith("braintrust-"):
+        return "another key's or organisation's: start with that key to have it delivered"
+    return f"{name}, which this configuration does not deliver to"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock on a file."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _status(options: argparse.Namespace) -> int:
+    settings = settings_or_faults()
+    if settings is None:
+        return 2
+    found = folders(settings)
+    needed = any(one.needs for one in found)
+    if options.json:
+        print(json.dumps({"ok": not needed, "folders": [asdict(one) for one in found]}, indent=2))
+        return int(needed)
+    if not found:
+        print("No traces are spooled: no BRAINTRUST_API_KEY is set, and nothing waits from before.")
+    for one in found:
+        print("\n".join(_told(one)))
+    return int(needed)
+
+
+def _told(one: Folder) -> list[str]:
+    sender = "none runs"
+    if one.sender_runs:
+        sender = f"process {one.sender_pid}, alive" if one.sender_pid else "a living process"
+    waits = f"{counted(one.waiting_rows, 'row')}, {_size(one.waiting_bytes)}"
+    if one.waiting_bytes:
+        waits += f", the oldest {_span(one.oldest_s)} old"
+    counts = ("sent", "dropped", "quarantined", "damaged", "interrupted")
+    lines = [
+        one.folder,
+        f"  for      {one.purpose}",
+        f"  waiting  {waits}",
+        f"  disk     {_size(one.used_bytes)} of {_size(one.cap_bytes)}",
+        f"  sender   {sender}",
+        f"  so far   {', '.join(f'{getattr(one, name)} {name}' for name in counts)}",
+    ]
+    if one.trouble:
+        since = f" (for {_span(time.time() - one.trouble_since_s)})" if one.trouble_since_s else ""
+        lines.append(f"  trouble  {one.trouble}{since}")
+    return lines + [f"  NEEDS    {need}" for need in one.needs]
+
+
+def counted(count: int, noun: str) -> str:
+    """Say how many there are: 1 row, 2 rows."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GB"
+
+
+def _span(seconds: float) -> str:
+    for name, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {name}"
+    return f"{seconds:.0f} s"
+
+
+def _drain(options: argparse.Namespace) -> int:
+    from gateway.assembly import deliveries  # noqa: PLC0415
+
+    settings = settings_or_faults()
+    if settings is None:
+        return 2
+    mine = deliveries(settings)
+    end_s = time.monotonic() + options.timeout
+    for delivery in mine:
+        _drain_one(delivery, end_s)
+    if not mine:
+        print("No BRAINTRUST_API_KEY is set: this configuration delivers nothing.")
+    stays = [one for one in folders(settings) if one.waiting_bytes]
+    for one in stays:
+        size = f"{counted(one.waiting_rows, 'row')} ({_size(one.waiting_bytes)})"
+        print(f"still there: {size} in {one.folder} ({one.purpose})")
+    return int(bool(stays))
+
+
+def _drain_one(delivery: Delivery, end_s: float) -> None:
+    from gateway.tracing.backlog import look  # noqa: PLC0415
+    from gateway.tracing.delivery import Unavailable  # noqa: PLC0415
+    from gateway.tracing.keeping import read_state  # noqa: PLC0415
+
+    def facts() -> JSON:
+        state = read_state(delivery.folder)
+        return {name: state.get(name, 0) for name in ("sent", "quarantined", "interrupted")}
+
+    before = facts()
+    ended: list[str | bool] = []
+
+    def deliver() -> None:
+        try:
+            ended.append(delivery.sender().drain(max(0.0, end_s - time.monotonic())))
+        except Unavailable as error:
+            ended.append(str(error))
+
+    # in a thread: a destination that hangs must not hold this up for longer than was asked
+    thread = threading.Thread(target=deliver, daemon=True)
+    if delivery.folder.is_dir():
+        thread.start()
+        thread.join(max(0.0, end_s - time.monotonic()) + 1.0)
+        if ended == [False]:
+            print(f"A gateway runs and delivers {delivery.sink} itself; waiting for it.")
+            while time.monotonic() < end_s and look(delivery.sink, delivery.folder, delivery.cap_bytes).waiting_bytes:
+                time.sleep(_POLL_S)
+        elif not ended or isinstance(ended[0], str):
+            print(f"{delivery.sink}: {ended[0] if ended else 'no answer within that time'}", file=sys.stderr)
+    after = facts()
+    more = {name: after[name] - before[name] for name in after}
+    aside = f", {more['quarantined']} put aside" if more["quarantined"] else ""
+    cut_off = f" ({more['interrupted']} of them of interrupted calls)" if more["interrupted"] else ""
+    print(f"{delivery.sink}: {counted(more['sent'], 'row')} delivered{cut_off}{aside}")
+
+
+def _quarantine(options: argparse.Namespace) -> int:
+    from gateway.assembly import spool_folder  # noqa: PLC0415
+
+    settings = settings_or_faults()
+    if settings is None:
+        return 2
+    top = spool_folder(settings)
+    places = sorted(path for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
+    if options.again:
+        return _put_back(places, as_json=options.json)
+    rows = [row for folder in places for row in _rows(folder)]
+    if options.json:
+        print(json.dumps({"rows": rows}, indent=2))
+        return 0
+    for row in rows:
+        print(f"{row['at'] or '?'}  {row['request_id'] or '(no root)':36}  {row['bytes']:>9} bytes  {row['why']}")
+    print(f"{counted(len(rows), 'row')} in quarantine" + (" (--again puts them back)" if rows else ""))
+    return 0
+
+
+def _rows(folder: Path) -> list[JSON]:
+    from gateway.tracing.frames import dumps  # noqa: PLC0415
+    from gateway.tracing.keeping import put_aside  # noqa: PLC0415
+
+    found = []
+    for path, line in put_aside(folder):
+        row = line.get("row") if isinstance(line, dict) else None
+        if isinstance(row, dict):
+            found.append(
+                {
+                    "at": line.get("at"),
+                    "why": line.get("why"),
+                    "request_id": line.get("request"),
+                    "row_id": row.get("id"),
+                    "bytes": len(dumps(row)),
+                    "file": str(path),
+                }
+            )
+    return found
+
+
+def _put_back(places: list[Path], *, as_json: bool) -> int:
+    from gateway.tracing.requeue import requeue  # noqa: PLC0415
+
+    back, unreadable, faults = 0, 0, []
+    for folder in places:
+        try:
+            done = requeue(folder, settle_s=_WRITER_ENDS_S)
+        except OSError as error:
+            faults.append(f"{folder}: {error.strerror or error}")
+            continue
+        back, unreadable = back + done.rows, unreadable + done.unreadable
+    if as_json:
+        print(json.dumps({"put_back": back, "unreadable": unreadable, "faults": faults}, indent=2))
+        return int(bool(faults or unreadable))
+    print(f"back in the spool: {counted(back, 'row')}; a gateway that runs delivers them, else `gateway spool drain`")
+    if unreadable:
+        print(f"kept in quarantine/*.unreadable: {counted(unreadable, 'line')} that cannot be read", file=sys.stderr)
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return int(bool(faults or unreadable))

@@ -1,0 +1,282 @@
+"""`gateway doctor`: each check against what it is about, and the command as a shell runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import doctor, doctor_afar, doctor_here
+from gateway.cli.doctor import Check, Finding, Running
+from gateway.settings import Settings
+from tests.cli.spools import leave
+from tests.cli.test_cli import free_port
+from tests.fakes.braintrust_server import FakeBraintrust
+from tests.fakes.loopback import Exchange, Loopback
+from tests.fakes.provider import FakeProvider
+
+GATEWAY = str(Path(sys.executable).parent / "gateway")
+SECRET = "sk-hunter2-0123456789abcdef"
+
+
+def found(findings: Iterable[Finding], check: str) -> list[Finding]:
+    return [finding for finding in findings if finding.check == check]
+
+
+def settings(place: Path, **environment: str) -> Settings:
+    return Settings.from_env(environment, place)
+
+
+def look(checks: list[Check], name: str) -> list[Finding]:
+    return [finding for check in checks if check.name == name for finding in check.look()]
+
+
+def here(place: Path, name: str, **environment: str) -> list[Finding]:
+    return look(doctor_here.checks(settings(place, **environment)), name)
+
+
+def afar(place: Path, name: str, **environment: str) -> list[Finding]:
+    return look(doctor_afar.checks(settings(place, **environment)), name)
+
+
+# the command
+
+
+def run(place: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [GATEWAY, "doctor", *arguments]
+    environ = {"PATH": os.environ["PATH"], **environ}
+    return subprocess.run(command, cwd=place, env=environ, capture_output=True, text=True, timeout=60)
+
+
+def test_without_an_account_all_is_well(place: Path) -> None:
+    began_s = time.monotonic()
+    done = run(place, "--call", "demo/echo")
+    assert time.monotonic() - began_s < 15
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    lines = done.stdout.splitlines()
+    assert {line.split()[0] for line in lines} <= {"ok", "warn"}
+    for words in (
+        "litellm 1.",
+        "gunicorn.conf.py is found",
+        "threads are patched before LiteLLM is imported",
+        "a mock call's span is caught",
+        "a test trace went through a spool and was read back",
+        "tokens, free",
+    ):
+        assert any(words in line for line in lines), words
+    assert [path.name for path in (place / ".gateway").iterdir()] == [], "nothing stays of it"
+
+
+def test_all_that_is_wrong_is_named_at_once_and_no_secret(place: Path) -> None:
+    with FakeBraintrust("another-key") as braintrust, FakeProvider() as provider:
+        done = run(
+            place,
+            "--json",
+            **braintrust.environment() | {"BRAINTRUST_API_KEY": SECRET},
+            GATEWAY_AUTH_TOKEN=f"{SECRET}-a,hunter2",
+            OPENAI_API_KEY=SECRET,
+            OPENAI_BASE_URL=provider.base_url,
+            GROQ_API_KEY=SECRET,
+            GROQ_API_BASE=f"http://127.0.0.1:{free_port()}",
+        )
+        assert not any(request.path.endswith("completions") for request in provider.requests()), "no model is called"
+    assert done.returncode == 1
+    assert "hunter2" not in done.stdout + done.stderr
+    checks = [Finding(**one) for one in json.loads(done.stdout)["checks"]]
+    failed = {finding.check: finding.saw for finding in checks if finding.status == "fail"}
+    assert set(failed) == {"braintrust", "providers"}
+    assert "401" in failed["braintrust"]
+    assert "groq" in failed["providers"]
+    assert "1 of them short" in found(checks, "callers")[0].saw
+
+
+def test_every_fault_of_the_settings_is_a_line(place: Path) -> None:
+    done = run(place, GATEWAY_TIMEOUT_S="soon", GATEWAY_DMEO="on")
+    assert done.returncode == 1
+    faults = [line for line in done.stdout.splitlines() if line.startswith("fail  settings")]
+    assert len(faults) == 2
+    assert "GATEWAY_TIMEOUT_S" in faults[0]
+    assert "GATEWAY_DMEO" in faults[1]
+
+
+# the runner
+
+
+def test_a_check_that_raises_is_a_line() -> None:
+    def look() -> list[Finding]:
+        raise RuntimeError("broken")
+
+    [finding] = Running(Check("odd", look)).findings()
+    assert (finding.status, finding.saw) == ("fail", "RuntimeError: broken")
+
+
+def test_a_check_that_hangs_is_a_line() -> None:
+    def look() -> list[Finding]:
+        time.sleep(1)
+        return []
+
+    [finding] = Running(Check("slow", look, timeout_s=0.05)).findings()
+    assert (finding.status, finding.saw) == ("fail", "no result within 0.05 s")
+
+
+# here
+
+
+@pytest.mark.parametrize(("version", "status"), [("1.82.7", "fail"), ("1.82.8", "fail"), ("1.84.0", "ok")])
+def test_releases_of_litellm_that_stole_credentials(version: str, status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_here.metadata, "version", lambda _name: version)
+    assert [finding.status for finding in doctor_here._packages()] == [status]
+
+
+def test_a_gunicorn_conf_that_patches_nothing(place: Path) -> None:
+    (place / "wsgi.py").touch()
+    conf = place / "gunicorn.conf.py"
+    conf.write_text("import sys, types\nsys.modules['litellm'] = types.ModuleType('litellm')\n")
+    [gevent] = found(doctor_here._gunicorn(), "gevent")
+    assert (gevent.status, gevent.saw) == ("fail", "LiteLLM is imported too early")
+    conf.write_text("raise ValueError('not so')\n")
+    [gevent] = found(doctor_here._gunicorn(), "gevent")
+    assert gevent.status == "fail"
+    assert "ValueError: not so" in gevent.saw
+
+
+def test_a_file_in_place_of_the_data_folder(place: Path) -> None:
+    (place / ".gateway").touch()
+    [finding] = here(place, "data folder")
+    assert finding.status == "fail"
+    assert "GATEWAY_DATA_DIR" in finding.advice
+    [finding] = afar(place, "spooling")
+    assert finding.status == "fail"
+
+
+def test_a_data_folder_that_others_can_read(place: Path) -> None:
+    folder = place / ".gateway"
+    (folder / "spool").mkdir(parents=True, mode=0o755)
+    (folder / "spool" / "rows").touch(mode=0o644)
+    [finding] = found(here(place, "data folder"), "permissions")
+    assert (finding.status, "others can read 1 of its files" in finding.saw) == ("warn", True)
+    assert str(folder / "spool" / "rows") in finding.saw
+    (folder / "spool").chmod(0o700)
+    [finding] = found(here(place, "data folder"), "permissions")
+    assert finding.status == "ok"
+
+
+def test_a_slow_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.fdatasync
+
+    def slow(handle: int) -> None:
+        real(handle)
+        time.sleep(0.06)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    [finding] = found(here(place, "data folder"), "fsync")
+    assert finding.status == "warn"
+
+
+def test_less_room_than_the_spool_may_take(place: Path) -> None:
+    [finding] = found(here(place, "data folder", GATEWAY_SPOOL_MB="1048576"), "disk")
+    assert (finding.status, "GATEWAY_SPOOL_MB" in finding.advice) == ("warn", True)
+
+
+def test_a_file_system_in_memory() -> None:
+    finding = doctor_here._file_system(Path("/dev/shm"))
+    assert (finding.status, finding.saw) == ("warn", "tmpfs at /dev/shm")
+
+
+def test_what_waits_in_the_spool(folder: Path, place: Path, braintrust: FakeBraintrust) -> None:
+    leave(folder, 1)
+    [finding] = here(place, "spool", **braintrust.environment())
+    assert finding.status == "warn"
+    assert "1 row waiting" in finding.saw
+    assert "nothing delivers them" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "words"),
+    [
+        ("{", "fail", "cannot be read as JSON"),
+        ("{}", "warn", "names no model"),
+        ('{"own": {"input_cost_per_token": 1}}', "warn", "no price for own"),
+        ('{"own": {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}}', "ok", "has 1 prices"),
+    ],
+)
+def test_prices(text: str, status: str, words: str, place: Path) -> None:
+    (place / "prices.json").write_text(text)
+    [finding] = here(place, "prices", GATEWAY_PRICES="prices.json")
+    assert finding.status == status
+    assert words in finding.saw
+
+
+def test_who_may_call(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(here(place, "callers"), "callers")[0].status == "ok"
+    monkeypatch.setenv("PORT", str(free_port()))
+    assert found(here(place, "callers"), "callers")[0].status == "fail"
+    assert found(here(place, "callers", GATEWAY_AUTH_TOKEN=SECRET), "callers")[0].status == "ok"
+    with Loopback() as server:
+        monkeypatch.setenv("PORT", str(server.port))
+        assert "something listens" in found(here(place, "callers"), "port")[0].saw
+
+
+# afar
+
+
+def test_braintrust_takes_a_test_trace(place: Path, braintrust: FakeBraintrust) -> None:
+    signed_in, took = afar(place, "braintrust", **braintrust.environment())
+    assert (signed_in.status, took.status) == ("ok", "ok")
+    assert "fake-org" in signed_in.saw
+    [row] = braintrust.rows()
+    assert row["id"] in took.saw
+    assert row["span_attributes"]["name"] == "gateway doctor"
+    assert braintrust.project_name(row["project_id"]) == "llm-gateway"
+
+
+def test_braintrust_is_down(place: Path, braintrust: FakeBraintrust) -> None:
+    environment = braintrust.environment()
+    braintrust.close()
+    [finding] = afar(place, "braintrust", **environment)
+    assert (finding.status, finding.advice) == ("fail", "traces are kept, and tried again")
+
+
+@pytest.mark.parametrize(
+    ("off_s", "status", "words"), [(0, "ok", "within"), (90, "warn", "behind"), (-90, "warn", "ahead")]
+)
+def test_the_clock(off_s: float, status: str, words: str, place: Path) -> None:
+    class Dated(Loopback):
+        def handle(self, exchange: Exchange) -> None:
+            exchange.respond(404, {"Date": formatdate(time.time() + off_s, usegmt=True)}, b"")
+
+    with Dated() as server:
+        [finding] = afar(place, "clock", OPENAI_API_KEY=SECRET, OPENAI_BASE_URL=server.origin)
+        assert all("authorization" not in request.headers for request in server.requests())
+    assert finding.status == status
+    assert words in finding.saw
+
+
+def test_a_provider_whose_tls_is_none(place: Path) -> None:
+    with FakeProvider() as provider:
+        address = provider.origin.replace("http:", "https:")
+        [finding] = afar(place, "providers", OPENAI_API_KEY=SECRET, OPENAI_BASE_URL=address)
+    assert finding.status == "fail"
+    assert "TLS fails" in finding.saw
+
+
+def test_a_call_that_fails_is_explained(place: Path) -> None:
+    [finding] = doctor_afar.call(settings(place), "nobody/nothing").look()
+    assert finding.status == "fail"
+    assert "model_not_found" in finding.saw
+
+
+def test_help_says_what_the_exit_status_means(capsys: pytest.CaptureFixture[str]) -> None:
+    from gateway import cli
+
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--help"])
+    assert "Exit status" in capsys.readouterr().out
+    assert doctor._CHECK_S < 15

@@ -1,0 +1,50 @@
+"""Work that blocks is done aside under gevent, and where it is called without it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from gateway.offload import cooperative, offload
+
+UNDER_GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, time
+from gevent.monkey import get_original
+from gateway.offload import cooperative, offload
+assert cooperative()
+block, ticks = get_original("time", "sleep"), []
+def tick():
+    while True:
+        ticks.append(1)
+        gevent.sleep(0.01)
+ticking = gevent.spawn(tick)
+assert offload(lambda seconds, *, more: (block(seconds), more)[1], 0.5, more=7) == 7
+assert len(ticks) >= 10, len(ticks)
+def fails():
+    raise KeyError("mine")
+try:
+    offload(fails)
+except KeyError as error:
+    assert error.args == ("mine",)
+else:
+    raise SystemExit("the exception was lost")
+ticking.kill()
+print("done")
+"""
+
+
+def test_under_gevent_the_others_go_on_while_work_blocks() -> None:
+    done = subprocess.run([sys.executable, "-c", UNDER_GEVENT], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
+
+
+def test_without_gevent_work_is_done_by_the_thread_that_calls() -> None:
+    assert not cooperative()
+    assert offload(threading.get_ident) == threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        offload(lambda: 1 / 0)
