@@ -43,6 +43,8 @@ CREDENTIALS = {
     "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0." + BODY,
 }
 FRAMES = ["{}", "key={}", "Incorrect API key provided: {}.", '{{"k":"{}"}}', "({})", "x\n{}\ny", "a,{},b", "'{}'"]
+#: Long texts with no dash, few and many: there is a way of its own past each.
+FRAMES += [f"{words * 200}{{}}{words}" for words in (" plain words ", " words, of which one is well-known ", " a-b_c ")]
 
 
 @pytest.mark.parametrize("kind", CREDENTIALS)

@@ -1,11 +1,14 @@
-"""A destination in memory."""
+"""A destination in memory, and a spool in front of it."""
 
 import json
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from gateway.tracing.delivery import Piece
+from gateway.tracing.sender import Sender
+from gateway.tracing.spool import Spool
 
 
 class Taker:
@@ -15,10 +18,12 @@ class Taker:
 
     def __init__(self) -> None:
         self.rows: dict[str, Any] = {}
+        self.posts = 0
         self._changed = threading.Condition()
 
     def deliver(self, pieces: Sequence[Piece]) -> None:
         with self._changed:
+            self.posts += 1
             self.rows.update({piece.id: json.loads(piece.row) for piece in pieces})
             self._changed.notify_all()
 
@@ -30,3 +35,9 @@ class Taker:
         with self._changed:
             assert self._changed.wait_for(lambda: id in self.rows, timeout_s), sorted(self.rows)
             return self.rows[id]
+
+
+def spool(folder: Path, taker: Taker) -> Spool:
+    """Make a spool that a taker empties; not started."""
+    cap_bytes = 16 << 20
+    return Spool(folder, Sender(folder, taker, name="taker", cap_bytes=cap_bytes), cap_bytes=cap_bytes, fsync="off")
