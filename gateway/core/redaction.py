@@ -87,7 +87,9 @@ class Redactor:
             return digest(value) or self.text(value)
         if depth > MAX_DEPTH:
             return TOO_DEEP
-        if isinstance(value, Mapping):
+        if value is None or isinstance(value, int | float):
+            return value
+        if isinstance(value, dict | Mapping):  # the plain one first: it is told at once
             return {
                 self.text(str(key)): self.value(_without_sound(item) if key in _SOUNDS else item, depth + 1)
                 for key, item in value.items()
