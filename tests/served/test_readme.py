@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.braintrust_server import FakeBraintrust
-from tests.fakes.provider import FakeProvider
+from tests.fakes.provider import FakeProvider, answer
 from tests.served.process import TOP, Served
 
 README = (TOP / "README.md").read_text(encoding="utf-8")
@@ -90,6 +90,8 @@ def test_the_log_says_where_traces_go_without_a_braintrust_key(first_start: Serv
 def test_the_programs_of_the_readme_run(
     program: str, with_keys: Served, braintrust: FakeBraintrust, provider: FakeProvider
 ) -> None:
+    for named in ("gpt-4o-mini", "claude-sonnet-4-5"):
+        provider.script(named, answer())  # other tests of the session have them say other things
     before = len(provider.requests())
     printed = run([sys.executable, "-c", program], with_keys, **braintrust.environment())
     assert len(provider.requests()) == before + 1
