@@ -145,7 +145,9 @@ def _settings() -> tuple[Settings | None, list[Finding]]:
         advice = "mend it in .env or in the environment; most other checks wait for this"
         return None, [Finding("fail", "settings", fault, advice) for fault in error.faults]
     usable = sorted(name for name, credential in settings.credentials.items() if credential.missing is None)
-    where = "Braintrust" if settings.braintrust_api_key is not None else "the log or the local database"
+    places = ["Braintrust"] if settings.braintrust_api_key is not None else []
+    places += ["the data folder"] if settings.traces_kept_here else []
+    where = " and ".join(places) or "the log alone"
     saw = f"providers: {', '.join(usable) or 'none'}; traces go to {where}"
     found = [Finding("ok", "settings", saw, "" if usable else "only the demo models answer")]
     found += [Finding("warn", "settings", warning) for warning in settings.warnings]
