@@ -83,7 +83,7 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "Traces": (
         Setting(
             *("BRAINTRUST_API_KEY", "braintrust_api_key", "secret", None),
-            help="The key of the Braintrust organisation that gets the traces; without it the log does.",
+            help="The key of the Braintrust organisation that gets the traces; without it they are kept here.",
             secret=True,
         ),
         Setting(

@@ -99,7 +99,6 @@ class Sender:
         self._writers: dict[str, Writer] = {}
         self._begun: dict[str, _Begun] = {}
         self._lock: int | None = None
-        self._most_bytes: int | None = None
         self._turn_bytes = 0
         self._complained_s = -_COMPLAIN_S
         self._thread = threading.Thread(target=self._run, name="spool-sender", daemon=True)
@@ -353,7 +352,7 @@ class Sender:
         batch: list[Piece] = []
         ids: set[str] = set()
         size = 0
-        most = self._most_bytes or self._destination.limit_bytes
+        most = self._destination.limit_bytes
         for piece in pieces:
             grown = size + len(piece.row) + _AROUND_BYTES
             if batch and (grown > most or len(batch) >= _MOST_ROWS or piece.id in ids or piece.to != batch[0].to):
