@@ -120,7 +120,7 @@ class _SdkTrace(_NoTrace):
 
     def finish(self, outcome: Outcome) -> None:
         [attempt] = outcome.attempts
-        asked, said = self._call.body["messages"], attempt.transcript.choices()
+        asked, said = self._call.body["messages"], attempt.transcript.said()
         self._child.log(
             input=asked, output=said, metadata=self._llm["metadata"], metrics=_without_times(self._llm["metrics"])
         )

@@ -281,7 +281,7 @@ class Metrics:
 
     def _texts(self, call: Call, attempt: Attempt) -> tuple[object, object]:
         clean = self._redactor.value
-        return clean(call.body.get("messages")), clean(attempt.transcript.choices())
+        return clean(call.body.get("messages")), clean(attempt.transcript.said())
 
     def _names_of(self, attempt: Attempt) -> tuple[str, str]:
         """The labels of provider and model: of the models that nobody can invent, the first `_MOST_MODELS`."""

@@ -170,7 +170,7 @@ class _Scripted:
     def read(self) -> None:
         for _ in self.chunks():
             pass
-        document = {"choices": self._attempt.transcript.choices()}
+        document = {"choices": self._attempt.transcript.said()}
         self.body = dumps(document)
 
     def chunks(self) -> Iterator[Chunk]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from gateway.core.endpoints import Endpoint
-from gateway.core.transcript import Transcript, Usage
+from gateway.core.transcript import ChatTranscript, Transcript, Usage
 from gateway.errors import GatewayError
 from gateway.secret import Secret
 
@@ -66,7 +66,7 @@ class Attempt:
 
     deployment: Deployment
     number: int = 1
-    transcript: Transcript = field(default_factory=Transcript)
+    transcript: Transcript = field(default_factory=ChatTranscript)
     dropped: Sequence[str] = ()
     provider_headers: Mapping[str, str] = field(default_factory=dict)
     started_s: float = 0.0

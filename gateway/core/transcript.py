@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 JSON = dict[str, Any]
 
@@ -216,14 +216,51 @@ def _joined(name: str, pieces: list[Any], depth: int = 0) -> Any:
     return pieces[-1]
 
 
-class Transcript:
-    """One answer, whole or growing.
+class Transcript(Protocol):
+    """One answer, whole or growing, in whichever wire it came.
 
     Attributes:
         id: the provider's id of the answer.
         model: the model that the provider says answered.
         usage: what the provider counted; None where it did not.
     """
+
+    id: str | None
+    model: str | None
+    usage: Usage | None
+
+    @property
+    def started(self) -> bool:
+        """Something of the answer itself was seen."""
+
+    @property
+    def complete(self) -> bool:
+        """The answer is whole: it came so, or its stream said why it ends."""
+
+    @property
+    def finish_reasons(self) -> list[str | None]:
+        """In the wire's own words, one for each choice."""
+
+    def add(self, chunk: Mapping[str, Any]) -> bool:
+        """Take in one piece of a stream; True when it has content.
+
+        Raises:
+            Malformed: it is no piece of such a stream.
+        """
+
+    def take(self, document: Mapping[str, Any]) -> None:
+        """Take in a whole answer.
+
+        Raises:
+            Malformed: it is none.
+        """
+
+    def said(self) -> Any:
+        """The answer so far as a value of JSON, as a trace shows it."""
+
+
+class ChatTranscript:
+    """A chat completion (Transcript)."""
 
     def __init__(self) -> None:
         self.id: str | None = None
@@ -260,14 +297,14 @@ class Transcript:
                 said = True
         return said
 
-    def take(self, completion: Mapping[str, Any]) -> None:
+    def take(self, document: Mapping[str, Any]) -> None:
         """Take in a whole answer.
 
         Raises:
             Malformed: it has no choices, or they are none.
         """
-        self._note(completion)
-        choices = _list(completion.get("choices"))
+        self._note(document)
+        choices = _list(document.get("choices"))
         if not choices:
             raise Malformed("the answer has no choices")
         self._whole = [dict(choice) for choice in choices]
@@ -295,9 +332,9 @@ class Transcript:
     @property
     def finish_reasons(self) -> list[str | None]:
         """One entry per choice, in order of their indexes."""
-        return [choice.get("finish_reason") for choice in self.choices()]
+        return [choice.get("finish_reason") for choice in self.said()]
 
-    def choices(self) -> list[JSON]:
+    def said(self) -> list[JSON]:
         """The answer so far, in the shape of a chat completion's `choices`."""
         if self._whole is not None:
             return self._whole

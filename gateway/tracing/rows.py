@@ -182,7 +182,7 @@ class Writer:
 
     def _llm(self, attempt: Attempt, held: Held | None) -> JSON:
         transcript, deployment = attempt.transcript, attempt.deployment
-        said = self._redactor.value(transcript.choices()) if transcript.started else None
+        said = self._redactor.value(transcript.said()) if transcript.started else None
         billed = bill(attempt, self._prices, lambda: (self._asked, said))
         own = bare(
             self._ids.child(),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.transcript import MOST_TOKENS, Malformed, Transcript, Usage, estimated, usage_of
+from gateway.core.transcript import MOST_TOKENS, ChatTranscript, Malformed, Usage, estimated, usage_of
 from tests.builders import finish
 
 JSON = dict[str, Any]
@@ -18,12 +18,12 @@ JSON = dict[str, Any]
 
 def joined(*deltas: JSON, finish_reason: str | None = None) -> JSON:
     """The message that the deltas of one choice make."""
-    transcript = Transcript()
+    transcript = ChatTranscript()
     for fields in deltas:
         transcript.add({"choices": [{"index": 0, "delta": fields, "finish_reason": None}]})
     if finish_reason:
         transcript.add(finish(finish_reason))
-    [choice] = transcript.choices()
+    [choice] = transcript.said()
     assert choice["finish_reason"] == finish_reason
     message: JSON = choice["message"]
     return message
@@ -100,19 +100,19 @@ def test_an_unknown_list_grows_by_its_items() -> None:
 
 
 def test_each_choice_is_joined_by_itself_and_they_come_in_order() -> None:
-    transcript = Transcript()
+    transcript = ChatTranscript()
     for index, text in ((1, "b"), (0, "a"), (1, "B")):
         transcript.add({"choices": [{"index": index, "delta": {"content": text}}]})
     transcript.add(finish("stop", index=0))
     assert not transcript.complete, "the other one has not ended"
     transcript.add(finish("length", index=1))
     assert transcript.complete
-    assert [choice["message"]["content"] for choice in transcript.choices()] == ["a", "bB"]
+    assert [choice["message"]["content"] for choice in transcript.said()] == ["a", "bB"]
     assert transcript.finish_reasons == ["stop", "length"]
 
 
 def test_the_first_id_and_model_and_the_last_usage_stand() -> None:
-    transcript = Transcript()
+    transcript = ChatTranscript()
     transcript.add({"id": "one", "model": "m1", "usage": {"prompt_tokens": 1}, "choices": []})
     transcript.add({"id": "two", "model": "m2", "usage": {"prompt_tokens": 2}, "choices": []})
     assert (transcript.id, transcript.model, transcript.usage) == ("one", "m1", Usage(prompt=2))
@@ -134,11 +134,11 @@ def test_the_first_id_and_model_and_the_last_usage_stand() -> None:
     ],
 )
 def test_what_says_something_is_content(fields: JSON) -> None:
-    assert Transcript().add({"choices": [{"index": 0, "delta": fields}]})
+    assert ChatTranscript().add({"choices": [{"index": 0, "delta": fields}]})
 
 
 def test_a_finish_reason_is_content() -> None:
-    assert Transcript().add(finish())
+    assert ChatTranscript().add(finish())
 
 
 @pytest.mark.parametrize(
@@ -156,17 +156,17 @@ def test_a_finish_reason_is_content() -> None:
     ],
 )
 def test_what_says_nothing_is_no_content(chunk: JSON) -> None:
-    assert not Transcript().add(chunk)
+    assert not ChatTranscript().add(chunk)
 
 
 # Whole answers.
 
 
 def test_a_whole_answer_is_kept_as_it_came() -> None:
-    transcript = Transcript()
+    transcript = ChatTranscript()
     choice = {"index": 0, "message": {"content": "a", "own": 1}, "finish_reason": "stop", "logprobs": {"content": []}}
     transcript.take({"id": "x", "choices": [choice], "usage": {"completion_tokens": 3}})
-    assert transcript.choices() == [choice]
+    assert transcript.said() == [choice]
     assert transcript.complete
     assert transcript.started
     assert transcript.usage == Usage(completion=3)
@@ -175,7 +175,7 @@ def test_a_whole_answer_is_kept_as_it_came() -> None:
 @pytest.mark.parametrize("choices", [None, [], {}, "x", [1]])
 def test_an_answer_without_choices_is_none(choices: object) -> None:
     with pytest.raises(Malformed):
-        Transcript().take({"choices": choices})
+        ChatTranscript().take({"choices": choices})
 
 
 # Whatever a provider sends.
@@ -219,14 +219,14 @@ chunks = st.fixed_dictionaries(
 @settings(deadline=None, max_examples=60)
 @given(st.lists(chunks, max_size=4))
 def test_whatever_comes_is_taken_in_or_malformed(pieces: list[JSON]) -> None:
-    streamed, whole = Transcript(), Transcript()
+    streamed, whole = ChatTranscript(), ChatTranscript()
     for piece in pieces:
         for take in (streamed.add, whole.take):
             with contextlib.suppress(Malformed):
                 take(piece)
     for transcript in (streamed, whole):
-        json.dumps(transcript.choices())
-        assert len(transcript.finish_reasons) == len(transcript.choices())
+        json.dumps(transcript.said())
+        assert len(transcript.finish_reasons) == len(transcript.said())
         assert transcript.complete in (True, False)
 
 
@@ -234,7 +234,7 @@ def test_a_piece_of_great_depth_is_taken_in_or_malformed() -> None:
     deep: Any = "x"
     for _ in range(900):  # what json.loads still reads
         deep = {"a": deep}
-    transcript = Transcript()
+    transcript = ChatTranscript()
     for _ in range(2):
         with contextlib.suppress(Malformed):
             transcript.add({"choices": [{"index": 0, "delta": {"other": deep}}]})
@@ -252,7 +252,7 @@ def test_a_piece_of_great_depth_is_taken_in_or_malformed() -> None:
 )
 def test_a_choice_that_is_none_is_malformed(choice: JSON) -> None:
     with pytest.raises(Malformed):
-        Transcript().add({"choices": [choice]})
+        ChatTranscript().add({"choices": [choice]})
 
 
 # Usage.

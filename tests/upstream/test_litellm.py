@@ -290,7 +290,7 @@ def test_on_openais_wire_the_providers_own_events_come_back(lane: Lane) -> None:
     assert events[0] == (
         b'data: {"choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"own":1}]}\n\n'
     )
-    assert tried.transcript.choices()[0]["message"]["refusal"] == "no"
+    assert tried.transcript.said()[0]["message"]["refusal"] == "no"
     assert tried.transcript.finish_reasons == ["stop", "odd"]
     assert tried.transcript.usage == Usage(3, 2)
 
@@ -345,7 +345,7 @@ def test_another_wires_stream_is_translated(lane: Lane) -> None:
     lane.provider.script("claude-m", answer("It is", message={"tool_calls": [TOOL]}, finish="tool_calls"))
     events, tried = lane.stream(OTHER)
     assert text_of(events) == "It is"
-    [choice] = tried.transcript.choices()
+    [choice] = tried.transcript.said()
     assert choice["finish_reason"] == "tool_calls"
     assert json.loads(choice["message"]["tool_calls"][0]["function"]["arguments"]) == {"city": "Oslo"}
     assert json.loads(data_of(events[-1]) or b"")["usage"]["completion_tokens"] == 7
@@ -402,7 +402,7 @@ def ollama() -> Iterator[Ollama]:
 def test_ollamas_answer_is_translated(lane: Lane, ollama: Ollama) -> None:
     tried = attempt("ollama_chat/m", api_base=ollama.origin)
     lane.open(tried, call("ollama_chat/m"))
-    assert tried.transcript.choices()[0]["message"]["content"] == "hello"
+    assert tried.transcript.said()[0]["message"]["content"] == "hello"
     assert tried.transcript.usage == Usage(3, 2)
 
 
@@ -547,7 +547,7 @@ def test_a_stream_that_breaks_has_no_made_up_end(lane: Lane, name: str, reply: R
     assert type(raised.value) is kind
     assert b'"finish_reason":"' not in b"".join(events).replace(b" ", b"")
     if text_of([one for one in events if one]):
-        assert tried.transcript.choices()[0]["message"]["content"] == "a", "what came is in the record"
+        assert tried.transcript.said()[0]["message"]["content"] == "a", "what came is in the record"
 
 
 @EACH
@@ -621,7 +621,7 @@ def test_a_caller_that_leaves_in_the_middle_frees_the_provider_at_once(lane: Lan
         list(chunks)
     opened.close()
     assert lane.provider.requests()[0].closed.wait(1)
-    assert tried.transcript.choices()[0]["message"]["content"] == "a"
+    assert tried.transcript.said()[0]["message"]["content"] == "a"
 
 
 @BOTH
@@ -789,7 +789,7 @@ def test_no_field_of_a_body_chooses_a_host_a_key_a_file_or_an_answer(
         for start in range(0, len(names), 70):
             before = len(lane.provider.requests())
             tried = lane.ask(name, dict.fromkeys(names[start : start + 70], value), stream=stream)
-            assert tried.transcript.choices()[0]["message"]["content"] == "the provider's own"
+            assert tried.transcript.said()[0]["message"]["content"] == "the provider's own"
             assert tried.transcript.usage == Usage(12, 7)
             assert len(lane.provider.requests()) == before + 1
     assert_only_the_provider_was_asked(lane, trap, canary)

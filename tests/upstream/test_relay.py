@@ -11,7 +11,7 @@ import pytest
 
 from gateway.core.calls import Chunk
 from gateway.core.redaction import Redactor
-from gateway.core.transcript import Transcript, Usage
+from gateway.core.transcript import ChatTranscript, Usage
 from gateway.core.wire import MOST_EVENT_BYTES, data_of
 from gateway.errors import GatewayError, ProviderFailed, ProviderInvalid, ProviderLimited, ProviderStreamEnded
 from gateway.upstream.failures import Failures
@@ -25,12 +25,12 @@ def event(chunk: Any) -> bytes:
     return b"data: " + json.dumps(chunk, ensure_ascii=False).encode() + b"\n\n"
 
 
-def relay(transcript: Transcript, usage_asked: bool = False, secrets: tuple[str, ...] = ()) -> Relay:
+def relay(transcript: ChatTranscript, usage_asked: bool = False, secrets: tuple[str, ...] = ()) -> Relay:
     return Relay("openai", transcript, usage_asked=usage_asked, failures=Failures(Redactor(secrets)))
 
 
 def relayed(*pieces: bytes, usage_asked: bool = False) -> list[Chunk]:
-    return list(relay(Transcript(), usage_asked).chunks(iter(pieces)))
+    return list(relay(ChatTranscript(), usage_asked).chunks(iter(pieces)))
 
 
 def out(*pieces: bytes, usage_asked: bool = False) -> bytes:
@@ -41,7 +41,7 @@ def failure(*pieces: bytes) -> tuple[GatewayError, list[Chunk]]:
     """How reading fails, and what was handed out before."""
     got: list[Chunk] = []
     with pytest.raises(GatewayError) as raised:
-        got.extend(relay(Transcript()).chunks(iter(pieces)))
+        got.extend(relay(ChatTranscript()).chunks(iter(pieces)))
     return raised.value, got
 
 
@@ -69,12 +69,12 @@ def test_content_is_told_from_what_says_nothing() -> None:
 
 
 def test_the_transcript_grows_with_what_was_read() -> None:
-    transcript = Transcript()
+    transcript = ChatTranscript()
     chunks = relay(transcript).chunks(iter([event(delta("a")) + event(delta("b")), event(finish()), DONE]))
     next(chunks)
-    assert transcript.choices()[0]["message"]["content"] == "a"
+    assert transcript.said()[0]["message"]["content"] == "a"
     list(chunks)
-    assert transcript.choices()[0]["message"]["content"] == "ab"
+    assert transcript.said()[0]["message"]["content"] == "ab"
     assert transcript.complete
 
 
@@ -106,7 +106,7 @@ USAGE = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}
 
 
 def test_usage_is_recorded_and_hidden_from_a_caller_who_did_not_ask() -> None:
-    transcript = Transcript()
+    transcript = ChatTranscript()
     got = list(relay(transcript).chunks(iter([event(delta("a")), event(finish()), event(USAGE), DONE])))
     assert [chunk.data for chunk in got] == [event(delta("a")), event(finish()), b""]
     assert transcript.usage == Usage(3, 2)
@@ -256,4 +256,4 @@ def test_a_failure_of_the_wire_is_raised_as_it_is() -> None:
         raise httpx.ReadError("reset")
 
     with pytest.raises(httpx.ReadError):
-        list(relay(Transcript()).chunks(pieces()))
+        list(relay(ChatTranscript()).chunks(pieces()))

@@ -100,7 +100,7 @@ def test_cut_breaks_off_in_the_middle() -> None:
     chunks = Scripted().open(tried, call(text="a b c d", stream=True)).chunks()
     with pytest.raises(ProviderStreamEnded):
         list(chunks)
-    assert tried.transcript.choices()[0]["message"]["content"] == "a b "
+    assert tried.transcript.said()[0]["message"]["content"] == "a b "
     with pytest.raises(ProviderStreamEnded):
         Scripted().open(attempt("demo/cut"), call(text="a b"))
 
