@@ -27,7 +27,9 @@ from gateway.tracing.delivery import Counts, Destination
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
 from gateway.upstream import modelmap
+from gateway.upstream.direct import Direct
 from gateway.upstream.failures import Failures
+from gateway.upstream.lanes import Lanes
 from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.scripted import MODELS, Scripted
 
@@ -71,6 +73,12 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         idle_s=settings.idle_timeout_s,
         patch=Catcher.patch,
     )
+    direct = Direct(Failures(redactor), first_byte_s=settings.first_byte_timeout_s, idle_s=settings.idle_timeout_s)
+
+    def close_connections() -> None:
+        litellm.close()
+        direct.close()
+
     prices = Prices({**models, **_FREE}, own_prices(settings))
     metrics = Metrics(catalogue, prices, redactor, settings.metrics)
     tracer = Tracer(
@@ -87,7 +95,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     )
     return Gateway(
         catalogue=catalogue,
-        upstreams={DEMO: Scripted(), "litellm": litellm},
+        upstreams={DEMO: Lanes(Scripted()), "litellm": Lanes(direct, litellm)},
         tracer=tracer,
         metrics=metrics,
         authenticator=Authenticator([StaticTokens(settings.tokens)]),
@@ -99,7 +107,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         ),
         cors_origins=settings.cors_origins,
         preload=litellm.load if any(reach.missing is None for reach in catalogue.reaches.values()) else None,
-        on_close=litellm.close,
+        on_close=close_connections,
     )
 
 

@@ -46,6 +46,8 @@ class GatewayError(Exception):
         type: overrides the class's `error.type`.
         status: overrides the class's HTTP status.
         retry_after: a `Retry-After` value as HTTP has it (RFC 9110, section 10.2.3: seconds or a date).
+        retry_after_ms: a `retry-after-ms` value: milliseconds, as OpenAI's SDKs obey it before `Retry-After`.
+        should_retry: overrides the class's `should_retry`.
         provider: the provider that the error came from, or None where it is the gateway's own.
     """
 
@@ -55,7 +57,7 @@ class GatewayError(Exception):
     source: ClassVar[str] = "gateway"
     elsewhere: ClassVar[bool] = False
     #: What the OpenAI and Anthropic SDKs obey in `x-should-retry`; None leaves it to their own rules.
-    should_retry: ClassVar[bool | None] = None
+    should_retry: bool | None = None
 
     def __init__(
         self,
@@ -66,6 +68,8 @@ class GatewayError(Exception):
         type: str | None = None,
         status: int | None = None,
         retry_after: str | None = None,
+        retry_after_ms: str | None = None,
+        should_retry: bool | None = None,
         provider: str | None = None,
     ) -> None:
         super().__init__(message)
@@ -75,6 +79,9 @@ class GatewayError(Exception):
         self.public_type = type or self.type
         self.http_status = status or self.status
         self.retry_after = retry_after
+        self.retry_after_ms = retry_after_ms
+        if should_retry is not None:
+            self.should_retry = should_retry
         self.provider = provider
         #: What the answer's headers say of the call that failed.
         self.reply_headers: dict[str, str] = {}

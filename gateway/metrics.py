@@ -23,6 +23,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from gateway.core.calls import Attempt, Call, Outcome
+from gateway.core.endpoints import CHAT
 from gateway.core.pricing import Prices, bill
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue, is_named
@@ -281,7 +282,8 @@ class Metrics:
 
     def _texts(self, call: Call, attempt: Attempt) -> tuple[object, object]:
         clean = self._redactor.value
-        return clean(call.body.get("messages")), clean(attempt.transcript.said())
+        asked = call.asked if attempt.sent is None else CHAT.asked_of(attempt.sent)
+        return clean(asked), clean(attempt.transcript.said())
 
     def _names_of(self, attempt: Attempt) -> tuple[str, str]:
         """The labels of provider and model: of the models that nobody can invent, the first `_MOST_MODELS`."""

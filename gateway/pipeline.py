@@ -212,7 +212,7 @@ class _Run:
         answer = self._first_that_opens()
         attempt = self.tried[-1]
         attempt.ended_s = time.time()
-        self.settle(self.outcome())
+        self.settle(self.outcome(attempt.error))  # an answer may say itself that it failed
         return Reply(self, body=answer.body)
 
     def stream(self) -> Reply:
@@ -235,6 +235,7 @@ class _Run:
         """Try one deployment."""
         self.tried.append(attempt)
         attempt.started_s = time.time()
+        attempt.transcript = self.call.endpoint.transcript()
         upstreams = self.gateway.upstreams
         upstream = upstreams.get(attempt.deployment.provider) or upstreams["litellm"]
         try:
@@ -369,8 +370,13 @@ class Reply:
     """What goes back: one body, or the chunks of a stream, plus the one obligation to settle.
 
     Iterating a stream gives its chunks; None stands for silence that wants a sign of life. A failure is raised as
-    GatewayError, once. The stream's end is reported when the call is settled: what ends the stream on the wire is
-    written after that.
+    GatewayError, once. The stream's end is reported when the call is settled: what ends the stream on the wire,
+    `last_words`, is written after that.
+
+    Attributes:
+        body: the whole answer; None where it is streamed.
+        last_words: what ends the stream, once all of it was read.
+        told: the provider's own last words are that it failed, so the caller needs no others.
     """
 
     def __init__(self, run: _Run, *, body: bytes | None = None, pump: _Pump | None = None) -> None:
@@ -380,6 +386,8 @@ class Reply:
         self._silent = False
         self._over = pump is None
         self.body = body
+        self.last_words = run.call.endpoint.last_words
+        self.told = False
 
     def begin(self) -> None:
         """Wait for the first piece; for a failure before it, raise."""
@@ -415,7 +423,7 @@ class Reply:
     def __next__(self) -> Chunk | None:
         if self._first is not None:
             piece, self._first = self._first, None
-            return piece
+            return self._passed(piece)
         if self._silent:
             self._silent = False
             return None
@@ -431,7 +439,14 @@ class Reply:
             if error is not None:
                 raise error
             raise StopIteration
-        return next_piece
+        return None if next_piece is None else self._passed(next_piece)
+
+    def _passed(self, chunk: Chunk) -> Chunk:
+        """Keep the last event back."""
+        if not chunk.last:
+            return chunk
+        self.last_words, self.told = chunk.data, True
+        return Chunk(b"")
 
     def _answered(self) -> bool:
         """Whether a caller that has left had its answer: every choice its finish_reason, but for the last words."""

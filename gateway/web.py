@@ -163,10 +163,17 @@ def _access_line(status: int) -> Callable[[], None]:
     return write
 
 
+def _dialect() -> str:
+    """Whose errors the caller reads: the matched view says so, else the header that Anthropic's SDKs always send."""
+    view = current_app.view_functions.get(request.endpoint or "")
+    fixed: str | None = getattr(view, "dialect", None)
+    return fixed or ("anthropic" if "anthropic-version" in request.headers else "openai")
+
+
 def error_response(error: GatewayError) -> Response:
     """Turn a failure into an answer, with the headers that SDKs obey."""
     response = Response(
-        wire.dumps(wire.openai_error(error, g.request_id)),
+        wire.dumps(wire.error_body(_dialect(), error, g.request_id)),
         status=error.http_status,
         mimetype="application/json",
     )
@@ -175,6 +182,8 @@ def error_response(error: GatewayError) -> Response:
         response.headers["Retry-After"] = error.retry_after[:64]
     elif error.http_status in (429, 503) and error.should_retry is not False:
         response.headers["Retry-After"] = "1"
+    if error.retry_after_ms is not None:
+        response.headers["retry-after-ms"] = error.retry_after_ms
     if error.should_retry is not None:
         response.headers["x-should-retry"] = "true" if error.should_retry else "false"
     return response

@@ -23,6 +23,7 @@ from gateway.tracing.catcher import Catcher
 from gateway.tracing.record import Record
 from gateway.upstream import Upstream
 from gateway.upstream.failures import stopped
+from gateway.upstream.lanes import Lanes
 from gateway.upstream.scripted import Scripted
 from gateway.watcher import Watcher
 
@@ -203,7 +204,7 @@ def gateway(
     **limits: Any,
 ) -> Gateway:
     """Make a gateway, not opened: `demo/echo` is the real one, all other models go to `upstream`."""
-    made = Scripted()
+    made = Lanes(Scripted())
     return Gateway(
         catalogue=catalogue(*providers, demo=ECHO),
         upstreams={"demo": made, "litellm": upstream or made},

@@ -6,6 +6,7 @@ import logging
 import socket
 import time
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Response, g, request
 
@@ -28,26 +29,31 @@ _LONGEST_TAG = 128
 _PIECE = 65536
 
 
-def serve(endpoint: Endpoint) -> Response:
-    """Answer one request of an endpoint that calls a model."""
+def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
+    """Answer one request of an endpoint that calls a model.
+
+    Args:
+        endpoint: its row.
+        path_id: what stands in the path for `{id}`.
+    """
     gateway = current_gateway()
-    call = _read(endpoint, gateway)
+    call = _read(endpoint, path_id, gateway)
     if (bridged := request.environ.get("asgi.scope", {}).get(SCOPE_KEY)) is not None:
         bridged.subscribe(lambda: call.cancellation.abort(bridged.reason))  # Modal's bridge knows when it leaves
     g.traced = True
     reply = gateway.run(call, caller_socket())
     try:
-        return _response(reply, call.id)
+        return _response(call, reply)
     except BaseException:  # a reply that nobody will read or close must not hold its provider's connection
         reply.close()
         raise
 
 
-def _response(reply: Reply, request_id: str) -> Response:
+def _response(call: Call, reply: Reply) -> Response:
     if reply.body is not None:
         return Response(reply.body, mimetype="application/json", headers=reply.headers())
     return Response(
-        EventStream(reply, request_id, g.facts),
+        EventStream(reply, call.endpoint.dialect, call.id, g.facts),
         content_type="text/event-stream; charset=utf-8",
         headers={**reply.headers(), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
@@ -56,10 +62,12 @@ def _response(reply: Reply, request_id: str) -> Response:
 class EventStream:
     """The bytes of a streamed answer. Its last words follow the settling of the call."""
 
-    def __init__(self, reply: Reply, request_id: str, facts: dict[str, Any]) -> None:
+    def __init__(self, reply: Reply, dialect: str, request_id: str, facts: dict[str, Any]) -> None:
         self._reply = reply
+        self._dialect = dialect
         self._request_id = request_id
         self._facts = facts
+        self._sent = 0
         self._over = False
 
     def __iter__(self) -> EventStream:
@@ -71,7 +79,7 @@ class EventStream:
                 chunk = next(self._reply)
             except StopIteration:
                 self._over = True
-                return wire.DONE
+                return self._reply.last_words
             except GatewayError as error:
                 return self._failed(error)
             except Exception:
@@ -81,13 +89,16 @@ class EventStream:
             if chunk is None:
                 return wire.KEEP_ALIVE
             if chunk.data:
+                self._sent += 1
                 return chunk.data
         raise StopIteration
 
     def _failed(self, error: GatewayError) -> bytes:
         self._over = True
         self._facts["error"] = error.public_code or error.public_type
-        return wire.data_event(wire.openai_error(error, self._request_id))
+        if self._reply.told:
+            return self._reply.last_words
+        return wire.error_event(self._dialect, error, self._request_id, self._sent)
 
     def close(self) -> None:
         """Called by the server at the end, and when the caller has left; safe to call again."""
@@ -95,7 +106,7 @@ class EventStream:
         self._reply.close()
 
 
-def _read(endpoint: Endpoint, gateway: Gateway) -> Call:
+def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
     raw = body.unpack(_read_body(gateway), request.headers.get("Content-Encoding", ""), gateway.limits.body_bytes)
     asked = offload(body.parse, raw) if len(raw) > LARGE_BYTES else body.parse(raw)
     body.check(endpoint, asked)
@@ -129,6 +140,8 @@ def _read(endpoint: Endpoint, gateway: Gateway) -> Call:
         tags=_tags(request.headers.get("x-gateway-tags", "")),
         recorded=recorded,
         body_bytes=len(raw),
+        path_id=path_id,
+        query=urlencode([(name, value) for name in endpoint.query for value in request.args.getlist(name)]),
     )
 
 

@@ -33,3 +33,6 @@ class Teller(Protocol):
 
     def end(self) -> list[JSON]:
         """The events that close the stream, once its last chunk was fed; the last of them is the terminal one."""
+
+    def failed(self, message: str, code: str | None) -> JSON | None:
+        """The event that ends a stream which failed on its way; None where the wire has none of its own."""

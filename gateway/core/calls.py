@@ -62,6 +62,8 @@ class Attempt:
         provider_headers: the provider's rate limits, as `x-provider-ratelimit-*`.
         started_s, first_content_s, ended_s: seconds since the epoch.
         estimate: the guess at its tokens, once one was needed (`pricing.bill`).
+        sent: the chat completion that stood in for the caller's operation, or None where none had to.
+        told: what the caller was told, where that is another wire than the provider's.
     """
 
     deployment: Deployment
@@ -74,6 +76,8 @@ class Attempt:
     ended_s: float | None = None
     error: GatewayError | None = None
     estimate: Usage | None = None
+    sent: JSON | None = None
+    told: Transcript | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +179,8 @@ class Call:
         provider_headers: the closed list of headers that travel on.
         recorded: how much of it a trace may keep: `full`, `metadata` (no content) or `off`.
         body_bytes: the size of the body, unpacked.
+        path_id: the id that stands in the path of the request, or None.
+        query: what of the request's query travels on, encoded.
     """
 
     id: str
@@ -194,7 +200,14 @@ class Call:
     tags: Sequence[str] = ()
     recorded: str = "full"
     body_bytes: int = 0
+    path_id: str | None = None
+    query: str = ""
     cancellation: Cancellation = field(default_factory=Cancellation)
+
+    @property
+    def asked(self) -> Any:
+        """What a trace shows as the call's input."""
+        return self.endpoint.asked_of(self.body)
 
 
 @dataclass(frozen=True)
@@ -203,7 +216,11 @@ class Chunk:
 
     `data` is what the caller gets, whole SSE events (empty where the piece is hidden from the caller);
     `content` is True for text, tool calls, reasoning or refusals: from there on the answer cannot change provider.
+    `last` is True for the event that ends the stream, which is kept back until the call is settled. `piece` is the
+    event as JSON, for who translates it.
     """
 
     data: bytes
     content: bool = False
+    last: bool = False
+    piece: Mapping[str, Any] | None = None

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from gateway.core.completions import CompletionsTranscript
+from gateway.core.embeddings import EmbeddingsTranscript
+from gateway.core.transcript import ChatTranscript, Transcript
+from gateway.core.wire import DONE
 
 
 @dataclass(frozen=True)
@@ -28,19 +34,52 @@ class Endpoint:
 
     Attributes:
         name: the operation's name in traces (`chat gpt-4o-mini`).
-        path: served as it is and without its `/v1`.
+        path: served as it is and without its `/v1`; `{id}` stands for a part of it.
         method: the HTTP method.
-        upstream: the function of LiteLLM that answers it.
+        upstream: the function of LiteLLM that answers it; empty where LiteLLM is not asked.
         parameters: the fields that the operation knows; others travel as data.
         summary: one line for the docs.
+        asked: the field that a trace shows as what was asked.
+        span: what a span of it is called, as Braintrust's patch of LiteLLM names them.
+        dialect: how its errors look: `openai`, `anthropic` or `responses` (see `wire`).
+        transcript: makes the record of an answer.
+        native: providers that are asked on the operation's own wire, by the caller's own body; others are asked
+            by way of LiteLLM, or for a chat that stands in for it.
+        ends: the events that end its stream, where each event has a name.
+        query: what of a request's query travels on.
+        last_words: what ends its stream, where that is no event of the answer's own.
     """
 
     name: str
     path: str
     method: str
     upstream: str
-    parameters: dict[str, Field]
+    parameters: Mapping[str, Field]
     summary: str
+    asked: str = "messages"
+    span: str = "Completion"
+    dialect: str = "openai"
+    transcript: Callable[[], Transcript] = ChatTranscript
+    native: frozenset[str] = frozenset()
+    ends: frozenset[str] = frozenset()
+    query: tuple[str, ...] = ()
+    last_words: bytes = b""
+
+    def asked_of(self, body: Mapping[str, Any]) -> Any:
+        """What a trace shows as asked."""
+        return body.get(self.asked)
+
+    @property
+    def provider_path(self) -> str:
+        """The operation's path below a provider's address, which has the version."""
+        return self.path.removeprefix("/v1")
+
+    def is_at(self, path: str) -> bool:
+        """Whether a path at a provider is this operation's; what stands before it is the provider's affair."""
+        longer = (row.provider_path for row in ENDPOINTS if row.provider_path.endswith(self.provider_path))
+        return path.endswith(self.provider_path) and not any(
+            other != self.provider_path and path.endswith(other) for other in longer
+        )
 
 
 _TEXT = Field((str,))
@@ -49,6 +88,9 @@ _WHOLE = Field((int,))
 _NUMBER = Field((float,))
 _OBJECT = Field((dict,))
 _CHOICES = Field((int,), minimum=1, maximum=128)  # n=1e30 has taken servers down; no provider allows more than 128
+_MODEL = Field((str,), required=True, non_empty=True)
+_OBJECTS = Field((list,), items=dict)
+_WORDS_OF = Field((list,), items=str)
 
 CHAT = Endpoint(
     name="chat",
@@ -56,19 +98,20 @@ CHAT = Endpoint(
     method="POST",
     upstream="completion",
     summary="Chat completions, streamed and not (OpenAI's dialect, any provider)",
+    last_words=DONE,
     parameters={
-        "model": Field((str,), required=True, non_empty=True),
+        "model": _MODEL,
         "messages": Field((list,), required=True, non_empty=True, items=dict),
         "audio": _OBJECT,
         "frequency_penalty": _NUMBER,
         "function_call": Field((str, dict)),
-        "functions": Field((list,), items=dict),
+        "functions": _OBJECTS,
         "logit_bias": _OBJECT,
         "logprobs": _FLAG,
         "max_completion_tokens": _WHOLE,
         "max_tokens": _WHOLE,
         "metadata": _OBJECT,
-        "modalities": Field((list,), items=str),
+        "modalities": _WORDS_OF,
         "moderation": Field((dict, bool, str)),
         "n": _CHOICES,
         "parallel_tool_calls": _FLAG,
@@ -77,7 +120,7 @@ CHAT = Endpoint(
         "prompt_cache_key": _TEXT,
         "prompt_cache_options": _OBJECT,
         "prompt_cache_retention": _TEXT,
-        "reasoning_effort": Field((str,)),
+        "reasoning_effort": _TEXT,
         "response_format": _OBJECT,
         "safety_identifier": _TEXT,
         "seed": _WHOLE,
@@ -89,7 +132,7 @@ CHAT = Endpoint(
         "temperature": _NUMBER,
         "thinking": _OBJECT,
         "tool_choice": Field((str, dict)),
-        "tools": Field((list,), items=dict),
+        "tools": _OBJECTS,
         "top_k": _WHOLE,
         "top_logprobs": _WHOLE,
         "top_p": _NUMBER,
@@ -99,16 +142,80 @@ CHAT = Endpoint(
     },
 )
 
+COMPLETIONS = Endpoint(
+    name="completions",
+    path="/v1/completions",
+    method="POST",
+    upstream="",
+    summary="Text completions, the older kind; a model that only chats answers them as a chat of one message",
+    asked="prompt",
+    transcript=CompletionsTranscript,
+    native=frozenset(
+        (
+            *("openai", "azure", "text-completion-openai", "hosted_vllm", "llamafile", "lm_studio", "litellm_proxy"),
+            *("together_ai", "fireworks_ai", "featherless_ai"),
+        )
+    ),
+    last_words=DONE,
+    parameters={
+        "model": _MODEL,
+        "prompt": Field((str, list)),
+        "best_of": _CHOICES,
+        "echo": _FLAG,
+        "frequency_penalty": _NUMBER,
+        "logit_bias": _OBJECT,
+        "logprobs": _WHOLE,
+        "max_tokens": _WHOLE,
+        "n": _CHOICES,
+        "presence_penalty": _NUMBER,
+        "seed": _WHOLE,
+        "stop": Field((str, list)),
+        "stream": _FLAG,
+        "stream_options": _OBJECT,
+        "suffix": _TEXT,
+        "temperature": _NUMBER,
+        "top_p": _NUMBER,
+        "user": _TEXT,
+    },
+)
+
+EMBEDDINGS = Endpoint(
+    name="embeddings",
+    path="/v1/embeddings",
+    method="POST",
+    upstream="embedding",
+    summary="Embeddings of texts and of token arrays, as floats and as base64",
+    asked="input",
+    span="Embedding",
+    transcript=EmbeddingsTranscript,
+    parameters={
+        "model": _MODEL,
+        "input": Field((str, list), required=True, non_empty=True),
+        "dimensions": Field((int,), minimum=1),
+        "encoding_format": _TEXT,
+        "user": _TEXT,
+    },
+)
+
 MODELS = Endpoint(
     name="models",
     path="/v1/models",
     method="GET",
     upstream="",
-    summary="The models that can be called here",
+    summary="The models that can be called here; in Anthropic's shape where `anthropic-version` is sent",
     parameters={},
 )
 
-ENDPOINTS: tuple[Endpoint, ...] = (CHAT, MODELS)
+MODEL = Endpoint(
+    name="model",
+    path="/v1/models/{id}",
+    method="GET",
+    upstream="",
+    summary="One of them",
+    parameters={},
+)
+
+ENDPOINTS: tuple[Endpoint, ...] = (CHAT, COMPLETIONS, EMBEDDINGS, MODELS, MODEL)
 
 
 def fault_of(name: str, value: Any, field: Field) -> str | None:

@@ -90,6 +90,8 @@ class Redactor:
         if value is None or isinstance(value, int | float):
             return value
         if isinstance(value, dict | Mapping):  # the plain one first: it is told at once
+            if value.get("type") == "base64":  # Anthropic's media, asked and answered
+                value = _without_media(value)
             return {
                 self.text(str(key)): self.value(_without_sound(item) if key in _SOUNDS else item, depth + 1)
                 for key, item in value.items()
@@ -141,6 +143,14 @@ def _without_sound(item: Any) -> Any:
     kind = f"audio/{item['format']}" if isinstance(item.get("format"), str) else "audio"
     named = digest(sound) if sound.startswith("data:") else None
     return {**item, "data": named or _described(sound, kind)}
+
+
+def _without_media(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put a digest in the place of the `data` of a base64 source."""
+    if not isinstance(data := source.get("data"), str) or not data:
+        return source
+    kind = source.get("media_type")
+    return {**source, "data": _described(data, kind if isinstance(kind, str) else "base64")}
 
 
 def _described(encoded: str, kind: str) -> str:

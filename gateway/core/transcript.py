@@ -344,6 +344,45 @@ class ChatTranscript:
         ]
 
 
+class DocumentTranscript:
+    """An answer that is no model's words: a count, a receipt, a stored answer (Transcript). It used no tokens."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.model: str | None = None
+        self.usage: Usage | None = Usage()
+        self._document: Mapping[str, Any] | None = None
+
+    @property
+    def started(self) -> bool:
+        """There is an answer."""
+        return self._document is not None
+
+    @property
+    def complete(self) -> bool:
+        """There is one: it never comes in pieces."""
+        return self._document is not None
+
+    @property
+    def finish_reasons(self) -> list[str | None]:
+        """None: nothing was said."""
+        return []
+
+    def add(self, chunk: Mapping[str, Any]) -> bool:
+        """Nothing of the kind is streamed."""
+        raise Malformed("this is not streamed")
+
+    def take(self, document: Mapping[str, Any]) -> None:
+        """Take in the answer; any object is one."""
+        self._document = document
+        if isinstance(document.get("id"), str):
+            self.id = document["id"]
+
+    def said(self) -> Any:
+        """The document."""
+        return self._document
+
+
 def _list(value: object) -> list[Mapping[str, Any]]:
     if value is None:
         return []

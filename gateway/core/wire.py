@@ -116,6 +116,65 @@ def header_value(text: str) -> str:
     return quote(text, safe=_VISIBLE)[:_LONGEST_HEADER]
 
 
+def named_event(value: JSON) -> bytes:
+    """One event with the name that its value's `type` gives, as Anthropic's and OpenAI's newer streams have them."""
+    return b"event: " + str(value["type"]).encode() + b"\ndata: " + dumps(value) + b"\n\n"
+
+
+def error_body(dialect: str, error: GatewayError, request_id: str) -> JSON:
+    """The body of a failure, in the dialect that the caller's SDK reads."""
+    if dialect == "anthropic":
+        return anthropic_error(error, request_id)
+    return openai_error(error, request_id)
+
+
+def error_event(dialect: str, error: GatewayError, request_id: str, number: int) -> bytes:
+    """The event that tells of a failure in mid-stream. `number` is how many events came before it."""
+    body = error_body(dialect, error, request_id)
+    if dialect == "anthropic":
+        return named_event(body)
+    if dialect == "responses":
+        # the reference's own fields ("Streaming events", `error`), and beside them the object that makes SDKs raise
+        own = {name: body["error"][name] for name in ("code", "message", "param")}
+        return named_event({"type": "error", **own, "sequence_number": number, **body})
+    return data_event(body)
+
+
+#: Anthropic's types of errors (API reference, "Errors"), by HTTP status.
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def anthropic_error(error: GatewayError, request_id: str) -> JSON:
+    """The body of a failure in Anthropic's dialect (API reference, "Errors"), with who is at fault beside it."""
+    status = error.http_status
+    kind = _ANTHROPIC_TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
+    if error.public_type in _ANTHROPIC_TYPES.values() and error.source == "provider":
+        kind = error.public_type  # the provider's own word; in mid-stream there is no status to tell it from
+    return {
+        "type": "error",
+        "error": {
+            "type": kind,
+            "message": error.message,
+            "param": error.param,
+            "code": error.public_code,
+            "provider": error.provider,
+            "source": error.source,
+        },
+        "request_id": request_id,
+    }
+
+
 def openai_error(error: GatewayError, request_id: str) -> JSON:
     """The body of a failure in OpenAI's dialect (API reference, "Error codes"), with who is at fault beside it."""
     return {

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gateway.core.calls import Attempt, Call, Outcome, Parent
+from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.pricing import Prices, bill
 from gateway.core.redaction import Redactor
 from gateway.core.transcript import Usage
@@ -18,7 +19,7 @@ from gateway.tracing.catcher import Held
 
 JSON = dict[str, Any]
 
-_NOT_PARAMETERS = frozenset({"model", "messages", "stream"})
+_NOT_PARAMETERS = frozenset({"model", "stream"})
 #: Parameters that are words and still no content.
 _PLAIN_WORDS = frozenset({"reasoning_effort", "service_tier", "verbosity"})
 
@@ -117,7 +118,7 @@ class Writer:
         self._redactor = redactor
         self._prices = prices
         self._content = content
-        self._asked = redactor.value(call.body.get("messages"))
+        self._asked = redactor.value(call.asked)
 
     def rows(self, held: Mapping[int, Held]) -> list[JSON]:
         """Return the LLM span of each attempt, in order, and the root last.
@@ -172,26 +173,37 @@ class Writer:
         )
         if self._content:
             root["input"] = self._asked
-            if last is not None and last["output"] is not None:
-                root["output"] = last["output"]
+            if last is not None and (told := self._told(last)) is not None:
+                root["output"] = told
         if error is not None:
             root["error"] = self._said_of(error)
         if call.tags:
             root["tags"] = [self._redactor.text(tag) for tag in call.tags]
         return root
 
+    def _told(self, last: JSON) -> Any:
+        """What the caller was told: what the last attempt said, or its translation."""
+        told = self._outcome.attempts[-1].told
+        if told is None or not told.started:
+            return last["output"]
+        return self._redactor.value(told.said())
+
     def _llm(self, attempt: Attempt, held: Held | None) -> JSON:
         transcript, deployment = attempt.transcript, attempt.deployment
+        endpoint, body, asked = self._call.endpoint, self._call.body, self._asked
+        if attempt.sent is not None:  # a chat stood in for what the caller asked
+            endpoint, body = CHAT, attempt.sent
+            asked = self._redactor.value(CHAT.asked_of(body))
         said = self._redactor.value(transcript.said()) if transcript.started else None
-        billed = bill(attempt, self._prices, lambda: (self._asked, said))
+        billed = bill(attempt, self._prices, lambda: (asked, said))
         own = bare(
             self._ids.child(),
-            "Completion",
+            endpoint.span,
             "llm",
             attempt.started_s,
             attempt.ended_s or self._outcome.ended_s,
             {
-                **self._parameters(),
+                **self._parameters(endpoint, body),
                 "model": deployment.model,
                 "provider": deployment.provider,
                 "served_model": transcript.model,
@@ -206,7 +218,7 @@ class Writer:
         )
         caught = held.row() if held is not None else None
         row = {**caught, "metadata": own["metadata"], "metrics": own["metrics"]} if caught else own
-        row["input"], row["output"] = (self._asked, said) if self._content else (None, None)
+        row["input"], row["output"] = (asked, said) if self._content else (None, None)
         if attempt.error is not None:
             row["error"] = self._said_of(attempt.error)
         elif self._outcome.caller_gone and not transcript.complete:
@@ -220,12 +232,14 @@ class Writer:
             metrics["estimated_cost"] = float(billed.cost_usd)
         return row
 
-    def _parameters(self) -> JSON:
+    def _parameters(self, endpoint: Endpoint, body: Mapping[str, Any]) -> JSON:
         """The parameters that may be recorded: all, or without content those that are numbers and plain words."""
         return {
             name: value
-            for name, value in self._call.body.items()
-            if name not in _NOT_PARAMETERS and (self._content or isinstance(value, int | float) or name in _PLAIN_WORDS)
+            for name, value in body.items()
+            if name not in _NOT_PARAMETERS
+            and name != endpoint.asked
+            and (self._content or isinstance(value, int | float) or name in _PLAIN_WORDS)
         }
 
     def _said_of(self, error: GatewayError) -> str:

@@ -1,4 +1,4 @@
-"""What `litellm.completion` opened: the provider's own bytes, or LiteLLM's translation of them."""
+"""What a function of LiteLLM opened: the provider's own bytes, or LiteLLM's translation of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.core.calls import Attempt, Call, Chunk
+from gateway.core.embeddings import as_base64
+from gateway.core.endpoints import EMBEDDINGS
 from gateway.core.transcript import Malformed
 from gateway.core.wire import data_event, dumps
 from gateway.errors import GatewayError, ProviderInvalid, ProviderStreamEnded
@@ -16,7 +18,7 @@ from gateway.upstream.relay import Relay, ended_early
 
 
 class LiteLLMAnswer:
-    """What `litellm.completion` opened (upstream.Answer)."""
+    """What a function of LiteLLM opened (upstream.Answer)."""
 
     def __init__(
         self,
@@ -49,6 +51,8 @@ class LiteLLMAnswer:
                 self.body = self._exchange.body or b""
             else:
                 document = plain(self._result.model_dump(exclude_unset=True))
+                if self._call.endpoint is EMBEDDINGS and self._call.body.get("encoding_format") == "base64":
+                    document = as_base64(document)
                 self.body = dumps(document)
             if not isinstance(document, dict):
                 raise Malformed("the answer is no object")
@@ -92,7 +96,7 @@ class LiteLLMAnswer:
             content = transcript.add(piece)
             if not self._call.usage_asked and piece.pop("usage", None) and not piece.get("choices"):
                 continue
-            yield Chunk(data_event(piece), content)
+            yield Chunk(data_event(piece), content, piece=piece)
         if not transcript.complete or self._cut():
             raise ended_early(self._provider)
 

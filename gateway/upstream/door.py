@@ -52,6 +52,8 @@ _NOT_PASSED_BACK = {
 # the last bytes of a stream that ended well: what follows is the terminator of the chunked body alone
 _LAST_WORDS = (b"[DONE]", b"message_stop", b'"stop_reason"')
 
+_RATE_LIMITS = ("x-ratelimit-", "anthropic-ratelimit-")
+
 current: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("exchange", default=None)
 
 
@@ -415,6 +417,16 @@ class Door(httpx.BaseTransport):
     def shut(self) -> None:
         """Close all idle connections, at the end of the process."""
         self._pools.clear()
+
+
+def rate_limits(exchange: Exchange) -> dict[str, str]:
+    """The provider's rate limits, under names that cannot be taken for the gateway's own."""
+    limits = {}
+    for name, value in (exchange.headers or {}).items():
+        for prefix in _RATE_LIMITS:
+            if name.lower().startswith(prefix):
+                limits["x-provider-ratelimit-" + name.lower().removeprefix(prefix)] = value[:64]
+    return limits
 
 
 def _key(request: httpx.Request) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.core.calls import CALLER_GONE, DEADLINE, SHUTTING_DOWN, Cancellation
 from gateway.core.redaction import Redactor
+from gateway.core.wire import named_event
 from gateway.errors import (
     CallerGone,
     DeadlineExceeded,
@@ -40,6 +41,10 @@ _LONGEST_WORD = 256
 
 #: RFC 9110, section 10.2.3: seconds, or a date.
 _RETRY_AFTER = re.compile(r"\d{1,9}(\.\d{1,6})?|[A-Z][a-z]{2}, [0-9A-Za-z: -]{10,40}", re.ASCII)
+
+_MILLISECONDS = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
+#: What a provider says of trying again, in the header that its own SDKs obey.
+_SAID = {"true": True, "false": False}
 
 _REASONS: dict[str, tuple[type[GatewayError], str]] = {
     CALLER_GONE: (CallerGone, "The caller closed the connection."),
@@ -121,6 +126,11 @@ class Failures:
             provider=provider,
         )
 
+    def cleaned(self, event: bytes, piece: Mapping[str, Any]) -> bytes:
+        """An event that tells of a failure, without credentials: as it came where it has none."""
+        said = event.decode(errors="replace")
+        return event if self._redactor.text(said) == said else named_event(self._redactor.value(piece))
+
     def _answered(self, provider: str, exchange: Exchange) -> UpstreamError:
         status, headers = exchange.status or 500, exchange.headers or {}
         fields = _error_object(exchange.body)
@@ -130,11 +140,13 @@ class Failures:
             "type": self._word(fields.get("type")),
             "param": self._word(fields.get("param")),
             "retry_after": _retry_after(headers.get("retry-after")),
+            "retry_after_ms": _milliseconds(headers.get("retry-after-ms")),
+            "should_retry": _SAID.get(str(headers.get("x-should-retry"))),
             "provider": provider,
         }
         if status in (401, 403, 407):
             # the gateway's credential, not the caller's: a 401 would send the caller to look for a fault of its own
-            details.update(code=None, type=None, param=None)
+            details.update(code=None, type=None, param=None, should_retry=None)
             return ProviderRejectedKey(f"{provider} rejected this gateway's credential: {message}", **details)
         if status == 429:
             return ProviderLimited(message, **details)
@@ -209,6 +221,10 @@ def _error_object(body: bytes | None) -> Mapping[str, Any]:
 
 def _retry_after(value: object) -> str | None:
     return value if isinstance(value, str) and _RETRY_AFTER.fullmatch(value) else None
+
+
+def _milliseconds(value: object) -> str | None:
+    return value if isinstance(value, str) and _MILLISECONDS.fullmatch(value) else None
 
 
 def _text(value: object) -> str | None:

@@ -17,19 +17,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from gateway.core.calls import Attempt, Call
+from gateway.core.calls import Attempt, Call, Deployment
+from gateway.core.endpoints import CHAT, EMBEDDINGS, ENDPOINTS, Endpoint
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE
 from gateway.upstream import door
 from gateway.upstream.answer import LiteLLMAnswer
 from gateway.upstream.door import Door, Exchange
 from gateway.upstream.failures import Failures
-from gateway.upstream.outgoing import BODY_ONLY, CHAT_PATH, OURS, Outgoing
+from gateway.upstream.outgoing import BODY_ONLY, OURS, Outgoing
 
 #: Longer than any call: the exchange bounds each of them.
 _NEVER_S = 86_400
@@ -37,7 +39,9 @@ _NEVER_S = 86_400
 #: Where providers live whose address LiteLLM keeps in code.
 _PUBLIC_HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
 
-_RATE_LIMITS = ("x-ratelimit-", "anthropic-ratelimit-")
+_STAND_IN = [{"role": "user", "content": "."}]
+#: The functions of LiteLLM that are called, under Braintrust's patch.
+_FUNCTIONS = frozenset(row.upstream for row in ENDPOINTS if row.upstream)
 
 
 @dataclass
@@ -81,6 +85,10 @@ class LiteLLM:
         """Close the idle connections to all providers."""
         _door.shut()
 
+    def serves(self, endpoint: Endpoint, _deployment: Deployment) -> bool:
+        """Whether LiteLLM has the operation; that a provider of its has none is told by trying."""
+        return bool(endpoint.upstream)
+
     def open(self, attempt: Attempt, call: Call) -> LiteLLMAnswer:
         """Send the call (Upstream.open)."""
         self.load()
@@ -104,8 +112,8 @@ class LiteLLM:
             raised = error  # the exchange knows better what happened
         finally:
             door.current.reset(token)
-            attempt.provider_headers = _rate_limits(exchange)
-        relayed = provider in OPENAI_WIRE and exchange.path.endswith(CHAT_PATH) and not outgoing.stand_in
+            attempt.provider_headers = door.rate_limits(exchange)
+        relayed = provider in OPENAI_WIRE and call.endpoint.is_at(exchange.path) and not outgoing.stand_in
         # LiteLLM gives None, and raises nothing, where its own second try of a refused request was refused as well
         failed = raised is not None or result is None or (exchange.status or 0) >= 400
         if failed and not (relayed and exchange.answered and not call.cancellation.reason):
@@ -119,25 +127,32 @@ class LiteLLM:
         return answer
 
     def _call(self, attempt: Attempt, call: Call, exchange: Exchange) -> Any:
+        function = call.endpoint.upstream
+        if call.endpoint is not CHAT and attempt.deployment.provider in SAME_WIRE:
+            return _complete(function, self._stand_in(attempt, call))
         try:
-            return _complete(self._arguments(attempt, call), stream=call.stream)
+            return _complete(function, self._arguments(attempt, call))
         except Exception:
             if attempt.deployment.provider not in SAME_WIRE or exchange.sent or call.cancellation.reason:
                 raise
             # LiteLLM refuses the shape of something that it would not even send: the own body goes out, and it is the
             # provider's to judge
-            stand_in = {**self._arguments(attempt, call), "messages": [{"role": "user", "content": "."}]}
-            bare = {name: value for name, value in stand_in.items() if name not in call.endpoint.parameters}
-            kept = {name: stand_in[name] for name in OURS if name in stand_in}
-            return _complete({**bare, **kept}, stream=call.stream)
+            return _complete(function, self._stand_in(attempt, call))
+
+    def _stand_in(self, attempt: Attempt, call: Call) -> dict[str, Any]:
+        """Arguments without anything of the caller's, where the caller's own body goes out in any case."""
+        given = self._arguments(attempt, call)
+        bare = {name: value for name, value in given.items() if name not in call.endpoint.parameters or name in OURS}
+        return {**bare, call.endpoint.asked: _STAND_IN if call.endpoint is CHAT else "."}
 
     def _arguments(self, attempt: Attempt, call: Call) -> dict[str, Any]:
-        """The keyword arguments of `litellm.completion`; a parameter gets here by its row alone."""
+        """The keyword arguments of LiteLLM's function; a parameter gets here by its row alone."""
         deployment = attempt.deployment
+        ours = {*OURS, call.endpoint.asked}
         known = {
             name: call.body[name]
             for name in call.endpoint.parameters
-            if name not in OURS and name not in BODY_ONLY and call.body.get(name) is not None
+            if name not in ours and name not in BODY_ONLY and call.body.get(name) is not None
         }
         if deployment.provider not in OPENAI_WIRE:
             attempt.dropped = self._dropped(attempt, call, known)
@@ -147,13 +162,14 @@ class LiteLLM:
         arguments = {
             **known,
             "model": deployment.name,
-            "messages": call.body["messages"],
+            call.endpoint.asked: call.body.get(call.endpoint.asked) or "",
             "api_base": deployment.api_base,
             "api_key": key,
             "max_retries": 0,
-            "_skip_mcp_handler": True,  # a tool's server_url must not start LiteLLM's MCP gateway
             "timeout": _NEVER_S,  # the exchange has the real ones; LiteLLM keeps a client for each value of this
         }
+        if call.endpoint is CHAT:
+            arguments["_skip_mcp_handler"] = True  # a tool's server_url must not start LiteLLM's MCP gateway
         if deployment.api_version:
             arguments["api_version"] = deployment.api_version
         family = "openai-" if deployment.provider in OPENAI_WIRE else "anthropic-"
@@ -167,9 +183,12 @@ class LiteLLM:
     def _dropped(self, attempt: Attempt, call: Call, known: dict[str, Any]) -> tuple[str, ...]:
         """Name the parameters that will not reach a provider of another wire."""
         supported = _module.get_supported_openai_params(
-            model=attempt.deployment.model, custom_llm_provider=attempt.deployment.provider
+            model=attempt.deployment.model,
+            custom_llm_provider=attempt.deployment.provider,
+            request_type="embeddings" if call.endpoint is EMBEDDINGS else "chat_completion",
         )
-        lost = [name for name in call.body if name not in known and name not in OURS and call.body[name] is not None]
+        asked = {*known, *OURS, call.endpoint.asked}
+        lost = [name for name in call.body if name not in asked and call.body[name] is not None]
         if supported is not None:
             lost += [name for name in known if name not in supported and name not in ("top_k", "thinking")]
         return tuple(sorted(lost))
@@ -194,24 +213,24 @@ def load(patch: Callable[[Any], None]) -> None:
         if _module is None:
             module = _import()
             _install(module)
-            _traced = SimpleNamespace(completion=_ordered)
+            _traced = SimpleNamespace(**{name: partial(_ordered, name) for name in _FUNCTIONS})
             patch(_traced)
             _module = module
 
 
-def _ordered(**_seen: Any) -> Any:
+def _ordered(function: str, **_seen: Any) -> Any:
     order = _order.get()
     assert order is not None
-    order.result = _module.completion(**order.arguments)
+    order.result = getattr(_module, function)(**order.arguments)
     return order.result
 
 
-def _complete(arguments: dict[str, Any], *, stream: bool) -> Any:
-    """Call `litellm.completion` under Braintrust's patch; return LiteLLM's own result, not the patch's wrapper."""
+def _complete(function: str, arguments: dict[str, Any]) -> Any:
+    """Call a function of LiteLLM under Braintrust's patch; return LiteLLM's own result, not the patch's wrapper."""
     order = _Order(arguments)
     token = _order.set(order)
     try:
-        _traced.completion(model=arguments["model"], messages=[], stream=stream)
+        getattr(_traced, function)(model=arguments["model"], stream=arguments.get("stream", False))
     finally:
         _order.reset(token)
     return order.result
@@ -256,13 +275,3 @@ def _host(provider: str, api_base: str | None) -> str | None:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _rate_limits(exchange: Exchange) -> dict[str, str]:
-    """The provider's rate limits, under names that cannot be taken for the gateway's own."""
-    limits = {}
-    for name, value in (exchange.headers or {}).items():
-        for prefix in _RATE_LIMITS:
-            if name.lower().startswith(prefix):
-                limits["x-provider-ratelimit-" + name.lower().removeprefix(prefix)] = value[:64]
-    return limits

@@ -9,8 +9,6 @@ from gateway.core.calls import Attempt, Call
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE, STAND_IN_TOOL
 from gateway.core.wire import dumps
 
-CHAT_PATH = "/chat/completions"
-
 #: Known parameters that are LiteLLM's own arguments under the same name, or that its row of providers never
 #: translates: they travel in the body alone.
 BODY_ONLY = frozenset(
@@ -23,8 +21,8 @@ BODY_ONLY = frozenset(
         "store",
     }
 )
-#: Parameters that the gateway itself sets.
-OURS = frozenset({"model", "messages", "stream", "stream_options"})
+#: Parameters that the gateway itself sets, besides what is asked.
+OURS = frozenset({"model", "stream", "stream_options"})
 
 #: Names that LiteLLM gives to parameters of the caller's, for providers that have the older or the newer one alone.
 _RENAMED = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens", "functions": "tools"}
@@ -50,24 +48,29 @@ class Outgoing:
 
     def __call__(self, path: str, theirs: bytes) -> bytes:
         """Return the body that is sent to `path`."""
-        chat = path.endswith(CHAT_PATH)
-        if chat and self._own is not None:
+        endpoint = self._call.endpoint
+        same = endpoint.is_at(path)
+        if same and self._own is not None:
             return self._own
         if self._attempt.deployment.provider not in OPENAI_WIRE:
             return theirs
         body: dict[str, Any] = json.loads(theirs)
+        ours = {*OURS, endpoint.asked}
         unknown = {
             name: value
             for name, value in self._call.body.items()
-            if (name not in self._call.endpoint.parameters or name in BODY_ONLY) and name not in OURS
+            if (name not in endpoint.parameters or name in BODY_ONLY) and name not in ours
         }
-        if not chat:  # another operation of the provider's, which LiteLLM chose: its names are not ours
+        if not same:  # another operation of the provider's, which LiteLLM chose: its names are not ours
             self._attempt.dropped = tuple(sorted(unknown))
             return theirs
         self.stand_in = STAND_IN_TOOL.encode() in theirs
-        asked = {name for name, value in self._call.body.items() if value is not None and name not in OURS}
+        asked = {name for name, value in self._call.body.items() if value is not None and name not in ours}
         kept = {*body, *unknown}
         self._attempt.dropped = tuple(
             sorted(name for name in asked if name not in kept and _RENAMED.get(name) not in kept)
         )
+        if "encoding_format" in body and "encoding_format" not in asked:
+            del body["encoding_format"]  # the OpenAI SDK below LiteLLM asks for base64 where nothing is asked for
+            return dumps({**unknown, **body})
         return dumps({**unknown, **body}) if unknown else theirs

@@ -43,19 +43,12 @@ class Relay:
             UpstreamError: an error inside the stream, an event that is no chunk, or an end without a finish_reason.
             httpx.TransportError: the connection failed.
         """
-        events = Events()
         try:
-            for piece in pieces:
-                for event in events.feed(piece):
-                    if (chunk := self._read(event)) is not None:
-                        yield chunk
-                    if self._done:
-                        break
+            for event in _whole_events(pieces):
+                if (chunk := self._read(event)) is not None:
+                    yield chunk
                 if self._done:
                     break
-            else:
-                if (rest := events.rest()).strip() and (chunk := self._read(rest + b"\n\n")) is not None:
-                    yield chunk  # a last event without its blank line; every SDK reads it
         except (Malformed, EventTooLarge) as error:
             raise ProviderInvalid(
                 f"{self._provider} sent an event that is no chat completion chunk.", provider=self._provider
@@ -70,12 +63,7 @@ class Relay:
         if data == b"[DONE]":
             self._done = True
             return None
-        try:
-            chunk = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise Malformed("an event's data is no JSON") from error
-        if not isinstance(chunk, dict):
-            raise Malformed("an event's data is no object")
+        chunk = _object_in(data)
         if error_object := chunk.get("error"):
             raise self._failures.reported(self._provider, error_object)
         rewritten = self._index_tools(chunk)
@@ -85,7 +73,7 @@ class Relay:
                 event = _without_null_usage(event, chunk)
             elif not chunk.get("choices"):
                 return Chunk(b"")
-        return Chunk(data_event(chunk) if rewritten else event, content)
+        return Chunk(data_event(chunk) if rewritten else event, content, piece=chunk)
 
     def _index_tools(self, chunk: dict[str, Any]) -> bool:
         """Number tool calls that came without an index, by their ids; SDKs merge the pieces by it."""
@@ -104,6 +92,84 @@ class Relay:
                 if isinstance(call, dict):
                     rewritten = _index_tool(call, ids) or rewritten
         return rewritten
+
+
+class EventRelay:
+    """Reads a stream whose events have names, and hands each of them out as it came.
+
+    Comments are left out. An event that tells of an error is raised as one; the event that ends the stream is marked
+    (`Chunk.last`), for it belongs to whoever settles the call.
+
+    Args:
+        provider: its name, for errors.
+        transcript: grows with each event.
+        ends: types of the events that end the stream.
+        failures: reads an error inside the stream.
+    """
+
+    def __init__(self, provider: str, transcript: Transcript, ends: frozenset[str], failures: Failures) -> None:
+        self._provider = provider
+        self._transcript = transcript
+        self._ends = ends
+        self._failures = failures
+
+    def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk]:
+        """Read the stream to its end.
+
+        Raises:
+            UpstreamError: an error inside the stream, an event that is none, or an end without an ending event.
+            httpx.TransportError: the connection failed.
+        """
+        try:
+            for event in _whole_events(pieces):
+                if (chunk := self._read(event)) is None:
+                    continue
+                yield chunk
+                if chunk.last:
+                    break
+        except (Malformed, EventTooLarge) as error:
+            raise ProviderInvalid(
+                f"{self._provider} sent an event that cannot be read.", provider=self._provider
+            ) from error
+        if (failure := getattr(self._transcript, "failure", None)) is not None:
+            raise self._failures.reported(self._provider, failure)
+        if not self._transcript.complete:
+            raise ended_early(self._provider)
+
+    def _read(self, event: bytes) -> Chunk | None:
+        data = data_of(event)
+        if not data or data == b"[DONE]":
+            return None
+        piece = _object_in(data)
+        kind = piece.get("type")
+        if kind == "error" or (kind is None and piece.get("error")):
+            raise self._failures.reported(self._provider, piece.get("error") or {**piece, "type": None})
+        content = self._transcript.add(piece)
+        last = kind in self._ends
+        if last and getattr(self._transcript, "failure", None) is not None:
+            # its words may hold a credential, and before any content the call may still be tried elsewhere
+            return Chunk(self._failures.cleaned(event, piece), last=True, piece=piece)
+        if last and not self._transcript.complete:
+            raise ended_early(self._provider)
+        return Chunk(event, content or last, last, piece)
+
+
+def _whole_events(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    events = Events()
+    for piece in pieces:
+        yield from events.feed(piece)
+    if (rest := events.rest()).strip():
+        yield rest + b"\n\n"  # a last event without its blank line; every SDK reads it
+
+
+def _object_in(data: bytes) -> dict[str, Any]:
+    try:
+        piece = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("an event's data is no JSON") from error
+    if not isinstance(piece, dict):
+        raise Malformed("an event's data is no object")
+    return piece
 
 
 def _index_tool(call: dict[str, Any], ids: list[str]) -> bool:

@@ -12,7 +12,8 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.core.calls import Attempt, Call, Chunk
+from gateway.core.calls import Attempt, Call, Chunk, Deployment
+from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.transcript import JSON
 from gateway.core.wire import data_event, dumps
 from gateway.errors import GatewayError, ProviderFailed, ProviderLimited, ProviderRefused
@@ -38,6 +39,10 @@ class Scripted:
 
     def start(self) -> None:
         """Nothing to make ready."""
+
+    def serves(self, endpoint: Endpoint, _deployment: Deployment) -> bool:
+        """Whether the demo has the operation itself."""
+        return endpoint is CHAT
 
     def open(self, attempt: Attempt, call: Call) -> _Answer:
         """Answer as the model's name says (Upstream.open)."""
@@ -120,7 +125,7 @@ class _Answer:
         yield self._chunk({}, finish_reason=self._finish_reason)
         usage = {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": self._usage}
         self._attempt.transcript.add(usage)
-        yield Chunk(data_event(usage) if self._call.usage_asked else b"")
+        yield Chunk(data_event(usage) if self._call.usage_asked else b"", piece=usage)
 
     def _chunk(self, delta: JSON, finish_reason: str | None = None) -> Chunk:
         chunk = {
@@ -129,7 +134,7 @@ class _Answer:
             "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
         }
         content = self._attempt.transcript.add(chunk)
-        return Chunk(data_event(chunk), content)
+        return Chunk(data_event(chunk), content, piece=chunk)
 
     def _wait(self, seconds: float) -> None:
         self._stopped.wait(seconds)

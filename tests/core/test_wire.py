@@ -18,9 +18,22 @@ from gateway.core.wire import (
     data_event,
     data_of,
     dumps,
+    error_body,
+    error_event,
     openai_error,
 )
-from gateway.errors import InvalidRequest, ProviderFailed, ProviderLimited
+from gateway.errors import (
+    BodyTooLarge,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    ModelNotFound,
+    NotAuthenticated,
+    ProviderFailed,
+    ProviderLimited,
+    ProviderRefused,
+    ProviderTimeout,
+)
 
 STREAM = (
     b'data: {"content":"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"}\n\n',
@@ -188,3 +201,39 @@ def test_a_providers_error_keeps_the_providers_own_words() -> None:
 def test_an_error_without_words_of_its_own_has_those_of_its_class() -> None:
     got = openai_error(ProviderLimited("slow down"), "req_1")["error"]
     assert (got["type"], got["code"]) == ("rate_limit_error", "rate_limit_exceeded")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (InvalidRequest("bad"), "invalid_request_error"),
+        (NotAuthenticated("who?"), "authentication_error"),
+        (ModelNotFound("none"), "not_found_error"),
+        (BodyTooLarge("too much"), "request_too_large"),
+        (ProviderLimited("slow down"), "rate_limit_error"),
+        (ProviderFailed("busy", status=529), "overloaded_error"),
+        (ProviderFailed("busy", type="overloaded_error"), "overloaded_error"),
+        (ProviderFailed("odd", type="server_error"), "api_error"),
+        (ProviderRefused("odd", status=422), "invalid_request_error"),
+        (ProviderTimeout("late"), "timeout_error"),
+        (InternalError("ours"), "api_error"),
+    ],
+)
+def test_an_error_has_one_of_anthropics_types(error: GatewayError, kind: str) -> None:
+    told = error_body("anthropic", error, "req_1")
+    assert (told["type"], told["request_id"]) == ("error", "req_1")
+    assert (told["error"]["type"], told["error"]["message"]) == (kind, error.message)
+    assert told["error"]["source"] == error.source
+
+
+def test_a_failure_in_mid_stream_is_told_as_each_wire_does() -> None:
+    error = ProviderFailed("broke", code="oops")
+    assert error_event("openai", error, "req_1", 3) == data_event(openai_error(error, "req_1"))
+    theirs = error_event("anthropic", error, "req_1", 3)
+    assert theirs.startswith(b"event: error\ndata: {")
+    assert json.loads(data_of(theirs) or b"")["error"]["message"] == "broke"
+    responses = error_event("responses", error, "req_1", 3)
+    assert responses.startswith(b"event: error\ndata: {")
+    event = json.loads(data_of(responses) or b"")
+    assert (event["type"], event["code"], event["message"], event["sequence_number"]) == ("error", "oops", "broke", 3)
+    assert event["error"]["message"] == "broke", "without it OpenAI's SDK would hand the event on as any other"

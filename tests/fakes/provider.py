@@ -1,4 +1,4 @@
-"""A scripted LLM provider: OpenAI's wire and Anthropic's, over real sockets.
+"""A scripted LLM provider: OpenAI's wires and Anthropic's, over real sockets.
 
 `provider.script("some-model", answer("hi"), error(503))` says how requests for a model are answered: in this
 order, the last reply again and again. What is not scripted is answered "hello there".
@@ -39,7 +39,12 @@ class Turn:
     @property
     def anthropic(self) -> bool:
         """Whether the request speaks Anthropic's wire."""
-        return _path(self.exchange.request).endswith("/messages")
+        return "/messages" in self.path
+
+    @property
+    def path(self) -> str:
+        """Where the request went, without its query."""
+        return _path(self.exchange.request)
 
 
 Action = Callable[[Turn], None]  # one step of a scripted stream
@@ -89,8 +94,12 @@ class FakeProvider(Loopback):
 
     def _unscripted(self, request: Received) -> Reply:
         match request.method, _path(request):
-            case "POST", "/v1/chat/completions" | "/v1/messages":
+            case "POST", "/v1/chat/completions" | "/v1/messages" | "/v1/completions" | "/v1/responses":
                 return answer() if isinstance(request.model, str) else error(400)
+            case "POST", "/v1/embeddings":
+                return embeddings() if isinstance(request.model, str) else error(400)
+            case "POST", "/v1/messages/count_tokens":
+                return plain_json({"input_tokens": 12})
             case "GET", "/v1/models":
                 models = [
                     {"id": name, "object": "model", "created": wires.CREATED, "owned_by": "fake"}
@@ -138,19 +147,38 @@ def answer(
             texts = list(said)
         whole = wires.Answer(texts, usage, finish, message or {}, extra or {})
         stream = turn.body.get("stream") is True
-        if turn.anthropic:
+        if turn.path.endswith("/responses"):
+            document = wires.response(whole, turn.number, turn.body)
+            if not stream:
+                return turn.exchange.respond_json(200, document, headers)
+            actions = [event(one["type"], one) for one in wires.response_events(document)]
+        elif turn.anthropic:
             said_message = wires.anthropic_message(whole, turn.number, turn.model)
             if not stream:
                 return turn.exchange.respond_json(200, said_message, headers)
             actions = [event(one["type"], one) for one in wires.anthropic_events(said_message)]
         else:
+            chat = turn.path.endswith("/chat/completions")
             if not stream:
-                completion = wires.openai_completion(whole, turn.number, turn.model)
-                return turn.exchange.respond_json(200, completion, headers)
+                build = wires.openai_completion if chat else wires.text_completion
+                return turn.exchange.respond_json(200, build(whole, turn.number, turn.model), headers)
             with_usage = (turn.body.get("stream_options") or {}).get("include_usage") is True
-            chunks = wires.openai_chunks(whole, turn.number, turn.model, with_usage)
+            take_apart = wires.openai_chunks if chat else wires.text_chunks
+            chunks = take_apart(whole, turn.number, turn.model, with_usage)
             actions = [*(data(chunk) for chunk in chunks), done()]
         return sse(*actions, headers=headers).play(turn)
+
+    return Reply(play, delay)
+
+
+def embeddings(*vectors: Sequence[float], tokens: int | None = 5, headers: Headers = None, delay: float = 0.0) -> Reply:
+    """Answer with these vectors; without any, with one of three numbers for each input."""
+
+    def play(turn: Turn) -> None:
+        asked = turn.body.get("input")
+        count = len(asked) if isinstance(asked, list) and asked and not isinstance(asked[0], int) else 1
+        found = vectors or [(0.5, -0.25, 1.0)] * count
+        turn.exchange.respond_json(200, wires.embeddings(found, tokens, turn.body), headers)
 
     return Reply(play, delay)
 

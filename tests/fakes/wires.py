@@ -1,9 +1,11 @@
-"""The shapes of an answer on OpenAI's wire and on Anthropic's, whole and streamed. Values, no sockets."""
+"""The shapes of an answer on OpenAI's wires and on Anthropic's, whole and streamed. Values, no sockets."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,6 +126,128 @@ def anthropic_events(message: JSON) -> Iterator[JSON]:
     yield {"type": "message_stop"}
 
 
+def text_completion(answer: Answer, number: int, model: str | None) -> JSON:
+    """Build a whole completion of the older kind."""
+    choices = [
+        {"index": index, "text": text or "", "logprobs": None, "finish_reason": answer.finish}
+        for index, text in enumerate(answer.texts)
+    ]
+    usage = {} if answer.usage is None else {"usage": openai_usage(answer.usage)}
+    return {**_text_envelope(number, model), "choices": choices, **usage, **answer.extra}
+
+
+def text_chunks(answer: Answer, number: int, model: str | None, with_usage: bool) -> Iterator[JSON]:
+    """Build its stream: a chunk a word, the finish with the last one; usage at the end."""
+    head = _text_envelope(number, model)
+    for index, text in enumerate(answer.texts):
+        for word in (*words(text), ""):
+            choice = {
+                "index": index,
+                "text": word,
+                "logprobs": None,
+                "finish_reason": None if word else answer.finish,
+            }
+            yield {**head, "choices": [choice], **answer.extra}
+    if with_usage and answer.usage is not None:
+        yield {**head, "choices": [], **answer.extra, "usage": openai_usage(answer.usage)}
+
+
+def _text_envelope(number: int, model: str | None) -> JSON:
+    return {"id": f"cmpl-{number}", "object": "text_completion", "created": CREATED, "model": model}
+
+
+def response(answer: Answer, number: int, body: JSON) -> JSON:
+    """Build a whole response: a message, and a `function_call` for each of OpenAI's `tool_calls`."""
+    text = answer.texts[0]
+    output: list[JSON] = []
+    if text is not None:
+        part = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+        output.append(
+            {"id": f"msg_{number}", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        )
+    for index, tool in enumerate(answer.message.get("tool_calls", ())):
+        function = {**tool["function"], "call_id": tool["id"]}
+        output.append({"id": f"fc_{number}_{index}", "type": "function_call", "status": "completed", **function})
+    usage = answer.usage
+    if isinstance(usage, tuple):
+        usage = {
+            "input_tokens": usage[0],
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": usage[1],
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": sum(usage),
+        }
+    return {
+        "id": f"resp_{number}",
+        "object": "response",
+        "created_at": CREATED,
+        "status": "incomplete" if answer.finish == "length" else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if answer.finish == "length" else None,
+        "error": None,
+        "model": body.get("model"),
+        "output": output,
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": body.get("tools") or [],
+        "instructions": body.get("instructions"),
+        "metadata": body.get("metadata") or {},
+        "store": body.get("store", True),
+        "temperature": 1.0,
+        "top_p": 1.0,
+        **({} if usage is None else {"usage": usage}),
+        **answer.extra,
+    }
+
+
+def response_events(whole: JSON) -> Iterator[JSON]:
+    """Take a response apart into the events of its stream, numbered; each one's name is its `type`."""
+    for number, event in enumerate(_response_events(whole)):
+        yield {**event, "sequence_number": number}
+
+
+def _response_events(whole: JSON) -> Iterator[JSON]:
+    unread = {**whole, "status": "in_progress", "incomplete_details": None, "output": [], "usage": None}
+    yield {"type": "response.created", "response": unread}
+    yield {"type": "response.in_progress", "response": unread}
+    for index, item in enumerate(whole["output"]):
+        at = {"output_index": index, "item_id": item["id"]}
+        if item["type"] == "message":
+            begun = {**item, "status": "in_progress", "content": []}
+            yield {"type": "response.output_item.added", "output_index": index, "item": begun}
+            for place, part in enumerate(item["content"]):
+                here = {**at, "content_index": place}
+                yield {"type": "response.content_part.added", **here, "part": {**part, "text": ""}}
+                for word in words(part["text"]):
+                    yield {"type": "response.output_text.delta", **here, "delta": word, "logprobs": []}
+                yield {"type": "response.output_text.done", **here, "text": part["text"], "logprobs": []}
+                yield {"type": "response.content_part.done", **here, "part": part}
+        else:
+            begun = {**item, "status": "in_progress", "arguments": ""}
+            yield {"type": "response.output_item.added", "output_index": index, "item": begun}
+            yield {"type": "response.function_call_arguments.delta", **at, "delta": item["arguments"]}
+            yield {"type": "response.function_call_arguments.done", **at, "arguments": item["arguments"]}
+        yield {"type": "response.output_item.done", "output_index": index, "item": item}
+    yield {"type": f"response.{whole['status']}", "response": whole}
+
+
+def embeddings(vectors: Sequence[Sequence[float]], tokens: int | None, body: JSON) -> JSON:
+    """Build an answer with these vectors, as floats or as base64, as the request asks."""
+
+    def told(vector: Sequence[float]) -> Any:
+        if body.get("encoding_format") != "base64":
+            return list(vector)
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+    return {
+        "object": "list",
+        "model": body.get("model"),
+        "data": [
+            {"object": "embedding", "index": index, "embedding": told(vector)} for index, vector in enumerate(vectors)
+        ],
+        **({} if tokens is None else {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}),
+    }
+
+
 def words(text: str | None) -> list[str]:
     """Part a text before each word; joined again it is the same text."""
     return re.split(r"(?<=\s)(?=\S)", text) if text else []
@@ -131,7 +255,10 @@ def words(text: str | None) -> list[str]:
 
 def last_user_text(body: JSON) -> str:
     """Return what the last user message of a request says, its text parts joined."""
-    content = next((one["content"] for one in reversed(body["messages"]) if one["role"] == "user"), "")
+    asked = body.get("messages", body.get("input", body.get("prompt", "")))
+    if isinstance(asked, str):
+        return asked
+    content = next((one["content"] for one in reversed(asked) if one.get("role") == "user"), "")
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 

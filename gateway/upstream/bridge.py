@@ -1,0 +1,123 @@
+"""Answers an operation that a provider does not serve by a chat completion, which every provider does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from gateway.core import completions
+from gateway.core.bridge import Bridged, Teller
+from gateway.core.calls import JSON, Attempt, Call, Chunk
+from gateway.core.endpoints import CHAT, COMPLETIONS
+from gateway.core.transcript import ChatTranscript, Malformed, Transcript
+from gateway.core.wire import data_event, dumps
+from gateway.errors import GatewayError, ProviderInvalid
+from gateway.upstream import Answer, Upstream
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How one operation becomes a chat, and the chat's answer the operation's."""
+
+    to_chat: Callable[[Call], Bridged]
+    teller: Callable[[Call], Teller]
+    frame: Callable[[JSON], bytes]
+
+
+_WAYS: dict[str, _Way] = {
+    COMPLETIONS.name: _Way(
+        lambda call: completions.to_chat(call.body), lambda call: completions.FromChat(call.usage_asked), data_event
+    ),
+}
+
+
+class Bridge:
+    """An upstream that asks another one for a chat (upstream.Upstream).
+
+    Args:
+        chats: answers chat completions.
+    """
+
+    def __init__(self, chats: Upstream) -> None:
+        self._chats = chats
+
+    def start(self) -> None:
+        """Nothing of its own to make ready."""
+
+    @staticmethod
+    def serves(endpoint_name: str) -> bool:
+        """Whether a chat can stand in for the operation."""
+        return endpoint_name in _WAYS
+
+    def open(self, attempt: Attempt, call: Call) -> Answer:
+        """Ask for the chat (Upstream.open)."""
+        way = _WAYS[call.endpoint.name]
+        chat = way.to_chat(call)
+        attempt.sent = chat.body
+        attempt.transcript = ChatTranscript()
+        attempt.told = told = call.endpoint.transcript()
+        asked = replace(call, endpoint=CHAT, body=chat.body, usage_asked=True, provider_headers={})
+        try:
+            opened = self._chats.open(attempt, asked)
+        finally:
+            attempt.dropped = tuple(sorted({*chat.dropped, *attempt.dropped}))
+        answer = _Answer(attempt.deployment.provider, opened, way.teller(call), way.frame, told)
+        if not call.stream:
+            answer.read()
+        return answer
+
+
+class _Answer:
+    """The chat's answer, told in the caller's wire (upstream.Answer)."""
+
+    def __init__(
+        self, provider: str, chat: Answer, teller: Teller, frame: Callable[[JSON], bytes], told: Transcript
+    ) -> None:
+        self._provider = provider
+        self._chat = chat
+        self._teller = teller
+        self._frame = frame
+        self._told = told
+        self.body = b""
+
+    def read(self) -> None:
+        """Tell an answer that is not streamed.
+
+        Raises:
+            ProviderInvalid: it cannot be told.
+        """
+        try:
+            document = self._teller.whole(json.loads(self._chat.body))
+            self._told.take(document)
+        except Malformed as error:
+            raise self._untold() from error
+        self.body = dumps(document)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Tell the stream to its end (upstream.Answer)."""
+        try:
+            for chunk in self._chat.chunks():
+                events = self._teller.feed(chunk.piece) if chunk.piece is not None else []
+                yield Chunk(self._framed(events), chunk.content)
+            if events := self._teller.end():
+                yield Chunk(self._framed(events[:-1]))
+                yield Chunk(self._framed(events[-1:]), content=True, last=True, piece=events[-1])
+        except Malformed as error:
+            raise self._untold() from error
+        except GatewayError as error:
+            if (failed := self._teller.failed(error.message, error.public_code)) is not None:
+                yield Chunk(self._framed([failed]), last=True, piece=failed)
+            raise
+
+    def _framed(self, events: list[JSON]) -> bytes:
+        for event in events:
+            self._told.add(event)
+        return b"".join(map(self._frame, events))
+
+    def _untold(self) -> ProviderInvalid:
+        return ProviderInvalid(f"{self._provider} sent an answer that cannot be read.", provider=self._provider)
+
+    def close(self) -> None:
+        """Free the provider's connection (upstream.Answer)."""
+        self._chat.close()

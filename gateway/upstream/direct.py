@@ -1,0 +1,198 @@
+"""The provider's own operations on its own wire: the caller's body goes out, the provider's bytes come back.
+
+For what LiteLLM has no synchronous call for (Anthropic's messages), would rebuild or fake (the stream of OpenAI's
+responses), or sends only when it is read (the stream of a text completion). Without LiteLLM there is no span of
+Braintrust's patch either; the door is the same, and with it connections, deadlines and aborts.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import httpx
+
+from gateway.core.calls import Attempt, Call, Chunk, Deployment
+from gateway.core.endpoints import Endpoint
+from gateway.core.transcript import Malformed
+from gateway.core.wire import dumps
+from gateway.errors import GatewayError, ProviderStreamEnded
+from gateway.upstream import door
+from gateway.upstream.door import Door, Exchange
+from gateway.upstream.failures import Failures
+from gateway.upstream.relay import EventRelay, Relay, ended_early
+
+#: Where each provider answers, down to what its version begins with.
+_ADDRESSES = {
+    "openai": "https://api.openai.com/v1",
+    "text-completion-openai": "https://api.openai.com/v1",
+    "xai": "https://api.x.ai/v1",
+    "together_ai": "https://api.together.xyz/v1",
+    "fireworks_ai": "https://api.fireworks.ai/inference/v1",
+    "featherless_ai": "https://api.featherless.ai/v1",
+    "anthropic": "https://api.anthropic.com/v1",
+}
+#: What an operator may have written behind an address, because another client wants it there.
+_ENDINGS = {
+    "anthropic": ("/messages", "/v1"),
+    "azure": ("/responses", "/openai/v1", "/openai"),
+}
+#: What stands between an operator's address and the operation.
+_BETWEEN = {"anthropic": "/v1", "azure": "/openai/v1"}
+
+#: How a key is shown, where it is no bearer's.
+_CREDENTIALS = {"anthropic": ("x-api-key", ""), "azure": ("api-key", "")}
+
+#: The version that Anthropic's SDKs send; the API refuses a request without one.
+_ANTHROPIC_VERSION = "2023-06-01"
+
+
+class Direct:
+    """Reaches providers that speak the caller's wire (upstream.Upstream).
+
+    Args:
+        failures: makes errors of what went wrong.
+        first_byte_s, idle_s: how long a stream may be silent before its head, and between its bytes.
+    """
+
+    def __init__(self, failures: Failures, *, first_byte_s: float, idle_s: float) -> None:
+        self._failures = failures
+        self._first_byte_s = first_byte_s
+        self._idle_s = idle_s
+        self._door = Door()
+
+    def start(self) -> None:
+        """Nothing to make ready: a connection is made when it is needed."""
+
+    def close(self) -> None:
+        """Close the idle connections to all providers."""
+        self._door.shut()
+
+    def serves(self, endpoint: Endpoint, deployment: Deployment) -> bool:
+        """Whether the provider has the operation itself, and can be asked with a plain key, or with none."""
+        # one that has a public address, or is a cloud's, wants to know who asks
+        keyless = deployment.provider not in _ADDRESSES and deployment.provider not in _BETWEEN
+        known = deployment.api_base is not None or deployment.provider in _ADDRESSES
+        return deployment.provider in endpoint.native and known and (keyless or deployment.api_key is not None)
+
+    def open(self, attempt: Attempt, call: Call) -> _Answer:
+        """Send the call (Upstream.open)."""
+        request = _request(attempt.deployment, call)
+        remaining_s = max(0.001, call.deadline_s - time.monotonic())
+        exchange = Exchange(
+            host=request.url.netloc.decode("ascii"),
+            stream=call.stream,
+            # as on LiteLLM's way: the watcher ends a call whose time is up, and says so
+            head_s=min(self._first_byte_s, remaining_s + 1) if call.stream else remaining_s + 1,
+            idle_s=min(self._idle_s, remaining_s + 1) if call.stream else remaining_s + 1,
+        )
+        call.cancellation.subscribe(exchange.abort)
+        token = door.current.set(exchange)
+        raised: Exception | None = None
+        try:
+            self._door.handle_request(request)
+        except httpx.TransportError as error:
+            raised = error  # the exchange knows better what happened
+        finally:
+            door.current.reset(token)
+            attempt.provider_headers = door.rate_limits(exchange)
+        answer = _Answer(attempt, call, exchange, self._failures)
+        if raised is not None or exchange.fault is not None or not 200 <= (exchange.status or 0) < 300:
+            answer.close()
+            raise self._failures.of(attempt.deployment.provider, exchange, call.cancellation, raised) from raised
+        if not call.stream:
+            answer.read()
+        return answer
+
+
+def _request(deployment: Deployment, call: Call) -> httpx.Request:
+    path = call.endpoint.provider_path.replace("{id}", quote(call.path_id or "", safe=""))
+    url = _base(deployment) + path + (f"?{call.query}" if call.query else "")
+    content = None
+    if call.endpoint.method == "POST" and call.body:
+        body = {**call.body, "model": deployment.model}
+        if call.stream and not call.endpoint.ends:  # unnamed chunks tell usage only where it is asked for
+            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+        content = dumps(body)
+    return httpx.Request(call.endpoint.method, url, headers=_headers(deployment, call), content=content)
+
+
+def _base(deployment: Deployment) -> str:
+    provider = deployment.provider
+    if deployment.api_base is None:
+        return _ADDRESSES[provider]
+    base = deployment.api_base.rstrip("/")
+    for ending in _ENDINGS.get(provider, ()):
+        base = base.removesuffix(ending)
+    return base + _BETWEEN.get(provider, "")
+
+
+def _headers(deployment: Deployment, call: Call) -> dict[str, str]:
+    key = deployment.api_key.reveal() if deployment.api_key is not None else None
+    headers = {"Content-Type": "application/json", "Accept": "text/event-stream" if call.stream else "application/json"}
+    family = "anthropic-" if deployment.provider == "anthropic" else "openai-"
+    own: dict[str, str] = {"anthropic-version": _ANTHROPIC_VERSION} if family == "anthropic-" else {}
+    if key is not None:
+        name, beginning = _CREDENTIALS.get(deployment.provider, ("Authorization", "Bearer "))
+        own[name] = beginning + key
+    passed = {name: value for name, value in call.provider_headers.items() if name.startswith(family)}
+    return {**headers, **own, **passed}
+
+
+class _Answer:
+    """What the provider answers, as it comes (upstream.Answer)."""
+
+    def __init__(self, attempt: Attempt, call: Call, exchange: Exchange, failures: Failures) -> None:
+        self._attempt = attempt
+        self._call = call
+        self._exchange = exchange
+        self._failures = failures
+        self._provider = attempt.deployment.provider
+        self.body = b""
+
+    def read(self) -> None:
+        """Take in an answer that is not streamed.
+
+        Raises:
+            UpstreamError: it is no answer of this operation.
+        """
+        self.body = self._exchange.body or b""
+        transcript = self._attempt.transcript
+        try:
+            document = json.loads(self.body)
+            if not isinstance(document, dict):
+                raise Malformed("the answer is no object")
+            transcript.take(document)
+        except (ValueError, RecursionError) as error:
+            raise self._failure(error) from error
+        finally:
+            self.close()
+        if (failure := getattr(transcript, "failure", None)) is not None:
+            self._attempt.error = self._failures.reported(self._provider, failure)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the stream to its end (upstream.Answer)."""
+        try:
+            yield from self._relay().chunks(iter(self._exchange.answer or ()))
+        except ProviderStreamEnded:
+            raise self._failures.stopped(self._call.cancellation) or ended_early(self._provider) from None
+        except GatewayError:
+            raise
+        except httpx.HTTPError as error:
+            raise self._failure(error) from error
+
+    def _relay(self) -> Relay | EventRelay:
+        transcript, ends = self._attempt.transcript, self._call.endpoint.ends
+        if ends:
+            return EventRelay(self._provider, transcript, ends, self._failures)
+        return Relay(self._provider, transcript, usage_asked=self._call.usage_asked, failures=self._failures)
+
+    def _failure(self, error: Exception) -> GatewayError:
+        return self._failures.of(self._provider, self._exchange, self._call.cancellation, error)
+
+    def close(self) -> None:
+        """Free the connection (upstream.Answer)."""
+        self._exchange.close()
+        self._call.cancellation.unsubscribe(self._exchange.abort)

@@ -1,0 +1,84 @@
+"""The routes that the table makes, and the dialect of what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from gateway.app import create_app
+from gateway.core.endpoints import ENDPOINTS, Endpoint
+from gateway.pipeline import Gateway
+from tests.builders import TOKEN, catalogue, gateway
+
+AUTH = {"Authorization": f"Bearer {TOKEN}"}
+ROWS: dict[str, Any] = {
+    "gpt-test": {"litellm_provider": "openai", "mode": "chat"},
+    "claude-test": {"litellm_provider": "anthropic", "mode": "chat"},
+    "an-embedding": {"litellm_provider": "openai", "mode": "embedding"},
+}
+
+
+@pytest.fixture
+def made() -> Iterator[Gateway]:
+    one = gateway()
+    one.catalogue = dataclasses.replace(catalogue("openai", models=ROWS), demo=frozenset({"demo/echo"}))
+    yield one
+    one.close(0.1)
+
+
+@pytest.fixture
+def client(made: Gateway) -> FlaskClient:
+    return create_app(gateway=made).test_client()
+
+
+#: A body with which the demo answers, for each operation that takes one.
+BODIES: dict[str, Any] = {
+    "chat": {"messages": [{"role": "user", "content": "hi"}]},
+    "completions": {"prompt": "hi"},
+    "embeddings": {"input": "hi"},
+}
+#: Operations that the demo has not.
+MISSING = frozenset({"embeddings"})
+
+
+def path_of(row: Endpoint) -> str:
+    return row.path.replace("{id}", "demo/echo" if row.name == "model" else "resp_1")
+
+
+@pytest.mark.parametrize("row", ENDPOINTS, ids=lambda row: row.name)
+def test_every_operation_is_served_with_and_without_its_version(client: FlaskClient, row: Endpoint) -> None:
+    body = {"model": "demo/echo", **BODIES[row.name]} if row.method == "POST" else None
+    expected = 400 if row.name in MISSING else 200
+    for path in (path_of(row), path_of(row).removeprefix("/v1"), path_of(row) + "/"):
+        assert client.open(path, method=row.method).status_code == 401
+        got = client.open(path, method=row.method, headers=AUTH, json=body)
+        assert got.status_code == expected, got.text
+
+
+@pytest.mark.parametrize("row", [row for row in ENDPOINTS if row.method == "POST"], ids=lambda row: row.name)
+def test_every_operation_reads_its_parameters_before_it_asks_anybody(client: FlaskClient, row: Endpoint) -> None:
+    for body, param in (({}, "model"), ({"model": 5}, "model"), ({"model": "demo/echo", "stream": "yes"}, "stream")):
+        if param in row.parameters:
+            got = client.post(path_of(row), headers=AUTH, json={**BODIES[row.name], **body})
+            assert (got.status_code, got.json["error"]["param"]) == (400, param)  # type: ignore[index]
+    got = client.post(path_of(row), headers=AUTH, json={**BODIES[row.name], "model": "nobody/has-this"})
+    assert (got.status_code, got.json["error"]["code"]) == (404, "model_not_found")  # type: ignore[index]
+
+
+def test_nothing_else_is_served_under_a_version(client: FlaskClient) -> None:
+    for method, path in (("POST", "/v1/nothing"), ("GET", "/v1/chat"), ("POST", "/v2/chat/completions")):
+        assert client.open(path, method=method, headers=AUTH).status_code == 404
+    for row in ENDPOINTS:
+        allowed = {other.method for other in ENDPOINTS if other.path == row.path}
+        for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - allowed:
+            assert client.open(path_of(row), method=method, headers=AUTH).status_code in (404, 405)
+
+
+def test_each_model_of_the_list_is_answered_or_refused_by_its_provider(client: FlaskClient) -> None:
+    for model in client.get("/v1/models", headers=AUTH).json["data"]:  # type: ignore[index]
+        body = {"model": model["id"], "messages": [{"role": "user", "content": "hi"}]}
+        assert client.post("/v1/chat/completions", json=body, headers=AUTH).status_code == 200
