@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.auth import Authenticator
 from gateway.auth.tokens import StaticTokens
@@ -33,10 +33,15 @@ from gateway.upstream.lanes import Lanes
 from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.scripted import MODELS, Scripted
 
+if TYPE_CHECKING:
+    from gateway.storage.owned import OwnedObjects
+
 JSON = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
+#: A caller waits for it, unlike for traces.
+_OBJECTS_PATIENCE_S = 2.0
 
 #: The demo models cost nothing, which is a price.
 _FREE: Mapping[str, Mapping[str, Any]] = {
@@ -149,7 +154,7 @@ def deliveries(settings: Settings) -> list[Delivery]:
         braintrust = Braintrust(key, project, *where)
         found.append(Delivery("braintrust", folder, braintrust, cap_bytes, {"project_name": project}))
     if settings.traces_kept_here:
-        from gateway.storage.database import Database  # noqa: PLC0415  # slow, and not everybody keeps traces here
+        from gateway.storage.database import Database  # noqa: PLC0415  # slow, and not every command needs it
         from gateway.tracing.local import LocalTraces  # noqa: PLC0415
 
         database = Database(settings.database)
@@ -159,24 +164,29 @@ def deliveries(settings: Settings) -> list[Delivery]:
 
 
 def migrate(settings: Settings) -> None:
-    """Make the gateway's own database, where this configuration needs it, or bring it up to date. Before the fork.
+    """Make the gateway's own database, or bring it up to date. Before the fork.
 
     Raises:
         SettingsError: it cannot be used; says why and what to do.
     """
-    if not settings.traces_kept_here:
-        return
     from gateway.storage.database import StorageError  # noqa: PLC0415  # as above
     from gateway.storage.migrate import upgrade  # noqa: PLC0415
 
     try:
         upgrade(settings.database)
     except StorageError as error:
-        raise SettingsError(
-            [f"{error}: mend it, or set GATEWAY_DATA_DIR to another folder, or GATEWAY_LOCAL_TRACES=off"]
-        ) from error
+        raise SettingsError([f"{error}: mend it, or set GATEWAY_DATA_DIR to another folder"]) from error
     finally:
         stop_threads()
+
+
+def owned_objects(settings: Settings) -> OwnedObjects:
+    """Say who owns what outlives its call. Opens nothing: the database is what `migrate` has made by the first use."""
+    from gateway.storage.database import Database  # noqa: PLC0415  # as above
+    from gateway.storage.owned import OwnedObjects  # noqa: PLC0415
+
+    database = Database(settings.database, patience_s=_OBJECTS_PATIENCE_S)
+    return OwnedObjects(database, settings.stored_responses_days, int(settings.stored_responses_mb * (1 << 20)))
 
 
 def _sinks(settings: Settings, metrics: Metrics) -> list[Sink]:

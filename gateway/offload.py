@@ -8,8 +8,8 @@ gevent; without it (plain threads, Modal) the work runs where it is called.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 #: Work on as many bytes takes long enough to be worth a thread of its own.
 LARGE_BYTES = 1 << 20
@@ -28,8 +28,21 @@ def offload(work: Callable[_Given, _Result], *args: _Given.args, **kwargs: _Give
         return work(*args, **kwargs)
     import gevent  # noqa: PLC0415  # only where it is in use already
 
-    result: _Result = gevent.get_hub().threadpool.apply(work, args, kwargs)
+    result: _Result
+    result, error = gevent.get_hub().threadpool.apply(_attempt, (work, args, kwargs))
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # else it and its traceback, which has this frame, hold each other
     return result
+
+
+def _attempt(work: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Exception | None]:
+    try:
+        return work(*args, **kwargs), None
+    except Exception as error:  # noqa: BLE001  # raised again for who asked; gevent would write it to stderr besides
+        return None, error
 
 
 def cooperative() -> bool:

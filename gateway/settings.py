@@ -178,6 +178,23 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             choices=("on", "off", "auto"),
         ),
     ),
+    "Stored responses": (
+        Setting(
+            *("GATEWAY_STORED_RESPONSES_DAYS", "stored_responses_days", "number", "30"),
+            help="How long answers are kept here that a caller wants stored and that no provider stores; 0 keeps none. "
+            "Who owns a response that a provider stores is known for 30 days at least.",
+            unit="days",
+            minimum=0,
+            maximum=3650,
+        ),
+        Setting(
+            *("GATEWAY_STORED_RESPONSES_MB", "stored_responses_mb", "number", "256"),
+            help="How much room those answers may take here; the oldest go first.",
+            unit="MB of 1,048,576 bytes",
+            minimum=1,
+            maximum=1_048_576,
+        ),
+    ),
     "Process and logs": (
         Setting(
             *("GATEWAY_DATA_DIR", "data_dir", "path", ".gateway"),
@@ -243,6 +260,8 @@ class Settings:
     keepalive_s: float = 15.0
     max_body_mb: float = 32.0
     prices: Path | None = None
+    stored_responses_days: float = 30.0
+    stored_responses_mb: float = 256.0
     cors_origins: tuple[str, ...] = ()
     demo: str = "auto"
     log_format: str = "json"

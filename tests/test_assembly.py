@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from gateway.errors import ModelNotFound, ProviderNotConfigured
 from gateway.pipeline import Gateway
 from gateway.secret import Secret
 from gateway.settings import Settings, SettingsError
+from gateway.storage.owned import RESPONSE, Owned
 from gateway.tracing.console import Console
 from gateway.tracing.spool import Spool
 from gateway.upstream.lanes import Lanes
@@ -89,6 +92,69 @@ def test_building_imports_no_litellm_and_starts_no_thread() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "1"]
+
+
+# The database.
+
+KEYS = ({}, {"BRAINTRUST_API_KEY": "hunter2"}, {"GATEWAY_LOCAL_TRACES": "off", "GATEWAY_STORED_RESPONSES_DAYS": "0"})
+
+
+@pytest.mark.parametrize("environ", KEYS, ids=["nothing set", "a Braintrust key", "all turned off"])
+def test_the_database_is_made_whatever_is_set(tmp_path: Path, environ: dict[str, str]) -> None:
+    made = Settings.from_env(environ, tmp_path)
+    assembly.migrate(made)
+    objects = assembly.owned_objects(made)
+    one = Owned(RESPONSE, "resp_1", "tok_a", "tok_a", "fast", "openai", "openai/gpt-test", time.time())
+    objects.keep(one)
+    assert objects.find(RESPONSE, "resp_1", "tok_a") == one
+    assert stat.S_IMODE(made.database.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("environ", KEYS, ids=["nothing set", "a Braintrust key", "all turned off"])
+def test_a_database_that_cannot_be_made_is_a_fault_that_says_what_to_set(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    (tmp_path / ".gateway").touch()
+    with pytest.raises(SettingsError) as raised:
+        assembly.migrate(Settings.from_env(environ, tmp_path))
+    [fault] = raised.value.faults
+    assert "gateway.db" in fault
+    assert fault.endswith("set GATEWAY_DATA_DIR to another folder")
+
+
+def test_stored_objects_have_the_bounds_of_the_settings(tmp_path: Path) -> None:
+    environ = {"GATEWAY_STORED_RESPONSES_DAYS": "0.5", "GATEWAY_STORED_RESPONSES_MB": "2"}
+    objects = assembly.owned_objects(Settings.from_env(environ, tmp_path))
+    assert (objects._keep_s, objects._keep_bytes) == (43_200, 2 << 20)
+    assert list(tmp_path.iterdir()) == [], "nothing is opened or made"
+    assert not assembly.owned_objects(settings(GATEWAY_STORED_RESPONSES_DAYS="0")).keeps_documents
+
+
+FORKING = """
+from gevent import monkey; monkey.patch_all()
+import os, sys, time
+from pathlib import Path
+from gateway import assembly
+from gateway.settings import Settings
+from gateway.storage.owned import Owned
+made = Settings.from_env({"BRAINTRUST_API_KEY": "k"}, Path(sys.argv[1]))
+assembly.migrate(made)
+objects = assembly.owned_objects(made)
+end_s = time.monotonic() + 5
+while len(os.listdir("/proc/self/task")) > 1 and time.monotonic() < end_s:
+    time.sleep(0.01)
+print("native threads", len(os.listdir("/proc/self/task")), flush=True)
+if (child := os.fork()) == 0:
+    objects.keep(Owned("response", "r", "t", "c", "m", "p", "p/m", time.time(), "{}"))
+    os._exit(0 if objects.find("response", "r", "t") else 1)
+print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_the_master_leaves_no_thread_behind_and_a_worker_uses_the_database(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKING, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["native threads 1", "child 0"], done.stderr
 
 
 # Prices.

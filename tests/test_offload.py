@@ -43,6 +43,11 @@ def test_under_gevent_the_others_go_on_while_work_blocks() -> None:
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
 
 
+def test_under_gevent_what_is_raised_is_the_callers_alone() -> None:
+    done = subprocess.run([sys.executable, "-c", UNDER_GEVENT], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), "gevent writes what a native thread lets out to stderr"
+
+
 def test_without_gevent_work_is_done_by_the_thread_that_calls() -> None:
     assert not cooperative()
     assert offload(threading.get_ident) == threading.get_ident()

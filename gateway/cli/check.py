@@ -47,5 +47,10 @@ def _summary(settings: Settings) -> list[str]:
         lines.append(f"traces: kept here, for gateway traces{more}")
     elif settings.braintrust_api_key is None:
         lines.append("traces: the log, one line a call")
+    if settings.stored_responses_days:
+        room = f"{settings.stored_responses_days:g} days, {settings.stored_responses_mb:g} MB at most"
+        lines.append(f"stored responses: kept here where no provider keeps them ({room})")
+    else:
+        lines.append("stored responses: with their providers alone")
     lines.append(f"demo models: {'on' if settings.demo_on else 'off'}")
     return lines + [f"warning: {warning}" for warning in settings.warnings]

@@ -59,6 +59,7 @@ def checks(settings: Settings) -> list[Check]:
     return [
         Check("gunicorn", _gunicorn, _PROBE_S + 1),
         Check("data folder", lambda: _data_folder(settings)),
+        Check("database", lambda: _database(settings)),
         Check("spool", lambda: _spool(settings)),
         Check("prices", lambda: _prices(settings)),
         Check("callers", lambda: _callers(settings)),
@@ -122,7 +123,9 @@ def _data_folder(settings: Settings) -> Iterator[Finding]:
         sync_s = _fsync_s(scratch)
     except OSError as error:
         why = f"{folder}: {error.strerror or error}"
-        yield Finding("fail", "data folder", why, "no trace can be kept: set GATEWAY_DATA_DIR to a folder to write to")
+        yield Finding(
+            "fail", "data folder", why, "the gateway would not start: set GATEWAY_DATA_DIR to one to write to"
+        )
         return
     yield Finding("ok", "data folder", f"{folder} {'is there' if existed else 'was made'}, and can be written to")
     yield _owner(folder)
@@ -210,6 +213,26 @@ def _file_system(folder: Path) -> Finding:
     if kind in ("overlay", "tmpfs", "ramfs"):
         return Finding("warn", "file system", saw, "goes with its container or at a reboot: mount a volume")
     return Finding("ok", "file system", saw)
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    from gateway.storage.database import Database, StorageBusy, StorageFailed  # noqa: PLC0415
+
+    path = settings.database
+    if not path.parent.is_dir() or not path.exists():
+        yield Finding("ok", "database", f"{path.name} is made at the first start")
+        return
+    try:
+        # a write transaction that writes nothing
+        Database(path, patience_s=1).write(lambda connection: connection.exec_driver_sql("PRAGMA schema_version").all())
+    except StorageBusy as error:
+        yield Finding("warn", "database", str(error), "callers' stored responses wait: look for who holds it")
+    except StorageFailed as error:
+        advice = "the gateway would not start: mend it, or set GATEWAY_DATA_DIR to another folder"
+        yield Finding("fail", "database", str(error), advice)
+    else:
+        saw = f"{path.name} can be read and written, and takes {path.stat().st_size / (1 << 20):.1f} MB"
+        yield Finding("ok", "database", saw)
 
 
 def _spool(settings: Settings) -> Iterator[Finding]:

@@ -24,6 +24,7 @@ from gateway.offload import offload
 _Result = TypeVar("_Result")
 
 _BUSY_TIMEOUT_MS = 20
+_VACUUM_PAGES = 2_000
 _IMMEDIATE = "gateway_begin_immediate"
 
 #: Another process has what is needed, for a moment. PROTOCOL: two recover the same log at once.
@@ -123,6 +124,17 @@ class Database:
         if code & 0xFF == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
             return StorageFailed(f"{self.path}: there is no such file")
         return StorageFailed(f"{self.path}: {_REASONS.get(code & 0xFF, getattr(cause, 'sqlite_errorname', code))}")
+
+
+def vacuum(connection: Connection) -> bool:
+    """Give some free pages back to the disk, within a `Database.write`. False: there were none."""
+    free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    if free == 0 or connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one() != 2:
+        return False
+    # Python runs a statement without columns for one step, and each step of this one frees one page.
+    for _ in range(min(free, _VACUUM_PAGES)):
+        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+    return bool(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() < free)
 
 
 def _engine(connect: Callable[[], sqlite3.Connection]) -> Engine:

@@ -58,3 +58,23 @@ traces = Table(
     Index("traces_by_request", "request_id"),
     Index("traces_by_place", "root_span_id", "span_id"),
 )
+
+#: Whose an object is that outlives its call, at a provider or here. Document and items come last, since
+#: SQLite reads a row only up to the last column that is asked for.
+owned = Table(
+    "owned",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("model", Text, nullable=False),  # as the caller named it
+    Column("provider", Text, nullable=False),
+    Column("deployment", Text, nullable=False),
+    Column("made", Double, nullable=False),  # seconds since the epoch
+    Column("kept_here", Boolean, nullable=False),  # also once its document is gone
+    Column("bytes", Integer, nullable=False),  # of document and items
+    Column("document", Text),  # JSON
+    Column("items", Text),  # JSON
+    Index("owned_by_age", "kept_here", "made", "bytes"),
+)

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from gateway.offload import offload
-from gateway.storage.database import Database, StorageError
+from gateway.storage.database import Database, StorageError, vacuum
+from gateway.storage.owned import room_bytes
 from gateway.storage.tables import spans, traces
 from gateway.tracing.delivery import Piece, Rejected, Unavailable
 
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 _SWEEP_EVERY_S = 60.0
 _SWEEP_TRACES = 500
 _SWEEP_PAUSE_S = 0.02
-_VACUUM_PAGES = 2_000
 _LARGEST_INT = 2**63 - 1
 
 
@@ -36,7 +36,7 @@ class LocalTraces:
     Args:
         database: with the tables of this release.
         keep_days: rows that began longer ago are deleted.
-        keep_bytes: above that size of the database the oldest are deleted.
+        keep_bytes: above that size of the database, stored objects apart, the oldest are deleted.
     """
 
     limit_bytes = 8 << 20
@@ -81,19 +81,17 @@ class LocalTraces:
         while (deleted := self._database.write(lambda connection: _delete_older(connection, before_s))) is not None:
             gone += deleted
             time.sleep(_SWEEP_PAUSE_S)  # others' turn to write
-        while (deleted := self._database.write(self._delete_excess)) is not None:
+        # Stored objects are in the same file, and have a bound of their own.
+        keep_bytes = self._keep_bytes + self._database.read(room_bytes)
+        while (deleted := self._database.write(lambda connection: _delete_excess(connection, keep_bytes))) is not None:
             gone += deleted
             time.sleep(_SWEEP_PAUSE_S)
-        while self._database.write(_vacuum):
+        while self._database.write(vacuum):
             time.sleep(_SWEEP_PAUSE_S)
         return gone
 
     def close(self) -> None:
         """Nothing is open between two operations."""
-
-    def _delete_excess(self, connection: Connection) -> int | None:
-        excess = _used_bytes(connection) - self._keep_bytes
-        return _delete_oldest(connection, excess) if excess > 0 else None
 
 
 @dataclass(frozen=True)
@@ -226,6 +224,11 @@ def _delete_older(connection: Connection, before_s: float) -> int | None:
     return 0 if connection.execute(delete(spans).where(spans.c.id.in_(strays))).rowcount else None
 
 
+def _delete_excess(connection: Connection, keep_bytes: int) -> int | None:
+    excess_bytes = _used_bytes(connection) - keep_bytes
+    return _delete_oldest(connection, excess_bytes) if excess_bytes > 0 else None
+
+
 def _delete_oldest(connection: Connection, excess_bytes: int) -> int | None:
     """Delete of the oldest as many as it takes, though not too many at once. None: there was nothing."""
     oldest = select(traces.c.id, traces.c.root_span_id, traces.c.span_id, traces.c.started, _BYTES.label("size"))
@@ -263,17 +266,6 @@ def _used_bytes(connection: Connection) -> int:
         for name in ("page_count", "freelist_count", "page_size")
     )
     return int((pages - free) * size)
-
-
-def _vacuum(connection: Connection) -> bool:
-    """Give some free pages back to the disk. False: there were none."""
-    free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
-    if free == 0 or connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one() != 2:
-        return False
-    # Python runs a statement without columns for one step, and each step of this one frees one page.
-    for _ in range(min(free, _VACUUM_PAGES)):
-        connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
-    return bool(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() < free)
 
 
 def _started_s(row: JSON, metrics: JSON) -> float:

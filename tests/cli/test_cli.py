@@ -97,6 +97,7 @@ def test_check_sums_the_settings_up_without_a_secret(tmp_path: Path) -> None:
         "provider azure: set AZURE_API_BASE",
         "provider azure_text: set AZURE_API_BASE",
         "traces: Braintrust, project shop",
+        "stored responses: kept here where no provider keeps them (30 days, 256 MB at most)",
         "demo models: off",
         "warning: GATEWAY_NEW_THING is not a setting of this release and is ignored",
     ]
@@ -109,8 +110,14 @@ def test_check_says_what_happens_with_nothing_set(tmp_path: Path) -> None:
         "tokens: 0 (a start on a loopback address makes one; any other start needs GATEWAY_AUTH_TOKEN)",
         "providers: none",
         "traces: kept here, for gateway traces (set BRAINTRUST_API_KEY to send them to Braintrust)",
+        "stored responses: kept here where no provider keeps them (30 days, 256 MB at most)",
         "demo models: on",
     ]
+
+
+def test_check_says_when_no_response_is_stored_here(tmp_path: Path) -> None:
+    done = run(GATEWAY, "check", directory=tmp_path, GATEWAY_STORED_RESPONSES_DAYS="0")
+    assert "stored responses: with their providers alone" in done.stdout.splitlines()
 
 
 @pytest.mark.parametrize(

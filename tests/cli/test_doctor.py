@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.assembly import migrate
 from gateway.cli import doctor, doctor_afar, doctor_here
 from gateway.cli.doctor import Check, Finding, Running
 from gateway.settings import Settings
@@ -21,6 +22,7 @@ from tests.cli.test_cli import free_port
 from tests.fakes.braintrust_server import FakeBraintrust
 from tests.fakes.loopback import Exchange, Loopback
 from tests.fakes.provider import FakeProvider
+from tests.storage.holding import held
 
 GATEWAY = str(Path(sys.executable).parent / "gateway")
 SECRET = "sk-hunter2-0123456789abcdef"
@@ -170,6 +172,43 @@ def test_a_data_folder_that_others_can_read(place: Path) -> None:
     (folder / "spool").chmod(0o700)
     [finding] = found(here(place, "data folder"), "permissions")
     assert finding.status == "ok"
+
+
+def test_a_database_that_others_can_read_with_a_braintrust_key_too(place: Path) -> None:
+    folder = place / ".gateway"
+    made = settings(place, BRAINTRUST_API_KEY=SECRET)
+    migrate(made)
+    folder.chmod(0o755)
+    assert [finding.status for finding in found(here(place, "data folder"), "permissions")] == ["ok"]
+    made.database.chmod(0o644)
+    [finding] = found(here(place, "data folder", BRAINTRUST_API_KEY=SECRET), "permissions")
+    assert finding.status == "warn"
+    assert str(folder / "gateway.db") in finding.saw
+
+
+def test_the_database_before_and_after_the_first_start(place: Path) -> None:
+    [finding] = here(place, "database")
+    assert (finding.status, finding.saw) == ("ok", "gateway.db is made at the first start")
+    assert not (place / ".gateway").exists()
+    migrate(settings(place))
+    [finding] = here(place, "database", BRAINTRUST_API_KEY=SECRET)
+    assert (finding.status, "can be read and written" in finding.saw) == ("ok", True)
+
+
+def test_a_database_that_would_stop_the_start(place: Path) -> None:
+    (place / ".gateway").mkdir()
+    (place / ".gateway" / "gateway.db").write_bytes(b"a letter to a friend" * 100)
+    [finding] = here(place, "database", BRAINTRUST_API_KEY=SECRET)
+    assert (finding.status, "is not a database" in finding.saw) == ("fail", True)
+    assert "GATEWAY_DATA_DIR" in finding.advice
+
+
+def test_a_database_that_another_process_holds(place: Path) -> None:
+    made = settings(place)
+    migrate(made)
+    with held(made.database):
+        [finding] = here(place, "database")
+    assert (finding.status, "others have held the database" in finding.saw) == ("warn", True)
 
 
 def test_a_slow_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

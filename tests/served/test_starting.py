@@ -42,6 +42,17 @@ def test_a_wrong_start_is_refused_in_one_clear_line(
     assert TOKEN not in served.log
 
 
+def test_a_database_that_cannot_be_used_stops_a_start_with_a_braintrust_key_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "gateway.db").write_bytes(b"a letter to a friend" * 100)
+    served = Served(tmp_path, {"WEB_CONCURRENCY": "1", "GATEWAY_AUTH_TOKEN": TOKEN, "BRAINTRUST_API_KEY": "hunter2"})
+    assert served.wait_exit(30) != 0
+    [said] = [line for line in served.log.splitlines() if line.startswith("gateway: ")]
+    assert "gateway.db: is not a database" in said
+    assert "GATEWAY_DATA_DIR" in said
+    assert "Traceback" not in served.log
+
+
 def test_all_faults_of_the_settings_are_named_at_once(tmp_path: Path) -> None:
     wrong = {"GATEWAY_AUTH_TOKEN": "", "GATEWAY_KEEPALIVE_S": "-1", "LOG_FORMAT": "xml", "OPENAI_BASE_URL": "nowhere"}
     served = Served(tmp_path, wrong)

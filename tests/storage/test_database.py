@@ -8,24 +8,14 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, text
 
-from gateway.storage.database import Database, StorageBusy, StorageFailed
+from gateway.storage.database import Database, StorageBusy, StorageFailed, vacuum
 from gateway.storage.migrate import upgrade
-
-HOLDER = """
-import sqlite3, sys
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute("BEGIN IMMEDIATE")
-print("held", flush=True)
-sys.stdin.readline()
-connection.execute("COMMIT")
-"""
+from tests.storage.holding import held
 
 
 @pytest.fixture
@@ -36,19 +26,6 @@ def path(tmp_path: Path) -> Path:
         connection.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT)")
     connection.close()
     return made
-
-
-@contextmanager
-def held(path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process is writing, until a line is sent to it."""
-    command = [sys.executable, "-c", HOLDER, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.communicate("\n")
 
 
 def put(name: str, connection: Connection) -> None:
@@ -195,6 +172,16 @@ def test_a_fault_shows_neither_sql_nor_content(path: Path) -> None:
     assert "\n" not in said
     assert not any(word in said for word in ("hunter2", "INSERT", "nowhere"))
     assert caught.value.__suppress_context__
+
+
+def test_free_pages_go_back_to_the_disk(path: Path) -> None:
+    database = Database(path)
+    database.write(lambda connection: [put("x" * 5000, connection) for _ in range(200)] and None)
+    database.write(lambda connection: connection.execute(text("DELETE FROM things")) and None)
+    before_bytes = path.stat().st_size
+    assert database.write(vacuum)
+    assert path.stat().st_size < before_bytes / 4
+    assert not database.write(vacuum)
 
 
 def test_a_damaged_file_is_said_to_be_damaged(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -20,6 +22,8 @@ from gateway.storage import migrate
 from gateway.storage.database import Database, StorageBusy, StorageFailed
 from gateway.storage.migrate import upgrade
 from gateway.storage.tables import metadata
+from gateway.tracing.local import LocalTraces
+from tests.tracing.kept import piece, trace
 
 PACKAGE = Path(gateway.storage.__file__).parent
 
@@ -29,12 +33,37 @@ def tables(path: Path) -> set[str]:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
+def compare_to_code(path: Path) -> list[Any]:
+    return Database(path).read(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata))
+
+
 def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
     upgrade(tmp_path / "gateway.db")
-    found = Database(tmp_path / "gateway.db").read(
-        lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)
-    )
-    assert found == []
+    assert compare_to_code(tmp_path / "gateway.db") == []
+
+
+def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
+    shutil.copytree(PACKAGE / "migrations", scripts)
+    (scripts / "versions" / "0002_owned.py").unlink()
+    monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
+    upgrade(path)
+    assert tables(path) == {"alembic_version", "spans", "traces"}
+    store, rows = LocalTraces(Database(path), 14, 1 << 30), [piece(row) for number in (1, 2) for row in trace(number)]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "sweep", lambda: 0)  # it asks for the tables of this release
+        store.deliver(rows)
+    monkeypatch.undo()
+    upgrade(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        assert connection.execute("SELECT count(*) FROM spans").fetchone() == (4,)
+        assert [row for (row,) in connection.execute("SELECT row FROM spans ORDER BY id")] == sorted(
+            (piece.row.decode() for piece in rows), key=lambda row: json.loads(row)["id"]
+        )
+        assert connection.execute("SELECT count(*) FROM owned").fetchone() == (0,)
+    assert compare_to_code(path) == []
+    assert store.sweep() == 0
 
 
 def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
@@ -52,7 +81,7 @@ def test_gateways_that_start_at_once_make_one_database(tmp_path: Path) -> None:
     path = tmp_path / "data" / "gateway.db"
     starts = [subprocess.Popen([sys.executable, "-c", script, str(path)]) for _ in range(2)]
     assert [start.wait(timeout=60) for start in starts] == [0, 0]
-    assert tables(path) == {"alembic_version", "spans", "traces"}
+    assert tables(path) == {"alembic_version", "owned", "spans", "traces"}
 
 
 def test_no_handle_stays_open(tmp_path: Path) -> None:
@@ -111,9 +140,9 @@ def test_a_migration_that_fails_half_way_leaves_nothing(
 ) -> None:
     scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
     shutil.copytree(PACKAGE / "migrations", scripts)
-    (scripts / "versions" / "0002_broken.py").write_text(
+    (scripts / "versions" / "0003_broken.py").write_text(
         "from alembic import op\nfrom alembic.util import CommandError\nfrom sqlalchemy import Column, Text\n"
-        "revision, down_revision = '0002', '0001'\n"
+        "revision, down_revision = '0003', '0002'\n"
         f"def upgrade():\n    op.create_table('half', Column('id', Text))\n    {last}\n"
     )
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
@@ -144,7 +173,8 @@ def test_a_full_disk_is_said_to_be_full(small_disk: Path) -> None:
 
 
 def test_the_wheel_has_the_migrations() -> None:
-    assert [file.name for file in PACKAGE.glob("migrations/versions/0*.py")] == ["0001_traces.py"]
+    names = [file.name for file in sorted(PACKAGE.glob("migrations/versions/0*.py"))]
+    assert names == ["0001_traces.py", "0002_owned.py"]
     top = PACKAGE.parents[1]
     ignored = subprocess.run(
         ["git", "check-ignore", *PACKAGE.rglob("*.py")], cwd=top, capture_output=True, text=True, check=False
