@@ -1,0 +1,1 @@
+"""Anthropic's Messages wire: to and from chat completions, and the record of an answer in it."""
