@@ -19,6 +19,9 @@ JSON = dict[str, Any]
 LONGEST_NAME = 64
 _FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 
+#: The namespace of tools that have no other: Codex names it, and calls of its tools come without one.
+DEFAULT_NAMESPACE = "functions"
+
 #: Items that bring tools with them, as a call's `tools` do.
 BRINGING_TOOLS = ("additional_tools", "tool_search_output")
 
@@ -73,17 +76,17 @@ class Toolbox:
         self._by_chat_name = {tool.chat["function"]["name"]: tool for tool in self._tools.values()}
 
     def _found(
-        self, tools: object, where: str, namespace: str | None = None
+        self, tools: object, where: str, within: str | None = None
     ) -> Iterator[tuple[str, str | None, Mapping[str, Any]]]:
         for number, entry in enumerate(array(tools, where)):
             here = f"{where}.{number}"
             tool = mapping(entry, here)
             kind = full(tool.get("type"), f"{here}.type")
-            if kind == "namespace" and namespace is None:
+            if kind == "namespace" and within is None:
                 yield from self._found(tool.get("tools"), f"{here}.tools", full(tool.get("name"), f"{here}.name"))
             elif kind in {"function", "custom"}:
                 full(tool.get("name"), f"{here}.name")
-                yield here, namespace, tool
+                yield here, _namespace(within), tool
             else:
                 self.dropped[f"tools.{kind}"] = None
 
@@ -141,6 +144,7 @@ class Toolbox:
 
         A name of two that is too long, or taken, is cut and told apart by eight digits of a hash.
         """
+        namespace = _namespace(namespace)
         if namespace is None:
             return name
         joined = _FOREIGN.sub("_", f"{namespace}__{name}")
@@ -195,18 +199,22 @@ class Toolbox:
     def _meant(self, reference: Mapping[str, Any], where: str) -> list[JSON]:
         kind = full(reference.get("type"), f"{where}.type")
         if kind == "namespace":
-            within = full(reference.get("name"), f"{where}.name")
+            within = _namespace(full(reference.get("name"), f"{where}.name"))
             return [tool.chat for tool in self._tools.values() if tool.namespace == within]
         if kind not in {"function", "custom"}:
             return []
         name = full(reference.get("name"), f"{where}.name")
         namespace = reference.get("namespace")
         if namespace is not None:
-            namespace = text(namespace, f"{where}.namespace")
+            namespace = _namespace(text(namespace, f"{where}.namespace"))
         tool = self._tools.get((namespace, name))
         if tool is None:
             raise InvalidRequest(f"{where} names {name!r}, which is none of the tools", param=f"{where}.name")
         return [tool.chat]
+
+
+def _namespace(name: str | None) -> str | None:
+    return None if name == DEFAULT_NAMESPACE else name
 
 
 def packed(given: str) -> str:

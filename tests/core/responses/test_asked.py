@@ -228,7 +228,7 @@ bodies = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=300)
+@settings(deadline=None, derandomize=True, database=None, max_examples=150)
 @given(bodies, st.lists(items | values, max_size=3))
 def test_whatever_comes_is_asked_or_refused(body: JSON, history: list[Any]) -> None:
     with contextlib.suppress(InvalidRequest):

@@ -337,7 +337,7 @@ events = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=300)
+@settings(deadline=None, derandomize=True, database=None, max_examples=150)
 @given(st.lists(events, max_size=6), responses)
 def test_whatever_comes_is_taken_in_or_malformed(stream: list[JSON], answer: JSON) -> None:
     streamed, whole = ResponsesTranscript(), ResponsesTranscript()

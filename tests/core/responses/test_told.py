@@ -420,7 +420,7 @@ def answers(draw: st.DrawFn) -> tuple[JSON, list[JSON], str]:
     return message, [*chunks, {**chunk(reason), "usage": USAGE}], reason
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=200)
+@settings(deadline=None, derandomize=True, database=None, max_examples=100)
 @given(answers())
 def test_any_split_tells_the_same_response(answer: tuple[JSON, list[JSON], str]) -> None:
     message, chunks, reason = answer
@@ -507,7 +507,7 @@ hostile = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=200)
+@settings(deadline=None, derandomize=True, database=None, max_examples=100)
 @given(st.lists(hostile, max_size=4))
 def test_whatever_comes_is_told_or_malformed(chunks: list[JSON]) -> None:
     telling = teller(tools=[PATCH], include=["message.output_text.logprobs"])

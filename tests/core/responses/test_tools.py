@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.responses.asked import to_chat
+from gateway.core.responses.asked import to_chat, toolbox_of
 from gateway.core.responses.tools import LONGEST_NAME, Toolbox, packed, unpacked
 from gateway.errors import InvalidRequest
 
@@ -109,6 +109,23 @@ def test_items_may_bring_tools() -> None:
     bridged = to_chat({"model": "m", "input": items})
     assert names(bridged.body) == ["look", "files__look", "files__write"]
     assert bridged.body["tools"][0]["function"]["description"] == "Again."
+
+
+def test_the_default_namespace_is_none_at_all() -> None:
+    """Codex brings its tools so, in an item in front of the conversation."""
+    default = {"type": "namespace", "name": "functions", "description": "", "tools": [LOOK, PATCH]}
+    brought = {"type": "additional_tools", "role": "developer", "tools": [default, FILES]}
+    body = {"model": "m", "input": [brought, {"role": "user", "content": "hi"}], "tools": []}
+    assert names(to_chat(body).body) == ["look", "patch", "files__look", "files__write"]
+    box = toolbox_of(body)
+    assert [(tool.name, tool.namespace) for name in ("look", "patch") if (tool := box.called(name))] == [
+        ("look", None),
+        ("patch", None),
+    ]
+    assert box.chat_name("look", "functions") == "look"
+    assert box.choice({"type": "function", "name": "look", "namespace": "functions"})[1] == (
+        {"type": "function", "function": {"name": "look"}}
+    )
 
 
 # tool_choice.
