@@ -236,6 +236,7 @@ class _Run:
         self.tried.append(attempt)
         attempt.started_s = time.time()
         attempt.transcript = self.call.endpoint.transcript()
+        attempt.metered = self.call.endpoint.metered
         upstreams = self.gateway.upstreams
         upstream = upstreams.get(attempt.deployment.provider) or upstreams["litellm"]
         try:

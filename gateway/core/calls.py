@@ -64,6 +64,7 @@ class Attempt:
         estimate: the guess at its tokens, once one was needed (`pricing.bill`).
         sent: the chat completion that stood in for the caller's operation, or None where none had to.
         told: what the caller was told, where that is another wire than the provider's.
+        metered: it is an attempt to have a model say something, which costs.
     """
 
     deployment: Deployment
@@ -78,6 +79,7 @@ class Attempt:
     estimate: Usage | None = None
     sent: JSON | None = None
     told: Transcript | None = None
+    metered: bool = True
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class Call:
         recorded: how much of it a trace may keep: `full`, `metadata` (no content) or `off`.
         body_bytes: the size of the body, unpacked.
         path_id: the id that stands in the path of the request, or None.
+        history: items of the conversation before this call that the gateway keeps (Responses), oldest first.
         query: what of the request's query travels on, encoded.
     """
 
@@ -201,6 +204,7 @@ class Call:
     recorded: str = "full"
     body_bytes: int = 0
     path_id: str | None = None
+    history: Sequence[JSON] = ()
     query: str = ""
     cancellation: Cancellation = field(default_factory=Cancellation)
 

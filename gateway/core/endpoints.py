@@ -8,7 +8,9 @@ from typing import Any
 
 from gateway.core.completions import CompletionsTranscript
 from gateway.core.embeddings import EmbeddingsTranscript
-from gateway.core.transcript import ChatTranscript, Transcript
+from gateway.core.messages import MessagesTranscript
+from gateway.core.responses import ResponsesTranscript
+from gateway.core.transcript import ChatTranscript, DocumentTranscript, Transcript
 from gateway.core.wire import DONE
 
 
@@ -40,7 +42,10 @@ class Endpoint:
         parameters: the fields that the operation knows; others travel as data.
         summary: one line for the docs.
         asked: the field that a trace shows as what was asked.
+        system: the field that a trace shows in front of it, as a system's message.
         span: what a span of it is called, as Braintrust's patch of LiteLLM names them.
+        span_kind: `llm`, or `function` where no model says anything.
+        metered: an answer has used tokens.
         dialect: how its errors look: `openai`, `anthropic` or `responses` (see `wire`).
         transcript: makes the record of an answer.
         native: providers that are asked on the operation's own wire, by the caller's own body; others are asked
@@ -57,7 +62,10 @@ class Endpoint:
     parameters: Mapping[str, Field]
     summary: str
     asked: str = "messages"
+    system: str = ""
     span: str = "Completion"
+    span_kind: str = "llm"
+    metered: bool = True
     dialect: str = "openai"
     transcript: Callable[[], Transcript] = ChatTranscript
     native: frozenset[str] = frozenset()
@@ -67,7 +75,10 @@ class Endpoint:
 
     def asked_of(self, body: Mapping[str, Any]) -> Any:
         """What a trace shows as asked."""
-        return body.get(self.asked)
+        asked = body.get(self.asked)
+        if self.system and body.get(self.system) and isinstance(asked, list):
+            return [{"role": "system", "content": body[self.system]}, *asked]
+        return asked
 
     @property
     def provider_path(self) -> str:
@@ -80,6 +91,11 @@ class Endpoint:
         return path.endswith(self.provider_path) and not any(
             other != self.provider_path and path.endswith(other) for other in longer
         )
+
+    @property
+    def by_id(self) -> bool:
+        """Whether it is about an object that was made before, whose id stands in the path."""
+        return self.asked == "id"
 
 
 _TEXT = Field((str,))
@@ -197,6 +213,173 @@ EMBEDDINGS = Endpoint(
     },
 )
 
+_RESPONDERS = frozenset(("openai", "azure", "xai", "litellm_proxy"))
+_STORED: dict[str, Any] = {
+    "upstream": "",
+    "parameters": {},
+    "asked": "id",
+    "dialect": "responses",
+    "span_kind": "function",
+    "metered": False,
+    "native": _RESPONDERS,
+    "transcript": DocumentTranscript,
+}
+
+RESPONSES = Endpoint(
+    name="responses",
+    path="/v1/responses",
+    method="POST",
+    upstream="",
+    summary="OpenAI's Responses, streamed and not, for any model: the provider's own where it has them",
+    asked="input",
+    span="Response",
+    dialect="responses",
+    transcript=ResponsesTranscript,
+    native=_RESPONDERS,
+    ends=frozenset(("response.completed", "response.incomplete", "response.failed")),
+    parameters={
+        "model": _MODEL,
+        "input": Field((str, list)),
+        "background": _FLAG,
+        "client_metadata": _OBJECT,
+        "context_management": Field((list, dict)),
+        "conversation": Field((str, dict)),
+        "include": _WORDS_OF,
+        "instructions": Field((str, list)),
+        "max_output_tokens": _WHOLE,
+        "max_tool_calls": _WHOLE,
+        "metadata": _OBJECT,
+        "moderation": Field((dict, bool, str)),
+        "parallel_tool_calls": _FLAG,
+        "previous_response_id": Field((str,), non_empty=True),
+        "prompt": _OBJECT,
+        "prompt_cache_key": _TEXT,
+        "prompt_cache_options": _OBJECT,
+        "prompt_cache_retention": _TEXT,
+        "reasoning": _OBJECT,
+        "safety_identifier": _TEXT,
+        "service_tier": _TEXT,
+        "store": _FLAG,
+        "stream": _FLAG,
+        "stream_options": _OBJECT,
+        "temperature": _NUMBER,
+        "text": _OBJECT,
+        "tool_choice": Field((str, dict)),
+        "tools": _OBJECTS,
+        "top_logprobs": _WHOLE,
+        "top_p": _NUMBER,
+        "truncation": _TEXT,
+        "user": _TEXT,
+    },
+)
+
+INPUT_TOKENS = Endpoint(
+    name="responses.input_tokens",
+    path="/v1/responses/input_tokens",
+    method="POST",
+    upstream="",
+    summary="How many tokens a response's input has, with nothing generated; an estimate where the provider counts none",
+    asked="input",
+    dialect="responses",
+    span_kind="function",
+    metered=False,
+    transcript=DocumentTranscript,
+    native=frozenset(("openai", "azure")),
+    parameters={name: field for name, field in RESPONSES.parameters.items() if name not in ("stream", "store")},
+)
+
+RESPONSE = Endpoint(
+    name="responses.retrieve",
+    path="/v1/responses/{id}",
+    method="GET",
+    summary="A stored response of the caller's own",
+    query=("include", "include_obfuscation", "starting_after", "stream"),
+    ends=RESPONSES.ends,
+    **_STORED,
+)
+
+RESPONSE_DELETE = Endpoint(
+    name="responses.delete",
+    path="/v1/responses/{id}",
+    method="DELETE",
+    summary="Forget it",
+    **_STORED,
+)
+
+RESPONSE_CANCEL = Endpoint(
+    name="responses.cancel",
+    path="/v1/responses/{id}/cancel",
+    method="POST",
+    summary="Stop one that is made in the background",
+    **_STORED,
+)
+
+INPUT_ITEMS = Endpoint(
+    name="responses.input_items",
+    path="/v1/responses/{id}/input_items",
+    method="GET",
+    summary="What it was asked",
+    query=("after", "include", "limit", "order"),
+    **_STORED,
+)
+
+MESSAGES = Endpoint(
+    name="messages",
+    path="/v1/messages",
+    method="POST",
+    upstream="",
+    summary="Anthropic's Messages, streamed and not, for any model: the provider's own where it has them",
+    system="system",
+    span="Message",
+    dialect="anthropic",
+    transcript=MessagesTranscript,
+    native=frozenset(("anthropic",)),
+    ends=frozenset(("message_stop",)),
+    query=("beta",),
+    parameters={
+        "model": _MODEL,
+        "messages": Field((list,), required=True, non_empty=True, items=dict),
+        "max_tokens": Field((int,), required=True),
+        "cache_control": _OBJECT,
+        "container": Field((str, dict)),
+        "context_management": _OBJECT,
+        "mcp_servers": _OBJECTS,
+        "metadata": _OBJECT,
+        "output_config": _OBJECT,
+        "output_format": _OBJECT,
+        "service_tier": _TEXT,
+        "stop_sequences": _WORDS_OF,
+        "stream": _FLAG,
+        "system": Field((str, list)),
+        "temperature": _NUMBER,
+        "thinking": _OBJECT,
+        "tool_choice": _OBJECT,
+        "tools": _OBJECTS,
+        "top_k": _WHOLE,
+        "top_p": _NUMBER,
+    },
+)
+
+COUNT_TOKENS = Endpoint(
+    name="messages.count_tokens",
+    path="/v1/messages/count_tokens",
+    method="POST",
+    upstream="",
+    summary="How many tokens a message has, with nothing generated; an estimate where the provider counts none",
+    system="system",
+    dialect="anthropic",
+    span_kind="function",
+    metered=False,
+    transcript=DocumentTranscript,
+    native=frozenset(("anthropic",)),
+    query=("beta",),
+    parameters={
+        name: field
+        for name, field in MESSAGES.parameters.items()
+        if name not in ("max_tokens", "stream", "temperature")
+    },
+)
+
 MODELS = Endpoint(
     name="models",
     path="/v1/models",
@@ -215,7 +398,21 @@ MODEL = Endpoint(
     parameters={},
 )
 
-ENDPOINTS: tuple[Endpoint, ...] = (CHAT, COMPLETIONS, EMBEDDINGS, MODELS, MODEL)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    CHAT,
+    RESPONSES,
+    INPUT_TOKENS,
+    RESPONSE,
+    RESPONSE_DELETE,
+    RESPONSE_CANCEL,
+    INPUT_ITEMS,
+    MESSAGES,
+    COUNT_TOKENS,
+    COMPLETIONS,
+    EMBEDDINGS,
+    MODELS,
+    MODEL,
+)
 
 
 def fault_of(name: str, value: Any, field: Field) -> str | None:

@@ -128,6 +128,8 @@ def bill(attempt: Attempt, prices: Prices, texts: Callable[[], tuple[object, obj
         prices: where the price is looked up.
         texts: gives the messages and the choices, media replaced by digests; asked only where a guess is needed.
     """
+    if not attempt.metered:
+        return Bill()
     usage = attempt.transcript.usage
     guessed = usage is None and attempt.transcript.started
     if guessed:

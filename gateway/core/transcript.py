@@ -345,12 +345,12 @@ class ChatTranscript:
 
 
 class DocumentTranscript:
-    """An answer that is no model's words: a count, a receipt, a stored answer (Transcript). It used no tokens."""
+    """An answer in which no model says anything new: a count, a receipt, a stored answer (Transcript)."""
 
     def __init__(self) -> None:
         self.id: str | None = None
         self.model: str | None = None
-        self.usage: Usage | None = Usage()
+        self.usage: Usage | None = None
         self._document: Mapping[str, Any] | None = None
 
     @property

@@ -199,7 +199,7 @@ class Writer:
         own = bare(
             self._ids.child(),
             endpoint.span,
-            "llm",
+            endpoint.span_kind,
             attempt.started_s,
             attempt.ended_s or self._outcome.ended_s,
             {
@@ -238,7 +238,7 @@ class Writer:
             name: value
             for name, value in body.items()
             if name not in _NOT_PARAMETERS
-            and name != endpoint.asked
+            and name not in (endpoint.asked, endpoint.system)
             and (self._content or isinstance(value, int | float) or name in _PLAIN_WORDS)
         }
 

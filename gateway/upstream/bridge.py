@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from gateway.core import completions
+from gateway.core import completions, messages, responses
 from gateway.core.bridge import Bridged, Teller
 from gateway.core.calls import JSON, Attempt, Call, Chunk
-from gateway.core.endpoints import CHAT, COMPLETIONS
+from gateway.core.endpoints import CHAT, COMPLETIONS, MESSAGES, RESPONSES
 from gateway.core.transcript import ChatTranscript, Malformed, Transcript
-from gateway.core.wire import data_event, dumps
+from gateway.core.wire import data_event, dumps, named_event
 from gateway.errors import GatewayError, ProviderInvalid
 from gateway.upstream import Answer, Upstream
 
@@ -20,14 +20,41 @@ from gateway.upstream import Answer, Upstream
 class _Way:
     """How one operation becomes a chat, and the chat's answer the operation's."""
 
-    to_chat: Callable[[Call], Bridged]
+    to_chat: Callable[[Attempt, Call], Bridged]
     teller: Callable[[Call], Teller]
     frame: Callable[[JSON], bytes]
 
 
+#: Where Claude models live that LiteLLM translates for; it takes more of them than OpenAI's reference has.
+_CLAUDES_ELSEWHERE = frozenset(("bedrock", "vertex_ai", "azure_ai", "databricks"))
+
+
+def _beyond(attempt: Attempt) -> frozenset[str]:
+    """The fields of a message beyond OpenAI's reference that get to the model."""
+    deployment = attempt.deployment
+    is_claude = deployment.provider in _CLAUDES_ELSEWHERE and "claude" in deployment.model
+    return messages.BEYOND - {"reasoning_content"} if is_claude else frozenset()
+
+
 _WAYS: dict[str, _Way] = {
     COMPLETIONS.name: _Way(
-        lambda call: completions.to_chat(call.body), lambda call: completions.FromChat(call.usage_asked), data_event
+        lambda _attempt, call: completions.to_chat(call.body),
+        lambda call: completions.FromChat(call.usage_asked),
+        data_event,
+    ),
+    MESSAGES.name: _Way(
+        lambda attempt, call: messages.to_chat(call.body, beyond=_beyond(attempt)),
+        lambda call: messages.FromChat(
+            "msg_" + call.id.removeprefix("req_"), call.model, messages.original_names(call.body)
+        ),
+        named_event,
+    ),
+    RESPONSES.name: _Way(
+        lambda _attempt, call: responses.to_chat(call.body, call.history),
+        lambda call: responses.FromChat(
+            call.body, "resp_" + call.id.removeprefix("req_"), int(call.started_s), call.history
+        ),
+        named_event,
     ),
 }
 
@@ -53,7 +80,7 @@ class Bridge:
     def open(self, attempt: Attempt, call: Call) -> Answer:
         """Ask for the chat (Upstream.open)."""
         way = _WAYS[call.endpoint.name]
-        chat = way.to_chat(call)
+        chat = way.to_chat(attempt, call)
         attempt.sent = chat.body
         attempt.transcript = ChatTranscript()
         attempt.told = told = call.endpoint.transcript()
