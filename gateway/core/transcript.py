@@ -12,7 +12,12 @@ JSON = dict[str, Any]
 MOST_TOKENS = 1_000_000_000
 
 #: Fields of messages and choices whose texts are names or media, no prompt and no answer.
-_NO_TEXT = frozenset({"role", "type", "id", "tool_call_id", "finish_reason", "url", "data", "file_data", "logprobs"})
+_NO_TEXT = frozenset(
+    {
+        *("role", "type", "id", "tool_call_id", "finish_reason", "url", "data", "file_data", "logprobs"),
+        *("tool_use_id", "stop_reason", "signature", "encrypted_content", "media_type"),
+    }
+)
 #: Names and kinds, which each piece of a stream may repeat.
 _SENT_ANEW = frozenset({"id", "type", "name", "format", "object", "role"})
 #: Nobody nests deeper; a provider that does is not followed.

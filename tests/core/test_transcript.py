@@ -346,6 +346,14 @@ def test_names_and_media_count_nothing() -> None:
     assert estimated([{"role": "user", "content": [image, audio]}], None) == Usage()
 
 
+def test_signatures_and_reasons_of_anthropics_wire_count_nothing() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "x" * 1000}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "image", "source": source}]}
+    thought = {"type": "thinking", "thinking": "hmmm", "signature": "x" * 1000}
+    said = {"role": "assistant", "content": [thought], "stop_reason": "end_turn"}
+    assert estimated([{"role": "user", "content": [result]}], said) == Usage(completion=1)
+
+
 def test_arguments_of_tools_count() -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "x" * 7}}
     assert estimated(None, [{"message": {"tool_calls": [call]}}]).completion == 2
