@@ -27,11 +27,13 @@ from gateway.tracing.delivery import Counts, Destination
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
 from gateway.upstream import modelmap
+from gateway.upstream.counting import Counting
 from gateway.upstream.direct import Direct
 from gateway.upstream.failures import Failures
 from gateway.upstream.lanes import Lanes
 from gateway.upstream.litellm import LiteLLM
-from gateway.upstream.scripted import MODELS, Scripted
+from gateway.upstream.scripted import MODELS, Scripted, count
+from gateway.upstream.stored import StoredResponses
 
 if TYPE_CHECKING:
     from gateway.storage.owned import OwnedObjects
@@ -78,6 +80,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         idle_s=settings.idle_timeout_s,
         patch=Catcher.patch,
     )
+    objects = owned_objects(settings)
     direct = Direct(Failures(redactor), first_byte_s=settings.first_byte_timeout_s, idle_s=settings.idle_timeout_s)
 
     def close_connections() -> None:
@@ -100,7 +103,11 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     )
     return Gateway(
         catalogue=catalogue,
-        upstreams={DEMO: Lanes(Scripted()), "litellm": Lanes(direct, litellm)},
+        upstreams={
+            DEMO: StoredResponses(Lanes(Counting(count), Scripted()), objects),
+            "litellm": StoredResponses(Lanes(direct, Counting(litellm.count), litellm), objects),
+        },
+        objects=objects,
         tracer=tracer,
         metrics=metrics,
         authenticator=Authenticator([StaticTokens(settings.tokens)]),

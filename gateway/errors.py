@@ -9,6 +9,7 @@ GatewayError                    status  code                        another depl
 │   │   ├── BodyTooSlow         408     request_timeout
 │   │   └── UnsupportedBody     415     unsupported_content_encoding
 │   ├── ModelNotFound           404     model_not_found
+│   ├── ObjectNotFound          404     not_found
 │   ├── NoSuchRoute             404     unknown_url
 │   └── MethodNotAllowed        405     method_not_allowed
 ├── UpstreamError                       (source "provider")
@@ -23,6 +24,7 @@ GatewayError                    status  code                        another depl
 ├── ProviderNotConfigured       503     provider_not_configured     no
 ├── DeadlineExceeded            504     deadline_exceeded           no
 ├── ShuttingDown                503     shutting_down               no
+├── StoreUnavailable            503     store_unavailable           no
 ├── TraceBackpressure           503     trace_backpressure          no
 ├── CallerGone                  499     caller_gone                 no
 └── InternalError               500     internal_error              no
@@ -143,6 +145,13 @@ class ModelNotFound(CallerError):
     code = "model_not_found"
 
 
+class ObjectNotFound(CallerError):
+    """An id that names nothing of this caller's: there is no such object, or it is another tenant's."""
+
+    status = 404
+    code = "not_found"
+
+
 class NoSuchRoute(CallerError):
     """Nothing is served at this path."""
 
@@ -243,6 +252,15 @@ class TraceBackpressure(GatewayError):
 
     status = 503
     code = "trace_backpressure"
+    type = "api_error"
+    should_retry = True
+
+
+class StoreUnavailable(GatewayError):
+    """The gateway's own database does not answer, and the request cannot be answered without it."""
+
+    status = 503
+    code = "store_unavailable"
     type = "api_error"
     should_retry = True
 

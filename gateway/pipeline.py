@@ -18,6 +18,7 @@ from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderInvalid, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
+from gateway.storage.owned import OwnedObjects
 from gateway.tracing import Trace, Tracer
 from gateway.upstream import Answer, Upstream
 from gateway.watcher import Watcher
@@ -84,6 +85,7 @@ class Gateway:
         upstreams: the way to each provider, by its name; `litellm` for the others.
         authenticator: headers to callers.
         metrics: what is counted.
+        objects: whose each stored object is; None where none are.
         limits: times and sizes.
         cors_origins: origins of browsers that may call.
         preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
@@ -94,6 +96,7 @@ class Gateway:
     upstreams: Mapping[str, Upstream]
     tracer: Tracer
     authenticator: Authenticator
+    objects: OwnedObjects | None = None
     limits: Limits = field(default_factory=Limits)
     cors_origins: Sequence[str] = ()
     watcher: Watcher = field(default_factory=Watcher)
@@ -120,6 +123,8 @@ class Gateway:
         self.tracer.start_process()
         for upstream in self.upstreams.values():
             upstream.start()
+        if self.objects is not None:
+            self.objects.start(time.time())
         self._opened = True
 
     def drain(self, grace_s: float) -> None:
@@ -156,6 +161,8 @@ class Gateway:
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
         self.tracer.close(timeout_s, insist=insist)
+        if self.objects is not None:
+            self.objects.close()
         self.on_close()
 
     def run(self, call: Call, sock: socket.socket | None = None) -> Reply:
@@ -184,7 +191,7 @@ class Gateway:
             trace.begin()
             if self.watcher.draining:
                 raise ShuttingDown("The gateway is shutting down; send the request again.")
-            run.planned = routing.plan(call.model, self.catalogue)
+            run.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
             run.fail(error)

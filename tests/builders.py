@@ -22,9 +22,10 @@ from gateway.tracing import Sink, Tracer
 from gateway.tracing.catcher import Catcher
 from gateway.tracing.record import Record
 from gateway.upstream import Upstream
+from gateway.upstream.counting import Counting
 from gateway.upstream.failures import stopped
 from gateway.upstream.lanes import Lanes
-from gateway.upstream.scripted import Scripted
+from gateway.upstream.scripted import Scripted, count
 from gateway.watcher import Watcher
 
 JSON = dict[str, Any]
@@ -204,7 +205,7 @@ def gateway(
     **limits: Any,
 ) -> Gateway:
     """Make a gateway, not opened: `demo/echo` is the real one, all other models go to `upstream`."""
-    made = Lanes(Scripted())
+    made = Lanes(Counting(count), Scripted())
     return Gateway(
         catalogue=catalogue(*providers, demo=ECHO),
         upstreams={"demo": made, "litellm": upstream or made},

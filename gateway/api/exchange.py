@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 from flask import Response, g, request
 
 from gateway.core import body, wire
-from gateway.core.calls import Call
+from gateway.core.calls import JSON, Call
 from gateway.core.endpoints import Endpoint
-from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError, InvalidRequest
+from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError, InvalidRequest, ObjectNotFound
 from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload
 from gateway.pipeline import Gateway, Reply
+from gateway.upstream.stored import find
 from gateway.web import caller, caller_socket, current_gateway
 
 log = logging.getLogger(__name__)
@@ -107,13 +108,44 @@ class EventStream:
 
 
 def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
+    if endpoint.by_id:
+        return _read_about(endpoint, path_id or "", gateway)
     raw = body.unpack(_read_body(gateway), request.headers.get("Content-Encoding", ""), gateway.limits.body_bytes)
     asked = offload(body.parse, raw) if len(raw) > LARGE_BYTES else body.parse(raw)
     body.check(endpoint, asked)
     stream = asked.get("stream") is True
-    model = asked["model"].strip()
-    parent, note = gateway.tracer.parent_of(request.headers)
     options = asked.get("stream_options")
+    return _call(
+        endpoint,
+        gateway,
+        asked,
+        asked["model"].strip(),
+        stream=stream,
+        usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
+        body_bytes=len(raw),
+    )
+
+
+def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
+    """Read a request about an object that was made before: its owner says what it is."""
+    if request.method == "POST":
+        _read_body(gateway)  # of no use, and not to be left on the connection
+    if gateway.objects is None:
+        raise ObjectNotFound("Nothing is stored here.", param="id")
+    found = find(gateway.objects, path_id, caller().tenant, "id")
+    return _call(
+        endpoint,
+        gateway,
+        {"id": path_id},
+        found.model,
+        stream="stream" in endpoint.query and request.args.get("stream") == "true",
+        path_id=path_id,
+        deployment=found.deployment,
+    )
+
+
+def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stream: bool, **more: Any) -> Call:
+    parent, note = gateway.tracer.parent_of(request.headers)
     recorded = _recorded(request.headers.get("x-gateway-trace"))
     g.facts.update(model=model[:256], stream=stream)
     if recorded == "off":
@@ -129,7 +161,6 @@ def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
         arrived_s=g.arrived_s,
         deadline_s=g.arrived_s + (gateway.limits.timeout_s if stream else gateway.limits.whole_answer_s),
         client_request_id=g.client_request_id,
-        usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
         provider_headers={
             name: value
             for name in _PROVIDER_HEADERS
@@ -139,9 +170,8 @@ def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
         parent_note=note,
         tags=_tags(request.headers.get("x-gateway-tags", "")),
         recorded=recorded,
-        body_bytes=len(raw),
-        path_id=path_id,
         query=urlencode([(name, value) for name in endpoint.query for value in request.args.getlist(name)]),
+        **more,
     )
 
 

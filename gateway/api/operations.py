@@ -20,7 +20,7 @@ def blueprint() -> Blueprint:
         view = _VIEWS.get(endpoint.name) or _serving(endpoint)
         whole = endpoint.path.replace("{id}", _PARTS.get(endpoint.name, "<id>"))
         for number, path in enumerate((whole, whole.removeprefix("/v1"))):
-            routes.add_url_rule(path, f"{endpoint.name}_{number}", view, methods=[endpoint.method])
+            routes.add_url_rule(path, f"{endpoint.name.replace('.', '_')}_{number}", view, methods=[endpoint.method])
     return routes
 
 

@@ -11,7 +11,8 @@ import re
 import zlib
 from typing import Any, NoReturn
 
-from gateway.core.endpoints import Endpoint, fault_of
+from gateway.core.endpoints import Endpoint
+from gateway.core.fields import fault_of
 from gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedBody
 
 MAX_DEPTH = 64  # whoever walks or writes the value later recurses, far below the bound of the interpreter

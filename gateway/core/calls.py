@@ -182,6 +182,7 @@ class Call:
         recorded: how much of it a trace may keep: `full`, `metadata` (no content) or `off`.
         body_bytes: the size of the body, unpacked.
         path_id: the id that stands in the path of the request, or None.
+        deployment: the only one that can answer, `provider/model`; None where the model's name decides.
         history: items of the conversation before this call that the gateway keeps (Responses), oldest first.
         query: what of the request's query travels on, encoded.
     """
@@ -204,6 +205,7 @@ class Call:
     recorded: str = "full"
     body_bytes: int = 0
     path_id: str | None = None
+    deployment: str | None = None
     history: Sequence[JSON] = ()
     query: str = ""
     cancellation: Cancellation = field(default_factory=Cancellation)

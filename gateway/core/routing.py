@@ -60,8 +60,13 @@ class Catalogue:
     demo: frozenset[str] = frozenset()
 
 
-def plan(model: str, catalogue: Catalogue) -> tuple[Attempt, ...]:
+def plan(model: str, catalogue: Catalogue, *, only: str | None = None) -> tuple[Attempt, ...]:
     """Say which deployments to try for a model name.
+
+    Args:
+        model: as the caller wrote it.
+        catalogue: what there is.
+        only: the one deployment that will do, `provider/model`: it keeps what the call is about.
 
     Returns:
         At least one attempt.
@@ -70,7 +75,10 @@ def plan(model: str, catalogue: Catalogue) -> tuple[Attempt, ...]:
         ModelNotFound: nobody answers to that name.
         ProviderNotConfigured: somebody would, had the operator set a credential or an address.
     """
-    return (Attempt(_resolve(model.strip(), catalogue)),)
+    found: tuple[Deployment, ...] = (_resolve(model.strip(), catalogue),)
+    if only is not None and not (found := tuple(one for one in found if one.name == only)):
+        raise ModelNotFound(f"The model {model!r} is not at {only} any more.", param="model")
+    return tuple(Attempt(deployment) for deployment in found)
 
 
 def _resolve(name: str, catalogue: Catalogue) -> Deployment:

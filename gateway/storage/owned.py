@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 #: The kind of what `POST /v1/responses` makes.
 RESPONSE = "response"
+
+#: The kind of what a response's output holds, and a later request may refer to.
+ITEM = "item"
 
 #: OpenAI keeps a stored response for 30 days (its guide "Conversation state").
 PROVIDER_KEEPS_S = 30 * 86_400.0
@@ -98,31 +101,46 @@ class OwnedObjects:
         self._tidied_s = -math.inf
         self._written_bytes = 0
 
+    def start(self, now_s: float) -> None:
+        """Make ready in this process, after the fork: let go of what is past its time, and keep the file at hand."""
+        self._database.hold()
+        self.tidy_soon(now_s)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._database.release()
+
     @property
     def keeps_documents(self) -> bool:
         """Whether documents and items are kept here at all."""
         return self._keep_s > 0
 
-    def keep(self, owned: Owned) -> None:
-        """Remember whose it is, and its document where it has one; again replaces what the same tenant kept.
+    def keep(self, *objects: Owned) -> None:
+        """Remember whose they are, and their documents where they have one: all, or where it raises none.
+
+        Again replaces what the same tenant kept.
 
         Nothing of an object with a document is kept where `keeps_documents` is False. One that is larger than all
         documents together may be is kept without it, as if it had been emptied.
 
         Raises:
-            OwnedByAnother: its kind and id are another tenant's; nothing is changed.
-            Unkeepable: its id is empty or longer than 1024 characters, or a text holds half a surrogate pair.
+            OwnedByAnother: a kind and id are another tenant's; nothing is changed.
+            Unkeepable: an id is empty or longer than 1024 characters, or a text holds half a surrogate pair.
             StorageBusy: others held the database for longer than its patience.
             StorageFailed: it cannot be written.
         """
-        if owned.kept_here and not self.keeps_documents:
+        kept = [owned for owned in objects if self.keeps_documents or not owned.kept_here]
+        for owned in kept:
+            if not _may_be_there(owned.id):
+                raise Unkeepable(f"an id of {len(owned.id)} characters cannot be kept")
+        if not kept:
             return
-        if not _may_be_there(owned.id):
-            raise Unkeepable(f"an id of {len(owned.id)} characters cannot be kept")
-        written_bytes = self._database.write(partial(_keep, owned, self._keep_bytes))
+        written_bytes = self._database.write(
+            lambda connection: sum(_keep(owned, self._keep_bytes, connection) for owned in kept)
+        )
         with self._lock:
             self._written_bytes += written_bytes
-        self.tidy_soon(owned.made_s)
+        self.tidy_soon(kept[-1].made_s)
 
     def find(self, kind: str, id: str, tenant: str) -> Owned | None:
         """Return a tenant's object; None where there is none, or where it is another's, which nothing tells apart.
@@ -139,6 +157,25 @@ class OwnedObjects:
         if not _may_be_there(id):
             return None
         return self._database.read(partial(_find, _mine(kind, id, tenant)))
+
+    def known(self, kind: str, ids: Collection[str], tenant: str) -> set[str]:
+        """Return those of some ids that are a tenant's objects of a kind; see `find`.
+
+        Raises:
+            StorageBusy: others held the database for longer than its patience; readers hardly ever wait.
+            StorageFailed: it cannot be read.
+        """
+        asked = sorted(id for id in ids if _may_be_there(id))
+
+        def look(connection: Connection) -> set[str]:
+            found: set[str] = set()
+            for start in range(0, len(asked), _BATCH):
+                of_these = table.c.id.in_(asked[start : start + _BATCH])
+                mine = and_(table.c.kind == kind, table.c.tenant == tenant, of_these)
+                found.update(connection.execute(select(table.c.id).where(mine)).scalars())
+            return found
+
+        return self._database.read(look) if asked else set()
 
     def remove(self, kind: str, id: str, tenant: str) -> bool:
         """Forget a tenant's object. False: there was none, or it is another's.

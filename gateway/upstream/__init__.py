@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from gateway.core.calls import Attempt, Call, Chunk
+from gateway.core.calls import JSON, Attempt, Call, Chunk
+from gateway.core.wire import dumps
 
 
 class Answer(Protocol):
@@ -37,3 +38,18 @@ class Upstream(Protocol):
 
     def start(self) -> None:
         """Make ready in this process, after the fork."""
+
+
+class AtHand:
+    """An answer that nobody has to be asked for (Answer)."""
+
+    def __init__(self, attempt: Attempt, document: JSON) -> None:
+        attempt.transcript.take(document)
+        self.body = dumps(document)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """It is not streamed."""
+        yield from ()
+
+    def close(self) -> None:
+        """Nothing is held."""

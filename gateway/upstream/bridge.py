@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from gateway.core import completions, messages, responses
 from gateway.core.bridge import Bridged, Teller
-from gateway.core.calls import JSON, Attempt, Call, Chunk
+from gateway.core.calls import JSON, Attempt, Call, Chunk, Deployment
 from gateway.core.endpoints import CHAT, COMPLETIONS, MESSAGES, RESPONSES
+from gateway.core.providers import SAME_WIRE
 from gateway.core.transcript import ChatTranscript, Malformed, Transcript
 from gateway.core.wire import data_event, dumps, named_event
 from gateway.errors import GatewayError, ProviderInvalid
@@ -25,6 +27,9 @@ class _Way:
     frame: Callable[[JSON], bytes]
 
 
+#: OpenAI's models that take a `reasoning_effort`; the others refuse a request for having one.
+_REASONS = re.compile(r"(ft:)?(o\d|gpt-[5-9]|gpt-oss|codex)", re.ASCII)
+
 #: Where Claude models live that LiteLLM translates for; it takes more of them than OpenAI's reference has.
 _CLAUDES_ELSEWHERE = frozenset(("bedrock", "vertex_ai", "azure_ai", "databricks"))
 
@@ -34,6 +39,21 @@ def _beyond(attempt: Attempt) -> frozenset[str]:
     deployment = attempt.deployment
     is_claude = deployment.provider in _CLAUDES_ELSEWHERE and "claude" in deployment.model
     return messages.BEYOND - {"reasoning_content"} if is_claude else frozenset()
+
+
+def _suited(chat: Bridged, deployment: Deployment) -> Bridged:
+    """Leave out what the provider is known to refuse, where nobody else does: the body goes there as it is."""
+    if deployment.provider not in SAME_WIRE:
+        return chat
+    body, dropped = dict(chat.body), list(chat.dropped)
+    if deployment.provider != "openai" and "max_completion_tokens" in body:
+        body["max_tokens"] = body.pop("max_completion_tokens")  # the name that every server knows
+    if deployment.provider == "openai":
+        refused = ("top_k",) if _REASONS.match(deployment.model) else ("top_k", "reasoning_effort")
+        for name in refused:
+            if body.pop(name, None) is not None:
+                dropped.append(name)
+    return Bridged(body, tuple(dropped))
 
 
 _WAYS: dict[str, _Way] = {
@@ -80,7 +100,7 @@ class Bridge:
     def open(self, attempt: Attempt, call: Call) -> Answer:
         """Ask for the chat (Upstream.open)."""
         way = _WAYS[call.endpoint.name]
-        chat = way.to_chat(attempt, call)
+        chat = _suited(way.to_chat(attempt, call), attempt.deployment)
         attempt.sent = chat.body
         attempt.transcript = ChatTranscript()
         attempt.told = told = call.endpoint.transcript()

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
+from gateway.core import responses
 from gateway.core.calls import Attempt, Call, Chunk, Deployment
 from gateway.core.endpoints import Endpoint
 from gateway.core.transcript import Malformed
@@ -111,8 +112,9 @@ def _request(deployment: Deployment, call: Call) -> httpx.Request:
     path = call.endpoint.provider_path.replace("{id}", quote(call.path_id or "", safe=""))
     url = _base(deployment) + path + (f"?{call.query}" if call.query else "")
     content = None
-    if call.endpoint.method == "POST" and call.body:
-        body = {**call.body, "model": deployment.model}
+    if call.endpoint.parameters:
+        asked = responses.continued(call.body, call.history) if call.history else call.body
+        body = {**asked, "model": deployment.model}
         if call.stream and not call.endpoint.ends:  # unnamed chunks tell usage only where it is asked for
             body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         content = dumps(body)

@@ -34,6 +34,10 @@ class Lanes:
         for lane in self._lanes:
             lane.start()
 
+    def is_native(self, endpoint: Endpoint, deployment: Deployment) -> bool:
+        """Whether the deployment is asked on the operation's own wire, so that what it stores is its own."""
+        return deployment.provider in endpoint.native and any(lane.serves(endpoint, deployment) for lane in self._lanes)
+
     def open(self, attempt: Attempt, call: Call) -> Answer:
         """Send the call (Upstream.open).
 

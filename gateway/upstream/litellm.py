@@ -89,6 +89,11 @@ class LiteLLM:
         """Whether LiteLLM has the operation; that a provider of its has none is told by trying."""
         return bool(endpoint.upstream)
 
+    def count(self, deployment: Deployment, text: str) -> int:
+        """Count the tokens of a text, by the tokenizer of OpenAI's that LiteLLM brings along."""
+        self.load()
+        return int(_module.token_counter(model=deployment.name, text=text))
+
     def open(self, attempt: Attempt, call: Call) -> LiteLLMAnswer:
         """Send the call (Upstream.open)."""
         self.load()
@@ -260,6 +265,7 @@ def _install(module: Any) -> None:
     module.drop_params = True  # what a provider does not know is left out; we name it in a header
     module.disable_streaming_logging = True  # rebuilds every chunk for callbacks that do not exist here
     module.user_url_validation = True
+    module.disable_hf_tokenizer_download = True  # it would fetch the tokenizers of some models
     # a model may repeat itself; LiteLLM raises after 100 equal chunks
     module.REPEATED_STREAMING_CHUNK_LIMIT = 1 << 62
 

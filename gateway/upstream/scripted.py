@@ -55,6 +55,11 @@ class Scripted:
         return answer
 
 
+def count(_deployment: Deployment, text: str) -> int:
+    """The demo's tokens are words."""
+    return len(text.split())
+
+
 def _error(status: int) -> GatewayError:
     if status == 429:
         return ProviderLimited("The demo model's rate limit is used up.", retry_after="1", provider="demo")

@@ -9,7 +9,8 @@ import pytest
 from openai.types.chat import completion_create_params
 from openai.types.shared import ReasoningEffort
 
-from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint, Field, fault_of
+from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
+from gateway.core.fields import Field, fault_of
 
 
 def test_each_operation_has_a_name_and_a_path_of_its_own() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gateway.core.endpoints import Field, fault_of
+from gateway.core.fields import Field, fault_of
 from gateway.errors import InvalidRequest
 
 JSON = dict[str, Any]

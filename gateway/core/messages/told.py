@@ -119,6 +119,9 @@ class FromChat:
 
     # -- the message ---------------------------------------------------------------------------------------------
 
+    def failed(self, message: str, code: str | None) -> None:
+        """Nothing: an `error` event ends this wire."""
+
     def _note(self, piece: _Piece) -> None:
         if (usage := usage_of(piece.get("usage"))) is not None:
             self._usage = usage

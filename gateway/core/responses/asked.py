@@ -167,6 +167,30 @@ def items_of(body: JSON, name: Callable[[int, JSON], str] = item_id) -> list[JSO
     return items
 
 
+def references_of(body: Mapping[str, Any]) -> set[str]:
+    """The ids of the items that the input only refers to; whose they are is for the provider's side to know."""
+    given = body.get("input")
+    items = [item for item in given if isinstance(item, Mapping)] if isinstance(given, list) else []
+    ids = (item.get("id") for item in items if item.get("type") in (None, "item_reference") and "role" not in item)
+    return {one for one in ids if isinstance(one, str)}
+
+
+def continued(body: JSON, history: Sequence[JSON]) -> JSON:
+    """Put a conversation that the provider does not know in front of a body's input.
+
+    Ids of its items mean nothing there, and reasoning can be read only by whoever made it.
+    """
+    known = [
+        {name: value for name, value in item.items() if name not in ("id", "status")}
+        for item in history
+        if item.get("type") != "reasoning"
+    ]
+    given = body.get("input") or []
+    asked = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    rest = {name: value for name, value in body.items() if name != "previous_response_id"}
+    return {**rest, "input": [*known, *asked]}
+
+
 def _text_part(role: object, content: str) -> JSON:
     if role == "assistant":
         return {"type": "output_text", "text": content, "annotations": []}

@@ -1,0 +1,251 @@
+"""Responses that outlive their call: whose they are, and those that the gateway keeps itself.
+
+A provider that has responses of its own keeps them, for all callers under one key; so the gateway notes whose each one
+is. What a chat stood in for no provider knows of, so the gateway keeps it whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs
+
+from gateway.core import responses
+from gateway.core.calls import JSON, Attempt, Call, Chunk
+from gateway.core.endpoints import INPUT_ITEMS, INPUT_TOKENS, RESPONSE, RESPONSE_CANCEL, RESPONSE_DELETE, RESPONSES
+from gateway.core.wire import dumps
+from gateway.errors import GatewayError, InvalidRequest, ObjectNotFound, StoreUnavailable
+from gateway.storage import owned
+from gateway.storage.database import StorageError
+from gateway.storage.owned import Owned, OwnedObjects
+from gateway.upstream import Answer, AtHand
+from gateway.upstream.lanes import Lanes
+
+log = logging.getLogger(__name__)
+
+#: A page of input items (API reference, "List input items").
+_PAGE, _LONGEST_PAGE = 20, 100
+
+
+def find(objects: OwnedObjects, response_id: str, tenant: str, param: str | None = None) -> Owned:
+    """Find a tenant's response.
+
+    Args:
+        objects: where to look.
+        response_id: as a caller sent it.
+        tenant: the caller's.
+        param: the field that named it, for the error.
+
+    Raises:
+        ObjectNotFound: there is none, it is another tenant's, or it had to make room.
+        StoreUnavailable: nobody can tell now.
+    """
+    try:
+        found = objects.find(owned.RESPONSE, response_id, tenant)
+    except StorageError as error:
+        raise _unavailable(error) from error
+    if found is None or found.emptied:
+        raise ObjectNotFound(f"Response with id {response_id[:64]!r} not found.", param=param)
+    return found
+
+
+def _unavailable(error: StorageError) -> StoreUnavailable:
+    log.warning("the store of responses did not answer", extra={"fields": {"why": str(error)}})
+    return StoreUnavailable("The store of responses does not answer; send the request again.")
+
+
+class StoredResponses:
+    """An upstream that knows whose a response is (upstream.Upstream).
+
+    Args:
+        lanes: the ways to the providers.
+        objects: whose each stored response is.
+    """
+
+    def __init__(self, lanes: Lanes, objects: OwnedObjects) -> None:
+        self._lanes = lanes
+        self._objects = objects
+
+    def start(self) -> None:
+        """Make ready in this process (Upstream.start)."""
+        self._lanes.start()
+
+    def open(self, attempt: Attempt, call: Call) -> Answer:
+        """Send the call (Upstream.open).
+
+        Raises:
+            ObjectNotFound: it names a response, a conversation or an item that its tenant does not have.
+        """
+        if call.endpoint.by_id:
+            return self._about(find(self._objects, call.path_id or "", call.caller.tenant, "id"), attempt, call)
+        if call.endpoint not in (RESPONSES, INPUT_TOKENS):
+            return self._lanes.open(attempt, call)
+        call = self._checked(attempt, call)
+        if call.endpoint is INPUT_TOKENS or call.body.get("store") is False:
+            return self._lanes.open(attempt, call)
+        return _Keeping(self._objects, attempt, call, self._lanes.open(attempt, call))
+
+    def _checked(self, attempt: Attempt, call: Call) -> Call:
+        """Look after what a call names by its id, and complete it by what only the gateway knows."""
+        body, native = call.body, self._lanes.is_native(call.endpoint, attempt.deployment)
+        if body.get("conversation") is not None:
+            # conversations are not made here, so none is this tenant's
+            raise ObjectNotFound("There is no such conversation here.", param="conversation")
+        if native and (named := responses.references_of(body)):
+            self._check_items(named, call.caller.tenant)
+        if (previous := body.get("previous_response_id")) is not None:
+            found = find(self._objects, previous, call.caller.tenant, "previous_response_id")
+            if found.kept_here:
+                call = replace(call, history=_conversation_of(found))
+            elif not native or found.provider != attempt.deployment.provider:
+                raise InvalidRequest(
+                    f"That response is at {found.provider}, which alone can go on from it; send its items instead.",
+                    param="previous_response_id",
+                    code="unsupported_parameter",
+                )
+        if not native and not self._objects.keeps_documents:
+            call = replace(call, body={**call.body, "store": False})  # and the answer says so
+        return call
+
+    def _check_items(self, named: set[str], tenant: str) -> None:
+        try:
+            known = self._objects.known(owned.ITEM, named, tenant)
+        except StorageError as error:
+            raise _unavailable(error) from error
+        if missing := sorted(named - known):
+            raise ObjectNotFound(f"Item with id {missing[0][:64]!r} not found.", param="input")
+
+    def _about(self, found: Owned, attempt: Attempt, call: Call) -> Answer:
+        """Answer about a stored response: its provider, or what is kept here."""
+        if not found.kept_here:
+            if not self._lanes.is_native(call.endpoint, attempt.deployment):
+                raise ObjectNotFound(f"{found.provider} cannot be asked for it any more.", param="id")
+            answer = self._lanes.open(attempt, call)
+        else:
+            answer = AtHand(attempt, _told(found, call))
+        if call.endpoint is RESPONSE_DELETE:
+            try:
+                self._objects.remove(owned.RESPONSE, found.id, found.tenant)
+            except StorageError as error:
+                raise _unavailable(error) from error
+        return answer
+
+
+def _conversation_of(found: Owned) -> list[JSON]:
+    items: list[JSON] = json.loads(found.items or "[]")
+    document: JSON = json.loads(found.document or "{}")
+    return [*items, *document.get("output", ())]
+
+
+def _told(found: Owned, call: Call) -> JSON:
+    if call.endpoint is RESPONSE_DELETE:
+        return {"id": found.id, "object": "response", "deleted": True}
+    if call.endpoint is RESPONSE_CANCEL:
+        raise InvalidRequest("Only a response that is made in the background can be cancelled.", param="id")
+    if call.endpoint is INPUT_ITEMS:
+        return _page(json.loads(found.items or "[]"), parse_qs(call.query))
+    assert call.endpoint is RESPONSE
+    if call.stream:
+        raise InvalidRequest("Only a response that is made in the background can be streamed again.", param="stream")
+    document: JSON = json.loads(found.document or "{}")
+    return document
+
+
+def _page(items: list[JSON], query: dict[str, list[str]]) -> JSON:
+    asked = {name: values[-1] for name, values in query.items()}
+    limit = asked.get("limit", str(_PAGE))
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= _LONGEST_PAGE):
+        raise InvalidRequest(f"limit must be a whole number from 1 to {_LONGEST_PAGE}", param="limit")
+    if asked.get("order", "desc") not in ("asc", "desc"):
+        raise InvalidRequest("order must be asc or desc", param="order")
+    if asked.get("order", "desc") == "desc":
+        items = items[::-1]
+    if (after := asked.get("after")) is not None:
+        places = [place for place, item in enumerate(items) if item["id"] == after]
+        if not places:
+            raise InvalidRequest("after names no item of this response", param="after")
+        items = items[places[0] + 1 :]
+    page = items[: int(limit)]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+        "has_more": len(page) < len(items),
+    }
+
+
+class _Keeping:
+    """An answer that is noted as its tenant's before the caller knows its id (upstream.Answer)."""
+
+    def __init__(self, objects: OwnedObjects, attempt: Attempt, call: Call, answer: Answer) -> None:
+        self._objects = objects
+        self._attempt = attempt
+        self._call = call
+        self._answer = answer
+        self._noted: str | None = None
+        self.body = answer.body
+        if not call.stream:
+            self._keep(json.loads(answer.body) if self._is_ours else None)
+
+    @property
+    def _is_ours(self) -> bool:
+        """No provider has it, since a chat stood in."""
+        return self._attempt.told is not None
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read the stream to its end (upstream.Answer)."""
+        for chunk in self._answer.chunks():
+            if self._is_ours:
+                if chunk.last and chunk.piece is not None and isinstance(chunk.piece.get("response"), dict):
+                    self._keep(chunk.piece["response"])
+            elif self._noted is None or chunk.last:
+                self._keep(None)
+            yield chunk
+
+    def _keep(self, document: JSON | None) -> None:
+        """Note whose it is. A store that is away costs the caller the stored response, not the answer."""
+        transcript: Any = self._attempt.told or self._attempt.transcript
+        if transcript.id is None or (document is None and not getattr(transcript, "stored", True)):
+            return
+        self._noted = transcript.id
+        call, deployment = self._call, self._attempt.deployment
+        row = Owned(
+            kind=owned.RESPONSE,
+            id=transcript.id,
+            tenant=call.caller.tenant,
+            caller=call.caller.id,
+            model=call.model,
+            provider=deployment.provider,
+            deployment=deployment.name,
+            made_s=time.time(),
+        )
+        try:
+            if document is None:
+                said = transcript.said() if transcript.complete else []
+                items = [replace(row, kind=owned.ITEM, id=item["id"]) for item in said if _has_id(item)]
+                self._objects.keep(row, *items)
+            else:
+                items_asked = [*call.history, *responses.items_of(call.body)]
+                self._objects.keep(replace(row, document=_text(document), items=_text(items_asked)))
+        except (StorageError, GatewayError) as error:
+            log.warning(
+                "a response could not be stored",
+                extra={"fields": {"request_id": call.id, "why": str(error) or type(error).__name__}},
+            )
+
+    def close(self) -> None:
+        """Free the provider's connection (upstream.Answer)."""
+        self._answer.close()
+
+
+def _has_id(item: object) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), str) and bool(item["id"])
+
+
+def _text(value: Any) -> str:
+    return dumps(value).decode()
