@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 #: Work on as many bytes takes long enough to be worth a thread of its own.
 LARGE_BYTES = 1 << 20
@@ -28,8 +28,20 @@ def offload(work: Callable[_Given, _Result], *args: _Given.args, **kwargs: _Give
         return work(*args, **kwargs)
     import gevent  # noqa: PLC0415  # only where it is in use already
 
-    result: _Result = gevent.get_hub().threadpool.apply(work, args, kwargs)
-    return result
+    # caught there and raised here: gevent would print the traceback of whatever leaves a thread of its pool, also where
+    # the caller expects it (a database that is busy) and whatever it quotes
+    result, raised = gevent.get_hub().threadpool.apply(_ended, (work, args, kwargs))
+    if raised is not None:
+        raise raised
+    ended: _Result = result
+    return ended
+
+
+def _ended(work: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+    try:
+        return work(*args, **kwargs), None
+    except Exception as error:  # noqa: BLE001  # it is raised where the work was called
+        return None, error
 
 
 def cooperative() -> bool:
