@@ -190,7 +190,10 @@ def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str | int], token
     if chosen.traces_kept_here:
         places.append(f"{chosen.data_dir} (read them with: gateway traces list)")
     log.info("traces go to: %s", ", and ".join(places) or "this log alone, one line a call")
-    log.info("providers: %s", ", ".join(usable) or "none is configured; the demo models answer")
+    if usable or chosen.demo_on:
+        log.info("providers: %s", ", ".join(usable) or "none is configured; the demo models answer")
+    else:
+        log.warning("no model can be called: set a provider's key (OPENAI_API_KEY), or GATEWAY_DEMO=on")
     for name, credential in chosen.credentials.items():
         if credential.missing is not None:
             log.warning("%s cannot be called: %s", name, credential.missing)
@@ -199,7 +202,9 @@ def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str | int], token
     where = next((bind for bind in binds if isinstance(bind, tuple)), None)
     if where is None:
         return
-    model = "demo/echo" if chosen.demo_on else "openai/gpt-4o-mini"
+    model = "demo/echo"
+    if not chosen.demo_on:
+        model = "openai/gpt-4o-mini" if "openai" in usable or not usable else f"{usable[0]}/<model>"
     body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello, gateway!"}}]}}'
     sys.stderr.write(
         "\nReady. No GATEWAY_AUTH_TOKEN is set, so a key was made for this machine alone "

@@ -200,6 +200,26 @@ def test_the_greeting_says_where_traces_go_and_what_is_missing(
     assert "hunter2" not in caplog.text
 
 
+def test_the_greeting_names_a_model_that_can_be_called(
+    home: Path, app: Flask, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "hunter2")
+    serving.prepare(app, LOCAL)
+    told = capsys.readouterr().err
+    assert '"model": "anthropic/<model>"' in told
+    assert "openai" not in told
+
+
+def test_the_greeting_says_so_where_no_model_can_be_called(
+    home: Path, app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GATEWAY_DEMO", "off")
+    with caplog.at_level(logging.INFO, "gateway"):
+        serving.prepare(app, LOCAL)
+    assert "no model can be called" in caplog.text
+    assert "demo models answer" not in caplog.text
+
+
 # Settings and workers.
 
 

@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.cli.arguments import timeout_s, without_command
+from gateway.cli.check import settings_or_faults
+
 if TYPE_CHECKING:
     from gateway.assembly import Delivery
     from gateway.settings import Settings
@@ -39,6 +42,11 @@ once more; a row may then arrive twice, and replaces itself.
 Exit status: 0; 1 when some could not be put back; 2 when the settings cannot be used."""
 
 _POLL_S = 0.1
+#: What a folder of this configuration is for, by the sink's name.
+_PURPOSES = {
+    "braintrust": "Braintrust, with this configuration's key",
+    "local": "the traces that are kept here (gateway traces)",
+}
 #: For a sender that has just opened a file of the quarantine to write its row and close it.
 _WRITER_ENDS_S = 0.2
 
@@ -46,29 +54,19 @@ _WRITER_ENDS_S = 0.2
 def add(commands: Commands) -> None:
     """Add the command `spool`."""
     parser = commands.add_parser("spool", help="what waits to be delivered: status, drain, quarantine")
-    inner = parser.add_subparsers(metavar="what", required=True)
+    inner = parser.add_subparsers(metavar="command")
+    parser.set_defaults(run=lambda _options: without_command(parser))
     raw = argparse.RawDescriptionHelpFormatter
     one = inner.add_parser("status", help="say what waits", description=_STATUS_HELP, formatter_class=raw)
     one.add_argument("--json", action="store_true", help="print one JSON object")
     one.set_defaults(run=_status)
     one = inner.add_parser("drain", help="deliver what waits", description=_DRAIN_HELP, formatter_class=raw)
-    one.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for all of it (60)")
+    one.add_argument("--timeout", type=timeout_s, default=60.0, metavar="SECONDS", help="for all of it (60)")
     one.set_defaults(run=_drain)
     one = inner.add_parser("quarantine", help="rows put aside", description=_QUARANTINE_HELP, formatter_class=raw)
     one.add_argument("--again", action="store_true", help="put them back into the spool")
     one.add_argument("--json", action="store_true", help="print one JSON object")
     one.set_defaults(run=_quarantine)
-
-
-def settings_or_faults() -> Settings | None:
-    """Read the settings; print every fault, and return None, where they cannot be used."""
-    from gateway.settings import Settings, SettingsError  # noqa: PLC0415  # its table takes a while to build
-
-    try:
-        return Settings.from_env(os.environ, Path.cwd())
-    except SettingsError as error:
-        print("\n".join(error.faults), file=sys.stderr)
-        return None
 
 
 @dataclass
@@ -164,9 +162,11 @@ def _needs(found: Folder, *, refused: bool, trouble: str | None) -> list[str]:
 
 def _purpose(name: str, delivery: Delivery | None) -> str:
     if delivery is not None:
-        return f"this configuration's {delivery.sink}"
+        return _PURPOSES.get(delivery.sink, f"this configuration's {delivery.sink}")
     if name.startswith("braintrust-"):
         return "another key's or organisation's: start with that key to have it delivered"
+    if name == "local":
+        return "the traces that are kept here, which this configuration does not do"
     return f"{name}, which this configuration does not deliver to"
 
 
@@ -254,7 +254,7 @@ def _drain(options: argparse.Namespace) -> int:
     for delivery in mine:
         _drain_one(delivery, end_s)
     if not mine:
-        print("No BRAINTRUST_API_KEY is set: this configuration delivers nothing.")
+        print("This configuration delivers nothing: no BRAINTRUST_API_KEY is set, and GATEWAY_LOCAL_TRACES is off.")
     stays = [one for one in folders(settings) if one.waiting_bytes]
     for one in stays:
         size = f"{counted(one.waiting_rows, 'row')} ({_size(one.waiting_bytes)})"
@@ -286,7 +286,8 @@ def _drain_one(delivery: Delivery, end_s: float) -> None:
         thread.start()
         thread.join(max(0.0, end_s - time.monotonic()) + 1.0)
         if ended == [False]:
-            print(f"A gateway runs and delivers {delivery.sink} itself; waiting for it.")
+            waits = bool(look(delivery.sink, delivery.folder, delivery.cap_bytes).waiting_bytes)
+            print(f"{delivery.sink}: a gateway runs and delivers by itself" + ("; waiting for it" if waits else ""))
             while time.monotonic() < end_s and look(delivery.sink, delivery.folder, delivery.cap_bytes).waiting_bytes:
                 time.sleep(_POLL_S)
         elif not ended or isinstance(ended[0], str):
@@ -342,7 +343,7 @@ def _rows(folder: Path) -> list[JSON]:
 def _put_back(places: list[Path], *, as_json: bool) -> int:
     from gateway.tracing.requeue import requeue  # noqa: PLC0415
 
-    back, unreadable, faults = 0, 0, []
+    back, unreadable, faults = 0, 0, list[str]()
     for folder in places:
         try:
             done = requeue(folder, settle_s=_WRITER_ENDS_S)
@@ -353,7 +354,8 @@ def _put_back(places: list[Path], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"put_back": back, "unreadable": unreadable, "faults": faults}, indent=2))
         return int(bool(faults or unreadable))
-    print(f"back in the spool: {counted(back, 'row')}; a gateway that runs delivers them, else `gateway spool drain`")
+    then = "; a gateway that runs delivers them, else `gateway spool drain`" if back else ""
+    print(f"back in the spool: {counted(back, 'row')}{then}")
     if unreadable:
         print(f"kept in quarantine/*.unreadable: {counted(unreadable, 'line')} that cannot be read", file=sys.stderr)
     for fault in faults:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sqlite3
 import sys
 import time
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from gateway.cli.spool import counted, is_locked, settings_or_faults
+from gateway.cli.arguments import MOMENTS, moment
+from gateway.cli.check import settings_or_faults
+from gateway.cli.spool import counted, is_locked
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -34,10 +35,6 @@ delivered ones (known for 7 days), in the spool, in quarantine, in the local dat
 
 Exit status: 0 when nothing is missing, 1 when something is, 2 when the settings or the log cannot be used."""
 
-#: How long the sender remembers what it delivered (tracing.keeping).
-_KNOWN_S = 7 * 86_400
-_SPAN = re.compile(r"(\d+)\s*([smhd])")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ASKED_AT_ONCE = 500
 
 
@@ -52,26 +49,18 @@ def add(subcommands: Commands) -> None:
     parser.add_argument("--log", metavar="FILE", help="the gateway's log, or - for standard input")
     parser.add_argument(
         "--since",
-        type=_since,
-        metavar="WHEN",
-        help="of the log, only what is newer: 90m, 24h, 7d, or a time (ISO 8601)",
+        type=moment,
+        metavar="TIME",
+        help=f"of the log, only what is newer: {MOMENTS}",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_verify)
 
 
-def _since(text: str) -> float:
-    if match := _SPAN.fullmatch(text.strip()):
-        return time.time() - int(match[1]) * _UNITS[match[2]]
-    try:
-        return _seconds(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("write 90m, 24h, 7d, or a time like 2026-01-31T08:00Z") from None
-
-
-def _seconds(text: str) -> float:
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def _epoch_s(text: str) -> float:
+    """The time of a log line, which is UTC, as seconds since the epoch."""
+    at = datetime.fromisoformat(text)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 @dataclass
@@ -170,7 +159,7 @@ def read_log(lines: Iterable[str], since_s: float = 0.0) -> Log:
     for text in lines:
         try:
             line = json.loads(text)
-            at_s = _seconds(str(line["time"])) if isinstance(line, dict) and "time" in line else time.time()
+            at_s = _epoch_s(str(line["time"])) if isinstance(line, dict) and "time" in line else time.time()
         except (ValueError, RecursionError):
             log.not_json += bool(text.strip())
             continue
@@ -237,7 +226,7 @@ def _verify(options: argparse.Namespace) -> int:
 def compare(settings: Settings, log: Log | None) -> JSON:
     """Compare what was served with what was kept. Reads the log's side first: rows only ever move on from there."""
     from gateway.assembly import spool_folder  # noqa: PLC0415
-    from gateway.tracing.keeping import put_aside, receipts  # noqa: PLC0415
+    from gateway.tracing.keeping import KEEP_RECEIPTS_S, put_aside, receipts  # noqa: PLC0415
 
     top = spool_folder(settings)
     folders = sorted(path for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
@@ -265,7 +254,7 @@ def compare(settings: Settings, log: Log | None) -> JSON:
         ):
             found[name] = len(left & place)
             left -= place
-        old = {one for one in left if log.served[one] < time.time() - _KNOWN_S}
+        old = {one for one in left if log.served[one] < time.time() - KEEP_RECEIPTS_S}
         missing = left - old
         report["log"] = {
             "calls": len(log.served),

@@ -63,7 +63,7 @@ def test_status_says_what_waits_and_that_nobody_delivers_it(folder: Path, capsys
     told = capsys.readouterr().out
     assert "2 rows, " in told
     assert "NEEDS    rows wait" in told
-    assert "this configuration's braintrust" in told
+    assert "Braintrust, with this configuration's key" in told
 
 
 def test_status_tells_other_keys_folders_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +163,7 @@ def test_drain_waits_for_a_gateway_that_runs(
         assert cli.main(["spool", "drain", "--timeout", "20"]) == 0
     finally:
         one.close(2)
-    assert "A gateway runs and delivers braintrust itself" in capsys.readouterr().out
+    assert "braintrust: a gateway runs and delivers by itself; waiting for it" in capsys.readouterr().out
 
 
 # quarantine
