@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
-import os
 import sys
 import threading
 import time
@@ -28,9 +26,9 @@ _STATUS_HELP = """\
 What waits in each folder under <data folder>/spool, and how its sender fares.
 
 Exit status: 0 when all is well; 1 when an operator is needed: the key is refused, nothing was delivered for 10 s,
-rows wait and nothing delivers them, a folder is more than 80 % full or cannot be read, rows lie in quarantine, or the
-sender had to drop rows or met damaged ones (it counts since the folder was made; remove sender.json while no gateway
-runs to count anew); 2 when the settings cannot be used."""
+rows wait and nothing delivers them, calls were cut off with their process and nothing tells of them, a folder is more
+than 80 % full or cannot be read, rows lie in quarantine, or rows had to be dropped or were damaged (this counts since
+the folder was made; remove sender.json while no gateway runs to count anew); 2 when the settings cannot be used."""
 _DRAIN_HELP = """\
 Deliver what waits, with no gateway running. Where one runs it delivers by itself, and this waits for it.
 
@@ -76,6 +74,8 @@ class Folder:
     Attributes:
         current: this configuration delivers it.
         sender_pid: of the process that delivers it now, or None.
+        open_calls: that are under way in a living process.
+        untold_calls: whose process died, and whose traces do not say so yet.
         quarantine_rows: that lie there now; `quarantined` counts since the folder was made.
         needs: why an operator is needed, one sentence each.
     """
@@ -96,6 +96,8 @@ class Folder:
     damaged: int = 0
     interrupted: int = 0
     quarantine_rows: int = 0
+    open_calls: int = 0
+    untold_calls: int = 0
     trouble: str | None = None
     trouble_since_s: float | None = None
     needs: list[str] = field(default_factory=list)
@@ -115,7 +117,8 @@ def folders(settings: Settings) -> list[Folder]:
 
 
 def _look(name: str, folder: Path, delivery: Delivery | None, cap_bytes: int) -> Folder:
-    from gateway.tracing.backlog import look, waiting  # noqa: PLC0415
+    from gateway.tracing import locks  # noqa: PLC0415
+    from gateway.tracing.backlog import look, read_calls, waiting  # noqa: PLC0415
     from gateway.tracing.frames import Frame  # noqa: PLC0415
     from gateway.tracing.keeping import put_aside  # noqa: PLC0415
 
@@ -126,11 +129,13 @@ def _look(name: str, folder: Path, delivery: Delivery | None, cap_bytes: int) ->
         backlog = look(name, folder, cap_bytes)
         found.waiting_rows = sum(isinstance(one, Frame) and one.kind == "id" for _path, one in waiting(folder))
         found.quarantine_rows = sum(1 for _ in put_aside(folder))
+        calls = read_calls([folder])
+        found.open_calls, found.untold_calls = len(calls.open), len(calls.interrupted)
     except OSError as error:
         found.needs.append(f"it cannot be read: {error.strerror or error}")
         return found
     found.waiting_bytes, found.used_bytes, found.oldest_s = backlog.waiting_bytes, backlog.used_bytes, backlog.oldest_s
-    found.sender_runs = is_locked(folder / "sender.lock")
+    found.sender_runs = locks.is_taken(folder / "sender.lock")
     state = backlog.sender
     found.sender_pid = state.get("pid") if found.sender_runs else None
     for count in ("sent", "dropped", "quarantined", "damaged", "interrupted"):
@@ -151,10 +156,15 @@ def _needs(found: Folder, *, refused: bool, trouble: str | None) -> list[str]:
             needs.append("rows wait and nothing delivers them: start the gateway, or run `gateway spool drain`")
         else:
             needs.append("rows wait for another configuration: start or drain with that one, or remove the folder")
+    if found.untold_calls and found.current and not found.sender_runs:
+        needs.append(
+            f"cut off with their process, and no trace says so yet: {counted(found.untold_calls, 'call')}; start the "
+            "gateway, or run `gateway spool drain`"
+        )
     if found.quarantine_rows:
         needs.append(f"{counted(found.quarantine_rows, 'row')} in quarantine: see `gateway spool quarantine`")
     if found.dropped:
-        needs.append(f"lost: {counted(found.dropped, 'row')}, refused and without room in quarantine")
+        needs.append(f"lost: {counted(found.dropped, 'row')}, for want of room in the spool or in quarantine")
     if found.damaged:
         needs.append(f"skipped: {counted(found.damaged, 'damaged frame')}; look at the disk")
     return needs
@@ -168,21 +178,6 @@ def _purpose(name: str, delivery: Delivery | None) -> str:
     if name == "local":
         return "the traces that are kept here, which this configuration does not do"
     return f"{name}, which this configuration does not deliver to"
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock on a file."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -208,6 +203,8 @@ def _told(one: Folder) -> list[str]:
     waits = f"{counted(one.waiting_rows, 'row')}, {_size(one.waiting_bytes)}"
     if one.waiting_bytes:
         waits += f", the oldest {_span(one.oldest_s)} old"
+    if one.open_calls:
+        waits += f"; {counted(one.open_calls, 'call')} under way"
     counts = ("sent", "dropped", "quarantined", "damaged", "interrupted")
     lines = [
         one.folder,
@@ -258,7 +255,8 @@ def _drain(options: argparse.Namespace) -> int:
     stays = [one for one in folders(settings) if one.waiting_bytes]
     for one in stays:
         size = f"{counted(one.waiting_rows, 'row')} ({_size(one.waiting_bytes)})"
-        print(f"still there: {size} in {one.folder} ({one.purpose})")
+        why = f": {one.trouble}" if one.trouble and one.current else ""
+        print(f"still there: {size} in {one.folder} ({one.purpose}){why}")
     return int(bool(stays))
 
 
@@ -314,7 +312,8 @@ def _quarantine(options: argparse.Namespace) -> int:
         print(json.dumps({"rows": rows}, indent=2))
         return 0
     for row in rows:
-        print(f"{row['at'] or '?'}  {row['request_id'] or '(no root)':36}  {row['bytes']:>9} bytes  {row['why']}")
+        what = row["request_id"] or "(a span under a root)"
+        print(f"{row['at'] or '?'}  {what:36}  {row['bytes']:>9} bytes  {row['why']}")
     print(f"{counted(len(rows), 'row')} in quarantine" + (" (--again puts them back)" if rows else ""))
     return 0
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from gateway.cli.arguments import MOMENTS, moment
 from gateway.cli.check import settings_or_faults
-from gateway.cli.spool import counted, is_locked
+from gateway.cli.spool import counted
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -61,75 +61,6 @@ def _epoch_s(text: str) -> float:
     """The time of a log line, which is UTC, as seconds since the epoch."""
     at = datetime.fromisoformat(text)
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-
-
-@dataclass
-class Spooled:
-    """What the segments of all folders say.
-
-    Attributes:
-        roots: requests whose root is there, delivered or not.
-        open: requests whose call is under way in a living process.
-        interrupted: requests whose process died; the sender will say so.
-        dropped: requests whose rows had no room, by a note that they left.
-        damaged: frames that cannot be read, each with its place.
-        counted: what the senders counted, by folder.
-    """
-
-    roots: set[str] = field(default_factory=set)
-    open: set[str] = field(default_factory=set)
-    interrupted: set[str] = field(default_factory=set)
-    dropped: set[str] = field(default_factory=set)
-    damaged: list[str] = field(default_factory=list)
-    counted: dict[str, JSON] = field(default_factory=dict)
-
-
-def spooled(folders: Iterable[Path]) -> Spooled:
-    """Read every segment of these folders, also what is delivered of it."""
-    found = Spooled()
-    for folder in folders:
-        _read_folder(folder, found)
-    return found
-
-
-def _read_folder(folder: Path, found: Spooled) -> None:
-    from gateway.tracing.keeping import read_state  # noqa: PLC0415
-    from gateway.tracing.segments import named  # noqa: PLC0415
-
-    tokens: dict[str, list[Path]] = {}
-    for token, _number, path in named(folder):
-        tokens.setdefault(token, []).append(path)
-    for token, paths in tokens.items():
-        lives = is_locked(folder / f"{token}.live")  # asked first: of a dead writer all is there
-        begun: dict[str, str] = {}
-        for path in paths:
-            _read_segment(path, begun, found)
-        (found.open if lives else found.interrupted).update(begun.values())
-    state = read_state(folder)
-    counts = {name: state[name] for name in ("dropped", "quarantined", "damaged", "interrupted") if state.get(name)}
-    if counts:
-        found.counted[folder.name] = counts
-
-
-def _read_segment(path: Path, begun: dict[str, str], found: Spooled) -> None:
-    from gateway.tracing.frames import scan  # noqa: PLC0415
-
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return  # delivered meanwhile
-    for one in scan(raw[: raw.rfind(b"\n") + 1], 0):
-        if isinstance(one, int):
-            if one > 0:
-                found.damaged.append(f"{path.parent.name}/{path.name} before byte {one}")
-        elif one.kind == "begin":
-            begun[one.id] = one.request or one.id
-        elif one.kind == "void":
-            found.dropped.add(begun.pop(one.id, one.id))
-        else:
-            begun.pop(one.id, None)
-            if one.request is not None:
-                found.roots.add(one.request)
 
 
 @dataclass
@@ -226,17 +157,20 @@ def _verify(options: argparse.Namespace) -> int:
 def compare(settings: Settings, log: Log | None) -> JSON:
     """Compare what was served with what was kept. Reads the log's side first: rows only ever move on from there."""
     from gateway.assembly import spool_folder  # noqa: PLC0415
+    from gateway.tracing.backlog import read_calls  # noqa: PLC0415
     from gateway.tracing.keeping import KEEP_RECEIPTS_S, put_aside, receipts  # noqa: PLC0415
 
     top = spool_folder(settings)
     folders = sorted(path for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
-    spool = spooled(folders)
+    spool = read_calls(folders)
     aside = {str(line.get("request")) for folder in folders for _path, line in put_aside(folder) if line.get("request")}
     report: JSON = {
         "spool": {name: sorted(value) if isinstance(value, set) else value for name, value in asdict(spool).items()},
         "quarantine": sorted(aside),
     }
-    lost = [*spool.dropped, *spool.damaged] or any({"dropped", "damaged"} & set(one) for one in spool.counted.values())
+    counts = {folder.name: _counted_by_sender(folder) for folder in folders}
+    report["spool"]["counted"] = {name: count for name, count in counts.items() if count}
+    lost = [*spool.dropped, *spool.damaged] or any({"dropped", "damaged"} & set(one) for one in counts.values())
     missing: set[str] = set()
     if log is not None:
         delivered = set().union(*(receipts(folder) for folder in folders))
@@ -270,6 +204,13 @@ def compare(settings: Settings, log: Log | None) -> JSON:
     return report
 
 
+def _counted_by_sender(folder: Path) -> JSON:
+    from gateway.tracing.keeping import read_state  # noqa: PLC0415
+
+    state = read_state(folder)
+    return {name: state[name] for name in ("dropped", "quarantined", "damaged", "interrupted") if state.get(name)}
+
+
 def _told(report: JSON) -> list[str]:
     spool, lines = report["spool"], []
     if (log := report.get("log")) is not None:
@@ -285,8 +226,8 @@ def _told(report: JSON) -> list[str]:
             if log[name]:
                 lines.append(f"log: {log[name]} {words}")
     lines.append(
-        f"spool: {len(spool['roots'])} roots there, {len(spool['open'])} calls open, "
-        f"{len(spool['interrupted'])} interrupted, {len(report['quarantine'])} roots in quarantine"
+        f"spool: {counted(len(spool['roots']), 'trace')} there, {counted(len(spool['open']), 'call')} under way, "
+        f"{len(spool['interrupted'])} interrupted, {counted(len(report['quarantine']), 'trace')} in quarantine"
     )
     lines += [f"interrupted, told at the next delivery: {request}" for request in spool["interrupted"]]
     lines += [f"in quarantine: {request}" for request in report["quarantine"]]

@@ -6,7 +6,6 @@ and tries again, for ever; rows that are refused for good are put aside and hold
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.offload import offload
+from gateway.tracing import locks
 from gateway.tracing.delivery import Counts, Destination, Piece, Rejected, TooLarge, Unavailable
 from gateway.tracing.frames import Frame, cut, dumps
 from gateway.tracing.keeping import Quarantine, Receipts, State
@@ -197,16 +197,9 @@ class Sender:
                 return True
             os.close(self._lock)  # the folder was deleted, and another one may have a sender already
             self._lock = None
-        try:
-            lock = os.open(self._folder / "sender.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return False  # no folder yet
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return False
-        self._lock = lock
+        self._lock = locks.take(self._folder / "sender.lock")
+        if self._lock is None:
+            return False  # another's, or no folder yet
         self._state.load()
         tidy(self._folder)
         return True
@@ -277,7 +270,7 @@ class Sender:
 
     def _take(self, writer: Writer, segment: Segment, found: Sequence[Frame | int]) -> None:
         pieces: list[Piece] = []
-        damaged = 0
+        damaged = lost_rows = 0
         for one in found:
             if isinstance(one, int):
                 damaged += one > segment.acked_bytes
@@ -289,11 +282,16 @@ class Sender:
                     continue
                 if one.kind == "id":
                     pieces.append(Piece(one.id, one.row, one.to, one.request))
-                elif begun is not None:
-                    pieces.append(_without_rows(begun.piece, one.facts or {}))
+                    continue
+                facts = one.facts or {}
+                lost_rows += facts["rows"] if isinstance(facts.get("rows"), int) else 0
+                if begun is not None:
+                    pieces.append(_without_rows(begun.piece, facts))
         self._deliver(pieces)
+        # not before: if delivering is given up, all of this is read again
+        self._state.dropped += lost_rows  # the metrics have them from the process that dropped them
         if damaged:
-            self._damaged(damaged)  # not before: if delivering is given up, all of this is read again
+            self._damaged(damaged)
         self._ack(segment)
 
     def _began(self, writer: Writer, frame: Frame) -> None:

@@ -333,4 +333,5 @@ def test_a_call_whose_rows_had_no_room_is_told_as_such(tmp_path: Path) -> None:
     assert sender(tmp_path, taken).drain(5)
     assert taken.rows["a"]["metadata"]["rows_dropped"] == 2
     assert taken.rows["a"]["metrics"]["end"] == 1002.0
+    assert read_state(tmp_path)["dropped"] == 2
     assert json.dumps(taken.rows["a"]).count("open") == 0
