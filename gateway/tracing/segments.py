@@ -86,7 +86,7 @@ class Segment:
 
 
 class Writer:
-    """One process's files. Its token is in their names.
+    """One process that writes here, or wrote: its files, as its reader has them. Its token is in their names.
 
     Attributes:
         segments: by number, oldest first; those that are there and not removed yet.
