@@ -73,6 +73,7 @@ class Log:
         others: lines of the gateway that are no calls.
         untraced: calls whose callers wanted no trace.
         refused: calls that were refused since their trace could not be kept.
+        is_json: whether a line was JSON, be it older than was asked for.
         not_json: lines that were skipped.
     """
 
@@ -81,6 +82,7 @@ class Log:
     others: int = 0
     untraced: int = 0
     refused: int = 0
+    is_json: bool = False
     not_json: int = 0
 
 
@@ -97,6 +99,7 @@ def read_log(lines: Iterable[str], since_s: float = 0.0) -> Log:
         if not isinstance(line, dict):
             log.not_json += 1
             continue
+        log.is_json = True
         request = line.get("request_id")
         if at_s < since_s:
             continue
@@ -145,6 +148,11 @@ def _verify(options: argparse.Namespace) -> int:
                     log = read_log(lines, options.since or 0.0)
         except OSError as error:
             print(f"{options.log} cannot be read: {error.strerror or error}", file=sys.stderr)
+            return 2
+        if log.not_json and not log.is_json:
+            print(
+                f"{options.log} has no line of JSON: the gateway has to write it with LOG_FORMAT=json", file=sys.stderr
+            )
             return 2
     report = compare(settings, log)
     if options.json:
@@ -238,7 +246,8 @@ def _told(report: JSON) -> list[str]:
     lines += [f"MISSING {request}" for request in report["missing"]]
     if report["missing"]:
         return [*lines, f"{counted(len(report['missing']), 'call')} without a trace"]
-    return [
-        *lines,
-        "nothing is missing" if report["ok"] else "rows were dropped or damaged: their traces are not whole",
-    ]
+    if not report["ok"]:
+        return [*lines, "rows were dropped or damaged: their traces are not whole"]
+    if log is None:
+        return [*lines, "nothing is missing in the spool; --log FILE looks for the trace of every call that was served"]
+    return [*lines, "nothing is missing"]

@@ -44,6 +44,8 @@ def log_of(place: Path, *lines: str) -> str:
 
 def test_an_empty_spool_misses_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["traces", "verify"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("nothing is missing in the spool; --log FILE")
+    assert cli.main(["traces", "verify", "--log", log_of(place)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "nothing is missing"
 
 
@@ -161,6 +163,14 @@ def test_a_database_of_another_shape_is_no_traceback(place: Path, capsys: pytest
     (place / ".gateway" / "gateway.db").write_text("no database, but long enough to be looked at" * 30)
     assert cli.main(["traces", "verify", "--log", log_of(place, access_line(1, now(), model="m"))]) == 1
     assert "gateway.db cannot be read" in capsys.readouterr().err
+
+
+def test_a_log_for_people_proves_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pretty = "2026-11-26T14:05:40.974Z info    gateway.access: request request_id=req_1 model=m\n"
+    log = log_of(place, pretty, pretty)
+    assert cli.main(["traces", "verify", "--log", log]) == 2
+    assert "LOG_FORMAT=json" in capsys.readouterr().err
+    assert cli.main(["traces", "verify", "--since", "1h", "--log", log_of(place, pretty, access_line(1, now(2)))]) == 0
 
 
 def test_a_log_that_is_not_there_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
