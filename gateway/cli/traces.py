@@ -136,8 +136,8 @@ def _filters(options: argparse.Namespace) -> Filters:
     from gateway.tracing.search import Filters  # noqa: PLC0415
 
     return Filters(
-        since=options.since,
-        until=options.until,
+        since_s=options.since,
+        until_s=options.until,
         model=options.model,
         caller=options.caller,
         status=options.status,

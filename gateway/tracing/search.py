@@ -71,8 +71,8 @@ class Filters:
     """Which traces; what is None does not matter.
 
     Attributes:
-        since: began then or later, in seconds since the epoch.
-        until: began before then.
+        since_s: began then or later, in seconds since the epoch.
+        until_s: began before then.
         model: asked for or served; `*` stands for any characters.
         caller: the caller's id.
         status: `404`, `4xx`, `error` (any failure), `open` or `interrupted`.
@@ -81,8 +81,8 @@ class Filters:
         tag: one of its tags.
     """
 
-    since: float | None = None
-    until: float | None = None
+    since_s: float | None = None
+    until_s: float | None = None
     model: str | None = None
     caller: str | None = None
     status: str | None = None
@@ -177,10 +177,10 @@ class Search:
 
 def _filtered(filters: Filters) -> Select[Any]:
     wanted: list[ColumnElement[bool]] = []
-    if filters.since is not None:
-        wanted.append(traces.c.started >= filters.since)
-    if filters.until is not None:
-        wanted.append(traces.c.started < filters.until)
+    if filters.since_s is not None:
+        wanted.append(traces.c.started >= filters.since_s)
+    if filters.until_s is not None:
+        wanted.append(traces.c.started < filters.until_s)
     if filters.model is not None:
         pattern = _like(filters.model).replace("*", "%")
         wanted.append(or_(*(name.like(pattern, escape="\\") for name in (traces.c.model, traces.c.served_model))))

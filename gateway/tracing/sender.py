@@ -264,7 +264,7 @@ class Sender:
                 self._began(writer, one)
             else:
                 begun = self._begun.pop(one.id, None)
-                if one.end <= segment.acked_bytes:
+                if one.end_bytes <= segment.acked_bytes:
                     continue
                 if one.kind == "id":
                     pieces.append(Piece(one.id, one.row, one.to, one.request))

@@ -248,7 +248,7 @@ def test_filters_find_what_they_say(filters: dict[str, Any], found: list[int], k
 def test_a_range_of_time_has_its_begin_and_not_its_end(kept: Kept) -> None:
     kept.put(*(trace(number, ago_s=500 - number) for number in range(5)))
     starts = [found.started for found in kept.search.list(limit=5)][::-1]
-    assert numbers(kept, since=starts[1], until=starts[3]) == [2, 1]
+    assert numbers(kept, since_s=starts[1], until_s=starts[3]) == [2, 1]
 
 
 @pytest.mark.parametrize("status", ["", "40", "4x", "xx", "abc", "٤٠٤", "200 OR 1=1"])
