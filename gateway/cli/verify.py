@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from gateway.cli.arguments import MOMENTS, moment
 from gateway.cli.check import settings_or_faults
@@ -34,8 +31,6 @@ With --log, compare the gateway's log (JSON lines) with what was kept: each requ
 delivered ones (known for 7 days), in the spool, in quarantine, in the local database, or told in the log itself.
 
 Exit status: 0 when nothing is missing, 1 when something is, 2 when the settings or the log cannot be used."""
-
-_ASKED_AT_ONCE = 500
 
 
 def add(subcommands: Commands) -> None:
@@ -116,22 +111,18 @@ def read_log(lines: Iterable[str], since_s: float = 0.0) -> Log:
     return log
 
 
-def in_database(path: Path, requests: Iterable[str]) -> set[str]:
+def in_database(path: Path, requests: set[str]) -> set[str]:
     """Return which of these the local database has; none where there is no such database."""
-    wanted = list(requests)
-    found: set[str] = set()
-    if not path.is_file() or not wanted:
-        return found
+    from gateway.storage.database import Database, StorageError  # noqa: PLC0415  # SQLAlchemy takes a moment
+    from gateway.tracing.search import Search  # noqa: PLC0415
+
+    if not path.is_file() or not requests:
+        return set()
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)) as database:
-            for at in range(0, len(wanted), _ASKED_AT_ONCE):
-                some = wanted[at : at + _ASKED_AT_ONCE]
-                marks = ",".join("?" * len(some))
-                rows = database.execute(f"SELECT request_id FROM traces WHERE request_id IN ({marks})", some)  # noqa: S608
-                found.update(row[0] for row in rows)
-    except sqlite3.Error as error:
-        print(f"{path} cannot be read: {error}", file=sys.stderr)
-    return found
+        return Search(Database(path)).kept_of(requests)
+    except StorageError as error:
+        print(f"the traces that are kept here cannot be read: {error}", file=sys.stderr)
+        return set()
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from gateway.storage.tables import spans, traces
 JSON = dict[str, Any]
 
 _PAGE = 100
+#: Ids in one statement; SQLite takes some thousands.
+_ASKED_AT_ONCE = 500
 SHORTEST_PREFIX = 6
 
 
@@ -168,6 +170,17 @@ class Search:
         """Return the `seq` of what changed last; 0 where there is nothing."""
         asked = select(func.coalesce(func.max(traces.c.seq), 0))
         return self._database.read(lambda connection: int(connection.execute(asked).scalar_one()))
+
+    def kept_of(self, requests: Iterable[str]) -> set[str]:
+        """Return those of these requests that have a trace here."""
+        wanted = sorted(requests)
+        pages = [wanted[at : at + _ASKED_AT_ONCE] for at in range(0, len(wanted), _ASKED_AT_ONCE)]
+
+        def work(connection: Connection) -> set[str]:
+            column = traces.c.request_id
+            return {id for page in pages for id in connection.scalars(select(column).where(column.in_(page)))}
+
+        return self._database.read(work)
 
     def count(self) -> int:
         """Return how many traces are here."""

@@ -162,7 +162,7 @@ def test_a_database_of_another_shape_is_no_traceback(place: Path, capsys: pytest
     (place / ".gateway").mkdir()
     (place / ".gateway" / "gateway.db").write_text("no database, but long enough to be looked at" * 30)
     assert cli.main(["traces", "verify", "--log", log_of(place, access_line(1, now(), model="m"))]) == 1
-    assert "gateway.db cannot be read" in capsys.readouterr().err
+    assert "gateway.db: is not a database" in capsys.readouterr().err
 
 
 def test_a_log_for_people_proves_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

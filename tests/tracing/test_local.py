@@ -367,3 +367,10 @@ def test_a_reader_without_the_tables_is_told_so(tmp_path: Path) -> None:
     kept.database.write(lambda connection: connection.execute(text("DROP TABLE traces")) and None)
     with pytest.raises(local.StorageError, match="not those of this release"):
         kept.search.count()
+
+
+def test_of_many_requests_those_with_a_trace_are_found(kept: Kept) -> None:
+    kept.put(trace(1), trace(2))
+    asked = {f"req_{number:032x}" for number in (1, 2, *range(1000, 2200))}
+    assert kept.search.kept_of(asked) == {f"req_{1:032x}", f"req_{2:032x}"}
+    assert kept.search.kept_of(()) == set()
