@@ -74,6 +74,11 @@ def on_starting(server: Any) -> None:
     serving.prepare(server.app.wsgi(), server.cfg.address)
 
 
+def when_ready(server: Any) -> None:
+    """It listens: say what can be done now."""
+    serving.greet(server.cfg.address)
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """The folder of the metrics is the master's to remove."""
     atexit.unregister(shutil.rmtree)

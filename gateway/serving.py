@@ -113,7 +113,6 @@ def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int]) -> None:
     """
     chosen = settings()
     gateway: Gateway = app.extensions["gateway"]
-    token = None
     if not chosen.tokens:
         if not all(_is_local(bind) for bind in binds):
             _exit(
@@ -122,9 +121,7 @@ def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int]) -> None:
                     f"({', '.join(map(_shown, binds))}) with no key to call it."
                 ]
             )
-        token = first_token(chosen.data_dir)
-        gateway.authenticator.add(StaticTokens([token]))
-    _greet(chosen, binds, token)
+        gateway.authenticator.add(StaticTokens([first_token(chosen.data_dir)]))
 
 
 def drain_on_sigterm(gateway: Gateway, grace_s: float) -> None:
@@ -183,23 +180,32 @@ def first_token(data_dir: Path) -> Secret:
         _exit([f"no token can be kept in {data_dir}: {error}; set GATEWAY_AUTH_TOKEN or GATEWAY_DATA_DIR."])
 
 
-def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str | int], token: Secret | None) -> None:
-    """Say on start what a newcomer needs next."""
+def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
+    """Say what a newcomer needs next: runs once, in the master, when it listens.
+
+    Args:
+        binds: as `prepare` has them.
+    """
+    chosen = settings()
     usable = sorted(name for name, credential in chosen.credentials.items() if credential.missing is None)
     places = [f"Braintrust, project {chosen.braintrust_project}"] if chosen.braintrust_api_key is not None else []
     if chosen.traces_kept_here:
         places.append(f"{chosen.data_dir} (read them with: gateway traces list)")
     log.info("traces go to: %s", ", and ".join(places) or "this log alone, one line a call")
-    log.info("providers: %s", ", ".join(usable) or "none is configured; the demo models answer")
+    if usable or chosen.demo_on:
+        log.info("providers: %s", ", ".join(usable) or "none is configured; the demo models answer")
+    else:
+        log.warning("no model can be called: set a provider's key (OPENAI_API_KEY), or GATEWAY_DEMO=on")
     for name, credential in chosen.credentials.items():
         if credential.missing is not None:
             log.warning("%s cannot be called: %s", name, credential.missing)
-    if token is None:
-        return
     where = next((bind for bind in binds if isinstance(bind, tuple)), None)
-    if where is None:
+    if chosen.tokens or where is None:
         return
-    model = "demo/echo" if chosen.demo_on else "openai/gpt-4o-mini"
+    token = first_token(chosen.data_dir)
+    model = "demo/echo"
+    if not chosen.demo_on:
+        model = "openai/gpt-4o-mini" if "openai" in usable or not usable else f"{usable[0]}/<model>"
     body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello, gateway!"}}]}}'
     sys.stderr.write(
         "\nReady. No GATEWAY_AUTH_TOKEN is set, so a key was made for this machine alone "

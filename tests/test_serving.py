@@ -126,6 +126,7 @@ def test_where_only_this_machine_can_call_a_key_is_made_and_shown(
     home: Path, app: Flask, capsys: pytest.CaptureFixture[str], binds: list[tuple[str, int] | str]
 ) -> None:
     serving.prepare(app, binds)
+    serving.greet(binds)
     key = kept(home).read_text().strip()
     response = app.test_client().get("/v1/models", headers={"Authorization": f"Bearer {key}"})
     assert response.status_code == 200
@@ -182,22 +183,43 @@ def test_with_a_key_configured_none_is_made_anywhere(
     monkeypatch.setenv("GATEWAY_AUTH_TOKEN", TOKEN)
     before = callers(app)
     serving.prepare(app, binds)
+    serving.greet(binds)
     assert not kept(home).exists()
     assert callers(app) == before
     assert TOKEN not in capsys.readouterr().err
 
 
 def test_the_greeting_says_where_traces_go_and_what_is_missing(
-    home: Path, app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "hunter2-openai")
     monkeypatch.setenv("AZURE_API_KEY", "hunter2-azure")
     with caplog.at_level(logging.INFO, "gateway"):
-        serving.prepare(app, LOCAL)
+        serving.greet(LOCAL)
     assert "read them with: gateway traces list" in caplog.text
     assert "openai" in caplog.text
     assert "set AZURE_API_BASE" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+def test_the_greeting_names_a_model_that_can_be_called(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "hunter2")
+    serving.greet(LOCAL)
+    told = capsys.readouterr().err
+    assert '"model": "anthropic/<model>"' in told
+    assert "openai" not in told
+
+
+def test_the_greeting_says_so_where_no_model_can_be_called(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GATEWAY_DEMO", "off")
+    with caplog.at_level(logging.INFO, "gateway"):
+        serving.greet(LOCAL)
+    assert "no model can be called" in caplog.text
+    assert "demo models answer" not in caplog.text
 
 
 # Settings and workers.

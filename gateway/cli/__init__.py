@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from gateway.cli import check, doctor, serve, spool, traces
+from gateway.cli.arguments import without_command
 
 #: Each adds its command to the parser, in the order in which the help lists them.
 _COMMANDS = (serve.add, check.add, doctor.add, traces.add, spool.add)
@@ -24,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gateway {_version()}")
         return 0
     if not hasattr(options, "run"):
-        parser.print_help(sys.stderr)
-        return 2
+        return without_command(parser)
     status: int = options.run(options)
     return status
 

@@ -149,12 +149,18 @@ def _settings() -> tuple[Settings | None, list[Finding]]:
     places += ["the data folder"] if settings.traces_kept_here else []
     where = " and ".join(places) or "the log alone"
     saw = f"providers: {', '.join(usable) or 'none'}; traces go to {where}"
-    found = [Finding("ok", "settings", saw, "" if usable else "only the demo models answer")]
+    found = [Finding("ok", "settings", saw) if usable else _without_providers(settings, "settings", saw)]
     found += [Finding("warn", "settings", warning) for warning in settings.warnings]
     for name, credential in sorted(settings.credentials.items()):
         if credential.missing is not None:
             found.append(Finding("warn", "settings", f"{name} cannot be called", credential.missing))
     return settings, found
+
+
+def _without_providers(settings: Settings, check: str, saw: str) -> Finding:
+    if settings.demo_on:
+        return Finding("ok", check, saw, "only the demo models answer")
+    return Finding("warn", check, saw, "no model can be called: set a provider's key, or GATEWAY_DEMO=on")
 
 
 @contextmanager

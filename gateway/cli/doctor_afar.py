@@ -84,7 +84,7 @@ def _providers(settings: Settings) -> Iterator[Finding]:
     addresses = _addresses(settings)
     unknown = addresses.pop("", [])
     if not addresses and not unknown:
-        yield Finding("ok", "providers", "none is configured", "only the demo models answer")
+        yield Finding("ok", "providers", "none is configured, so none was tried")
         return
     if unknown:
         yield Finding("ok", "providers", f"{', '.join(unknown)}: the address is LiteLLM's to know, and was not tried")

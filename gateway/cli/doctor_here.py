@@ -191,7 +191,9 @@ def _room(settings: Settings) -> Finding:
     if free < _LEAST_FREE_BYTES:
         return Finding("fail", "disk", saw, "traces will be lost soon: free some")
     if free < wanted:
-        return Finding("warn", "disk", saw, "a long outage of Braintrust would fill the disk: lower GATEWAY_SPOOL_MB")
+        return Finding(
+            "warn", "disk", saw, "traces that cannot be delivered for long would fill the disk: lower GATEWAY_SPOOL_MB"
+        )
     return Finding("ok", "disk", saw)
 
 
@@ -273,7 +275,6 @@ def _prices(settings: Settings) -> Iterator[Finding]:
 
 
 def _callers(settings: Settings) -> Iterator[Finding]:
-
     port = os.environ.get("PORT")
     if settings.tokens:
         short = sum(len(token.reveal()) < _SHORT_TOKEN for token in settings.tokens)

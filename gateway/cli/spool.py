@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
-import os
 import sys
 import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gateway.cli.arguments import timeout_s, without_command
+from gateway.cli.check import settings_or_faults
 
 if TYPE_CHECKING:
     from gateway.assembly import Delivery
@@ -25,9 +26,9 @@ _STATUS_HELP = """\
 What waits in each folder under <data folder>/spool, and how its sender fares.
 
 Exit status: 0 when all is well; 1 when an operator is needed: the key is refused, nothing was delivered for 10 s,
-rows wait and nothing delivers them, a folder is more than 80 % full or cannot be read, rows lie in quarantine, or the
-sender had to drop rows or met damaged ones (it counts since the folder was made; remove sender.json while no gateway
-runs to count anew); 2 when the settings cannot be used."""
+rows wait and nothing delivers them, calls were cut off with their process and nothing tells of them, a folder is more
+than 80 % full or cannot be read, rows lie in quarantine, or rows had to be dropped or were damaged (this counts since
+the folder was made; remove sender.json while no gateway runs to count anew); 2 when the settings cannot be used."""
 _DRAIN_HELP = """\
 Deliver what waits, with no gateway running. Where one runs it delivers by itself, and this waits for it.
 
@@ -39,6 +40,11 @@ once more; a row may then arrive twice, and replaces itself.
 Exit status: 0; 1 when some could not be put back; 2 when the settings cannot be used."""
 
 _POLL_S = 0.1
+#: What a folder of this configuration is for, by the sink's name.
+_PURPOSES = {
+    "braintrust": "Braintrust, with this configuration's key",
+    "local": "the traces that are kept here (gateway traces)",
+}
 #: For a sender that has just opened a file of the quarantine to write its row and close it.
 _WRITER_ENDS_S = 0.2
 
@@ -46,29 +52,19 @@ _WRITER_ENDS_S = 0.2
 def add(commands: Commands) -> None:
     """Add the command `spool`."""
     parser = commands.add_parser("spool", help="what waits to be delivered: status, drain, quarantine")
-    inner = parser.add_subparsers(metavar="what", required=True)
+    inner = parser.add_subparsers(metavar="command")
+    parser.set_defaults(run=lambda _options: without_command(parser))
     raw = argparse.RawDescriptionHelpFormatter
     one = inner.add_parser("status", help="say what waits", description=_STATUS_HELP, formatter_class=raw)
     one.add_argument("--json", action="store_true", help="print one JSON object")
     one.set_defaults(run=_status)
     one = inner.add_parser("drain", help="deliver what waits", description=_DRAIN_HELP, formatter_class=raw)
-    one.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for all of it (60)")
+    one.add_argument("--timeout", type=timeout_s, default=60.0, metavar="SECONDS", help="for all of it (60)")
     one.set_defaults(run=_drain)
     one = inner.add_parser("quarantine", help="rows put aside", description=_QUARANTINE_HELP, formatter_class=raw)
     one.add_argument("--again", action="store_true", help="put them back into the spool")
     one.add_argument("--json", action="store_true", help="print one JSON object")
     one.set_defaults(run=_quarantine)
-
-
-def settings_or_faults() -> Settings | None:
-    """Read the settings; print every fault, and return None, where they cannot be used."""
-    from gateway.settings import Settings, SettingsError  # noqa: PLC0415  # its table takes a while to build
-
-    try:
-        return Settings.from_env(os.environ, Path.cwd())
-    except SettingsError as error:
-        print("\n".join(error.faults), file=sys.stderr)
-        return None
 
 
 @dataclass
@@ -78,6 +74,8 @@ class Folder:
     Attributes:
         current: this configuration delivers it.
         sender_pid: of the process that delivers it now, or None.
+        open_calls: that are under way in a living process.
+        untold_calls: whose process died, and whose traces do not say so yet.
         quarantine_rows: that lie there now; `quarantined` counts since the folder was made.
         needs: why an operator is needed, one sentence each.
     """
@@ -98,6 +96,8 @@ class Folder:
     damaged: int = 0
     interrupted: int = 0
     quarantine_rows: int = 0
+    open_calls: int = 0
+    untold_calls: int = 0
     trouble: str | None = None
     trouble_since_s: float | None = None
     needs: list[str] = field(default_factory=list)
@@ -117,7 +117,8 @@ def folders(settings: Settings) -> list[Folder]:
 
 
 def _look(name: str, folder: Path, delivery: Delivery | None, cap_bytes: int) -> Folder:
-    from gateway.tracing.backlog import look, waiting  # noqa: PLC0415
+    from gateway.tracing import locks  # noqa: PLC0415
+    from gateway.tracing.backlog import look, read_calls, waiting  # noqa: PLC0415
     from gateway.tracing.frames import Frame  # noqa: PLC0415
     from gateway.tracing.keeping import put_aside  # noqa: PLC0415
 
@@ -128,11 +129,13 @@ def _look(name: str, folder: Path, delivery: Delivery | None, cap_bytes: int) ->
         backlog = look(name, folder, cap_bytes)
         found.waiting_rows = sum(isinstance(one, Frame) and one.kind == "id" for _path, one in waiting(folder))
         found.quarantine_rows = sum(1 for _ in put_aside(folder))
+        calls = read_calls([folder])
+        found.open_calls, found.untold_calls = len(calls.open), len(calls.interrupted)
     except OSError as error:
         found.needs.append(f"it cannot be read: {error.strerror or error}")
         return found
     found.waiting_bytes, found.used_bytes, found.oldest_s = backlog.waiting_bytes, backlog.used_bytes, backlog.oldest_s
-    found.sender_runs = is_locked(folder / "sender.lock")
+    found.sender_runs = locks.is_taken(folder / "sender.lock")
     state = backlog.sender
     found.sender_pid = state.get("pid") if found.sender_runs else None
     for count in ("sent", "dropped", "quarantined", "damaged", "interrupted"):
@@ -153,10 +156,15 @@ def _needs(found: Folder, *, refused: bool, trouble: str | None) -> list[str]:
             needs.append("rows wait and nothing delivers them: start the gateway, or run `gateway spool drain`")
         else:
             needs.append("rows wait for another configuration: start or drain with that one, or remove the folder")
+    if found.untold_calls and found.current and not found.sender_runs:
+        needs.append(
+            f"cut off with their process, and no trace says so yet: {counted(found.untold_calls, 'call')}; start the "
+            "gateway, or run `gateway spool drain`"
+        )
     if found.quarantine_rows:
         needs.append(f"{counted(found.quarantine_rows, 'row')} in quarantine: see `gateway spool quarantine`")
     if found.dropped:
-        needs.append(f"lost: {counted(found.dropped, 'row')}, refused and without room in quarantine")
+        needs.append(f"lost: {counted(found.dropped, 'row')}, for want of room in the spool or in quarantine")
     if found.damaged:
         needs.append(f"skipped: {counted(found.damaged, 'damaged frame')}; look at the disk")
     return needs
@@ -164,25 +172,12 @@ def _needs(found: Folder, *, refused: bool, trouble: str | None) -> list[str]:
 
 def _purpose(name: str, delivery: Delivery | None) -> str:
     if delivery is not None:
-        return f"this configuration's {delivery.sink}"
+        return _PURPOSES.get(delivery.sink, f"this configuration's {delivery.sink}")
     if name.startswith("braintrust-"):
         return "another key's or organisation's: start with that key to have it delivered"
+    if name == "local":
+        return "the traces that are kept here, which this configuration does not do"
     return f"{name}, which this configuration does not deliver to"
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock on a file."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -208,6 +203,8 @@ def _told(one: Folder) -> list[str]:
     waits = f"{counted(one.waiting_rows, 'row')}, {_size(one.waiting_bytes)}"
     if one.waiting_bytes:
         waits += f", the oldest {_span(one.oldest_s)} old"
+    if one.open_calls:
+        waits += f"; {counted(one.open_calls, 'call')} under way"
     counts = ("sent", "dropped", "quarantined", "damaged", "interrupted")
     lines = [
         one.folder,
@@ -254,11 +251,12 @@ def _drain(options: argparse.Namespace) -> int:
     for delivery in mine:
         _drain_one(delivery, end_s)
     if not mine:
-        print("No BRAINTRUST_API_KEY is set: this configuration delivers nothing.")
+        print("This configuration delivers nothing: no BRAINTRUST_API_KEY is set, and GATEWAY_LOCAL_TRACES is off.")
     stays = [one for one in folders(settings) if one.waiting_bytes]
     for one in stays:
         size = f"{counted(one.waiting_rows, 'row')} ({_size(one.waiting_bytes)})"
-        print(f"still there: {size} in {one.folder} ({one.purpose})")
+        why = f": {one.trouble}" if one.trouble and one.current else ""
+        print(f"still there: {size} in {one.folder} ({one.purpose}){why}")
     return int(bool(stays))
 
 
@@ -286,7 +284,8 @@ def _drain_one(delivery: Delivery, end_s: float) -> None:
         thread.start()
         thread.join(max(0.0, end_s - time.monotonic()) + 1.0)
         if ended == [False]:
-            print(f"A gateway runs and delivers {delivery.sink} itself; waiting for it.")
+            waits = bool(look(delivery.sink, delivery.folder, delivery.cap_bytes).waiting_bytes)
+            print(f"{delivery.sink}: a gateway runs and delivers by itself" + ("; waiting for it" if waits else ""))
             while time.monotonic() < end_s and look(delivery.sink, delivery.folder, delivery.cap_bytes).waiting_bytes:
                 time.sleep(_POLL_S)
         elif not ended or isinstance(ended[0], str):
@@ -313,7 +312,8 @@ def _quarantine(options: argparse.Namespace) -> int:
         print(json.dumps({"rows": rows}, indent=2))
         return 0
     for row in rows:
-        print(f"{row['at'] or '?'}  {row['request_id'] or '(no root)':36}  {row['bytes']:>9} bytes  {row['why']}")
+        what = row["request_id"] or "(a span under a root)"
+        print(f"{row['at'] or '?'}  {what:36}  {row['bytes']:>9} bytes  {row['why']}")
     print(f"{counted(len(rows), 'row')} in quarantine" + (" (--again puts them back)" if rows else ""))
     return 0
 
@@ -342,7 +342,7 @@ def _rows(folder: Path) -> list[JSON]:
 def _put_back(places: list[Path], *, as_json: bool) -> int:
     from gateway.tracing.requeue import requeue  # noqa: PLC0415
 
-    back, unreadable, faults = 0, 0, []
+    back, unreadable, faults = 0, 0, list[str]()
     for folder in places:
         try:
             done = requeue(folder, settle_s=_WRITER_ENDS_S)
@@ -353,7 +353,8 @@ def _put_back(places: list[Path], *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"put_back": back, "unreadable": unreadable, "faults": faults}, indent=2))
         return int(bool(faults or unreadable))
-    print(f"back in the spool: {counted(back, 'row')}; a gateway that runs delivers them, else `gateway spool drain`")
+    then = "; a gateway that runs delivers them, else `gateway spool drain`" if back else ""
+    print(f"back in the spool: {counted(back, 'row')}{then}")
     if unreadable:
         print(f"kept in quarantine/*.unreadable: {counted(unreadable, 'line')} that cannot be read", file=sys.stderr)
     for fault in faults:

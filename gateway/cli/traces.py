@@ -8,18 +8,26 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from gateway.cli import verify
+from gateway.cli.arguments import MOMENTS, count, moment, one_or_more, usd, without_command
+from gateway.cli.check import settings_or_faults
 
 if TYPE_CHECKING:
+    from gateway.settings import Settings
     from gateway.tracing.search import Filters, Search, Trace
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-_UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_HELP = """\
+The traces of the data folder: kept while no BRAINTRUST_API_KEY is set, or with GATEWAY_LOCAL_TRACES=on.
+
+Exit status: 0; 1 when no traces are kept here, they cannot be read, or there is none of that id; 2 when the arguments
+or the settings cannot be used. `verify` has its own."""
+
+_NONE_YET = "No traces yet: send a request first."
 _POLL_S = 0.5
 _INTERRUPTED = 130
 _PIPE_CLOSED = 141
@@ -31,25 +39,35 @@ class _Nothing(Exception):
 
 def add(commands: Commands) -> None:
     """Add the command `traces`, which has some of its own."""
-    parser = commands.add_parser("traces", help="list, show, follow and export the traces that are kept here")
-    own = parser.add_subparsers(metavar="command", required=True)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = commands.add_parser(
+        "traces",
+        help="list, show, follow and export the traces that are kept here",
+        description=_HELP,
+        formatter_class=raw,
+    )
+    own = parser.add_subparsers(metavar="command")
+    parser.set_defaults(run=lambda _options: without_command(parser))
 
-    listed = own.add_parser("list", help="the newest traces, one a line")
+    def command(name: str, help: str) -> argparse.ArgumentParser:
+        return own.add_parser(name, help=help, description=f"{name}: {help}.\n\n{_HELP}", formatter_class=raw)
+
+    listed = command("list", "the newest traces, one a line")
     _add_filters(listed)
-    listed.add_argument("--limit", type=_count, default=50, metavar="N", help="how many at most (50)")
+    listed.add_argument("--limit", type=one_or_more, default=50, metavar="N", help="how many at most (50)")
     listed.add_argument("--json", action="store_true", help="one JSON object a line")
     listed.set_defaults(run=lambda options: _run(_list, options))
 
-    shown = own.add_parser("show", help="all of one trace: times, messages, tokens, costs")
+    shown = command("show", "all of one trace: times, messages, tokens, costs")
     shown.add_argument("id", nargs="?", help="request id, row id or trace id, or how it begins; the newest without it")
     shown.add_argument("--json", action="store_true", help="its rows, one JSON object a line")
     shown.set_defaults(run=lambda options: _run(_show, options))
 
-    tail = own.add_parser("tail", help="print traces as they come, until Ctrl-C")
-    tail.add_argument("-n", dest="last", type=_count, default=10, metavar="N", help="begin with the last N (10)")
+    tail = command("tail", "print traces as their calls end, until Ctrl-C")
+    tail.add_argument("-n", dest="last", type=count, default=10, metavar="N", help="begin with the last N (10)")
     tail.set_defaults(run=lambda options: _run(_tail, options))
 
-    export = own.add_parser("export", help="rows as JSON lines, as Braintrust's import takes them")
+    export = command("export", "rows as JSON lines, as Braintrust's import takes them")
     _add_filters(export)
     export.add_argument("-o", dest="output", type=Path, metavar="FILE", help="write there instead of printing")
     export.set_defaults(run=lambda options: _run(_export, options))
@@ -58,21 +76,14 @@ def add(commands: Commands) -> None:
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    when = "30m, 1h, 2d, or a time like 2026-01-31T12:00"
-    parser.add_argument("--since", type=_moment, metavar="TIME", help=f"began then or later: {when}")
-    parser.add_argument("--until", type=_moment, metavar="TIME", help="began before then")
+    parser.add_argument("--since", type=moment, metavar="TIME", help=f"began then or later: {MOMENTS}")
+    parser.add_argument("--until", type=moment, metavar="TIME", help="began before then")
     parser.add_argument("--model", metavar="NAME", help="asked for or served; * stands for any characters")
     parser.add_argument("--caller", metavar="ID", help="the caller's id, tok_…")
     parser.add_argument("--status", type=_status, metavar="S", help="404, 4xx, error, open or interrupted")
-    parser.add_argument("--min-cost", type=float, metavar="USD", help="cost that much or more")
+    parser.add_argument("--min-cost", type=usd, metavar="USD", help="cost that much or more")
     parser.add_argument("--text", help="stands in input, output or error")
     parser.add_argument("--tag", help="has this tag")
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < len(text) < 10):
-        raise argparse.ArgumentTypeError("a number is needed")
-    return int(text)
 
 
 def _status(text: str) -> str:
@@ -81,23 +92,16 @@ def _status(text: str) -> str:
     return text
 
 
-def _moment(text: str) -> float:
-    """Read a span before now, or a time (local, where it names no zone), as seconds since the epoch."""
-    if found := re.fullmatch(r"([0-9]{1,9})([smhdw])", text):
-        return time.time() - int(found[1]) * _UNITS_S[found[2]]
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError("a span like 1h or a time like 2026-01-31T12:00 is needed") from None
-
-
 def _run(command: Callable[[Search, argparse.Namespace], int], options: argparse.Namespace) -> int:
     from gateway.storage.database import StorageError  # noqa: PLC0415  # SQLAlchemy takes a moment
 
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may know ASCII only
+    settings = settings_or_faults()
+    if settings is None:
+        return 2
     try:
-        status = command(_open(), options)
+        status = command(_open(settings), options)
         sys.stdout.flush()
     except (_Nothing, StorageError) as error:
         print(f"gateway: {error}", file=sys.stderr)
@@ -110,23 +114,21 @@ def _run(command: Callable[[Search, argparse.Namespace], int], options: argparse
     return status
 
 
-def _open() -> Search:
-    from gateway.settings import Settings, SettingsError  # noqa: PLC0415
+def _open(settings: Settings) -> Search:
     from gateway.storage.database import Database  # noqa: PLC0415
     from gateway.tracing.search import Search  # noqa: PLC0415
 
-    try:
-        settings = Settings.from_env(os.environ, Path.cwd())
-    except SettingsError as error:
-        raise _Nothing("\n".join(error.faults)) from None
     if not settings.traces_kept_here:
-        where = f"they go to Braintrust, project {settings.braintrust_project}" if settings.braintrust_api_key else ""
-        raise _Nothing(
-            f"no traces are kept here{'; ' if where else ''}{where}. GATEWAY_LOCAL_TRACES=on keeps them here too."
-        )
+        if settings.braintrust_api_key is None:
+            raise _Nothing("no traces are kept here: GATEWAY_LOCAL_TRACES=off leaves them to the log alone.")
+        where = f"they go to Braintrust, project {settings.braintrust_project}"
+        raise _Nothing(f"no traces are kept here; {where}. GATEWAY_LOCAL_TRACES=on keeps them here too.")
     path = settings.database
     if not path.exists():
-        raise _Nothing(f"no traces are kept here yet: there is no {path}. `gateway serve` makes it; GATEWAY_DATA_DIR?")
+        raise _Nothing(
+            f"no traces are kept here yet: there is no {path}. A start of the gateway makes it; where one runs "
+            "already, do this in the folder that it was started in, or with its GATEWAY_DATA_DIR."
+        )
     return Search(Database(path))
 
 
@@ -134,8 +136,8 @@ def _filters(options: argparse.Namespace) -> Filters:
     from gateway.tracing.search import Filters  # noqa: PLC0415
 
     return Filters(
-        since=options.since,
-        until=options.until,
+        since_s=options.since,
+        until_s=options.until,
         model=options.model,
         caller=options.caller,
         status=options.status,
@@ -155,7 +157,7 @@ def _list(search: Search, options: argparse.Namespace) -> int:
     elif found:
         paint.table(found)
     else:
-        print("No traces." if search.count() == 0 else "No trace is like that.")
+        print(_NONE_YET if search.count() == 0 else "No trace is like that.")
     return 0
 
 
@@ -164,7 +166,7 @@ def _show(search: Search, options: argparse.Namespace) -> int:
 
     trace = _chosen(search, options.id)
     if trace is None:
-        print("No traces.")
+        print(_NONE_YET)
         return 0
     rows = search.rows(trace)
     if options.json:

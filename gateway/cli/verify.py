@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-import sqlite3
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from gateway.cli.spool import counted, is_locked, settings_or_faults
+from gateway.cli.arguments import MOMENTS, moment
+from gateway.cli.check import settings_or_faults
+from gateway.cli.spool import counted
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -34,12 +32,6 @@ delivered ones (known for 7 days), in the spool, in quarantine, in the local dat
 
 Exit status: 0 when nothing is missing, 1 when something is, 2 when the settings or the log cannot be used."""
 
-#: How long the sender remembers what it delivered (tracing.keeping).
-_KNOWN_S = 7 * 86_400
-_SPAN = re.compile(r"(\d+)\s*([smhd])")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_ASKED_AT_ONCE = 500
-
 
 def add(subcommands: Commands) -> None:
     """Add `verify` to `gateway traces`."""
@@ -52,95 +44,18 @@ def add(subcommands: Commands) -> None:
     parser.add_argument("--log", metavar="FILE", help="the gateway's log, or - for standard input")
     parser.add_argument(
         "--since",
-        type=_since,
-        metavar="WHEN",
-        help="of the log, only what is newer: 90m, 24h, 7d, or a time (ISO 8601)",
+        type=moment,
+        metavar="TIME",
+        help=f"of the log, only what is newer: {MOMENTS}",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_verify)
 
 
-def _since(text: str) -> float:
-    if match := _SPAN.fullmatch(text.strip()):
-        return time.time() - int(match[1]) * _UNITS[match[2]]
-    try:
-        return _seconds(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("write 90m, 24h, 7d, or a time like 2026-01-31T08:00Z") from None
-
-
-def _seconds(text: str) -> float:
-    moment = datetime.fromisoformat(text)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-@dataclass
-class Spooled:
-    """What the segments of all folders say.
-
-    Attributes:
-        roots: requests whose root is there, delivered or not.
-        open: requests whose call is under way in a living process.
-        interrupted: requests whose process died; the sender will say so.
-        dropped: requests whose rows had no room, by a note that they left.
-        damaged: frames that cannot be read, each with its place.
-        counted: what the senders counted, by folder.
-    """
-
-    roots: set[str] = field(default_factory=set)
-    open: set[str] = field(default_factory=set)
-    interrupted: set[str] = field(default_factory=set)
-    dropped: set[str] = field(default_factory=set)
-    damaged: list[str] = field(default_factory=list)
-    counted: dict[str, JSON] = field(default_factory=dict)
-
-
-def spooled(folders: Iterable[Path]) -> Spooled:
-    """Read every segment of these folders, also what is delivered of it."""
-    found = Spooled()
-    for folder in folders:
-        _read_folder(folder, found)
-    return found
-
-
-def _read_folder(folder: Path, found: Spooled) -> None:
-    from gateway.tracing.keeping import read_state  # noqa: PLC0415
-    from gateway.tracing.segments import named  # noqa: PLC0415
-
-    tokens: dict[str, list[Path]] = {}
-    for token, _number, path in named(folder):
-        tokens.setdefault(token, []).append(path)
-    for token, paths in tokens.items():
-        lives = is_locked(folder / f"{token}.live")  # asked first: of a dead writer all is there
-        begun: dict[str, str] = {}
-        for path in paths:
-            _read_segment(path, begun, found)
-        (found.open if lives else found.interrupted).update(begun.values())
-    state = read_state(folder)
-    counts = {name: state[name] for name in ("dropped", "quarantined", "damaged", "interrupted") if state.get(name)}
-    if counts:
-        found.counted[folder.name] = counts
-
-
-def _read_segment(path: Path, begun: dict[str, str], found: Spooled) -> None:
-    from gateway.tracing.frames import scan  # noqa: PLC0415
-
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return  # delivered meanwhile
-    for one in scan(raw[: raw.rfind(b"\n") + 1], 0):
-        if isinstance(one, int):
-            if one > 0:
-                found.damaged.append(f"{path.parent.name}/{path.name} before byte {one}")
-        elif one.kind == "begin":
-            begun[one.id] = one.request or one.id
-        elif one.kind == "void":
-            found.dropped.add(begun.pop(one.id, one.id))
-        else:
-            begun.pop(one.id, None)
-            if one.request is not None:
-                found.roots.add(one.request)
+def _epoch_s(text: str) -> float:
+    """The time of a log line, which is UTC, as seconds since the epoch."""
+    at = datetime.fromisoformat(text)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
 @dataclass
@@ -153,6 +68,7 @@ class Log:
         others: lines of the gateway that are no calls.
         untraced: calls whose callers wanted no trace.
         refused: calls that were refused since their trace could not be kept.
+        is_json: whether a line was JSON, be it older than was asked for.
         not_json: lines that were skipped.
     """
 
@@ -161,6 +77,7 @@ class Log:
     others: int = 0
     untraced: int = 0
     refused: int = 0
+    is_json: bool = False
     not_json: int = 0
 
 
@@ -170,13 +87,14 @@ def read_log(lines: Iterable[str], since_s: float = 0.0) -> Log:
     for text in lines:
         try:
             line = json.loads(text)
-            at_s = _seconds(str(line["time"])) if isinstance(line, dict) and "time" in line else time.time()
+            at_s = _epoch_s(str(line["time"])) if isinstance(line, dict) and "time" in line else time.time()
         except (ValueError, RecursionError):
             log.not_json += bool(text.strip())
             continue
         if not isinstance(line, dict):
             log.not_json += 1
             continue
+        log.is_json = True
         request = line.get("request_id")
         if at_s < since_s:
             continue
@@ -193,22 +111,18 @@ def read_log(lines: Iterable[str], since_s: float = 0.0) -> Log:
     return log
 
 
-def in_database(path: Path, requests: Iterable[str]) -> set[str]:
+def in_database(path: Path, requests: set[str]) -> set[str]:
     """Return which of these the local database has; none where there is no such database."""
-    wanted = list(requests)
-    found: set[str] = set()
-    if not path.is_file() or not wanted:
-        return found
+    from gateway.storage.database import Database, StorageError  # noqa: PLC0415  # SQLAlchemy takes a moment
+    from gateway.tracing.search import Search  # noqa: PLC0415
+
+    if not path.is_file() or not requests:
+        return set()
     try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5)) as database:
-            for at in range(0, len(wanted), _ASKED_AT_ONCE):
-                some = wanted[at : at + _ASKED_AT_ONCE]
-                marks = ",".join("?" * len(some))
-                rows = database.execute(f"SELECT request_id FROM traces WHERE request_id IN ({marks})", some)  # noqa: S608
-                found.update(row[0] for row in rows)
-    except sqlite3.Error as error:
-        print(f"{path} cannot be read: {error}", file=sys.stderr)
-    return found
+        return Search(Database(path)).kept_of(requests)
+    except StorageError as error:
+        print(f"the traces that are kept here cannot be read: {error}", file=sys.stderr)
+        return set()
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -226,6 +140,11 @@ def _verify(options: argparse.Namespace) -> int:
         except OSError as error:
             print(f"{options.log} cannot be read: {error.strerror or error}", file=sys.stderr)
             return 2
+        if log.not_json and not log.is_json:
+            print(
+                f"{options.log} has no line of JSON: the gateway has to write it with LOG_FORMAT=json", file=sys.stderr
+            )
+            return 2
     report = compare(settings, log)
     if options.json:
         print(json.dumps(report, indent=2))
@@ -237,17 +156,20 @@ def _verify(options: argparse.Namespace) -> int:
 def compare(settings: Settings, log: Log | None) -> JSON:
     """Compare what was served with what was kept. Reads the log's side first: rows only ever move on from there."""
     from gateway.assembly import spool_folder  # noqa: PLC0415
-    from gateway.tracing.keeping import put_aside, receipts  # noqa: PLC0415
+    from gateway.tracing.backlog import read_calls  # noqa: PLC0415
+    from gateway.tracing.keeping import KEEP_RECEIPTS_S, put_aside, receipts  # noqa: PLC0415
 
     top = spool_folder(settings)
     folders = sorted(path for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
-    spool = spooled(folders)
+    spool = read_calls(folders)
     aside = {str(line.get("request")) for folder in folders for _path, line in put_aside(folder) if line.get("request")}
     report: JSON = {
         "spool": {name: sorted(value) if isinstance(value, set) else value for name, value in asdict(spool).items()},
         "quarantine": sorted(aside),
     }
-    lost = [*spool.dropped, *spool.damaged] or any({"dropped", "damaged"} & set(one) for one in spool.counted.values())
+    counts = {folder.name: _counted_by_sender(folder) for folder in folders}
+    report["spool"]["counted"] = {name: count for name, count in counts.items() if count}
+    lost = [*spool.dropped, *spool.damaged] or any({"dropped", "damaged"} & set(one) for one in counts.values())
     missing: set[str] = set()
     if log is not None:
         delivered = set().union(*(receipts(folder) for folder in folders))
@@ -265,7 +187,7 @@ def compare(settings: Settings, log: Log | None) -> JSON:
         ):
             found[name] = len(left & place)
             left -= place
-        old = {one for one in left if log.served[one] < time.time() - _KNOWN_S}
+        old = {one for one in left if log.served[one] < time.time() - KEEP_RECEIPTS_S}
         missing = left - old
         report["log"] = {
             "calls": len(log.served),
@@ -279,6 +201,13 @@ def compare(settings: Settings, log: Log | None) -> JSON:
     report["missing"] = sorted(missing, key=lambda one: (log.served[one], one)) if log is not None else []
     report["ok"] = not missing and not lost
     return report
+
+
+def _counted_by_sender(folder: Path) -> JSON:
+    from gateway.tracing.keeping import read_state  # noqa: PLC0415
+
+    state = read_state(folder)
+    return {name: state[name] for name in ("dropped", "quarantined", "damaged", "interrupted") if state.get(name)}
 
 
 def _told(report: JSON) -> list[str]:
@@ -296,8 +225,8 @@ def _told(report: JSON) -> list[str]:
             if log[name]:
                 lines.append(f"log: {log[name]} {words}")
     lines.append(
-        f"spool: {len(spool['roots'])} roots there, {len(spool['open'])} calls open, "
-        f"{len(spool['interrupted'])} interrupted, {len(report['quarantine'])} roots in quarantine"
+        f"spool: {counted(len(spool['roots']), 'trace')} there, {counted(len(spool['open']), 'call')} under way, "
+        f"{len(spool['interrupted'])} interrupted, {counted(len(report['quarantine']), 'trace')} in quarantine"
     )
     lines += [f"interrupted, told at the next delivery: {request}" for request in spool["interrupted"]]
     lines += [f"in quarantine: {request}" for request in report["quarantine"]]
@@ -308,7 +237,8 @@ def _told(report: JSON) -> list[str]:
     lines += [f"MISSING {request}" for request in report["missing"]]
     if report["missing"]:
         return [*lines, f"{counted(len(report['missing']), 'call')} without a trace"]
-    return [
-        *lines,
-        "nothing is missing" if report["ok"] else "rows were dropped or damaged: their traces are not whole",
-    ]
+    if not report["ok"]:
+        return [*lines, "rows were dropped or damaged: their traces are not whole"]
+    if log is None:
+        return [*lines, "nothing is missing in the spool; --log FILE looks for the trace of every call that was served"]
+    return [*lines, "nothing is missing"]

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
-NEEDS = ("key", "address", "cloud", "key and address")
+Needs = Literal["key", "address", "cloud", "key and address"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Provider:
     name: str
     keys: tuple[str, ...]
     bases: tuple[str, ...]
-    needs: str = "key"
+    needs: Needs = "key"
     any_of: tuple[str, ...] = ()
     account: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
@@ -72,7 +73,7 @@ def _row(
     bases: str = "",
     *,
     like: str = "",
-    needs: str = "key",
+    needs: Needs = "key",
     any_of: str = "",
     account: str = "",
     reads: str = "",

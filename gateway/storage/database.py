@@ -31,7 +31,7 @@ _IMMEDIATE = "gateway_begin_immediate"
 #: Another process has what is needed, for a moment. PROTOCOL: two recover the same log at once.
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
 _REASONS = {
-    sqlite3.SQLITE_ERROR: "its tables are not those of this release",
+    sqlite3.SQLITE_ERROR: "its tables are not those of this release: the gateway brings them up to date when it starts",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened",
     sqlite3.SQLITE_CORRUPT: "the database is damaged",
     sqlite3.SQLITE_FULL: "the disk is full",

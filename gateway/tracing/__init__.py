@@ -23,7 +23,7 @@ from gateway.tracing.backlog import Backlog
 from gateway.tracing.catcher import Catcher, Held
 from gateway.tracing.parents import export_slug, read_parent
 from gateway.tracing.record import Record
-from gateway.tracing.rows import Ids, Writer
+from gateway.tracing.rows import Ids, RowBuilder
 
 JSON = dict[str, Any]
 
@@ -229,8 +229,8 @@ class Trace:
         content = tracer._content and call.recorded == "full"
 
         def build() -> Record:
-            writer = Writer(call, outcome, self.ids, tracer._redactor, tracer._prices, content=content)
-            record = Record(writer.rows(self._held), call.parent)
+            builder = RowBuilder(call, outcome, self.ids, tracer._redactor, tracer._prices, content=content)
+            record = Record(builder.rows(self._held), call.parent)
             _ = record.encoded  # made here, and kept
             return record
 

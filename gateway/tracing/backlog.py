@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.tracing import locks
 from gateway.tracing.frames import Frame, scan
 from gateway.tracing.keeping import read_state
 from gateway.tracing.room import used_bytes
-from gateway.tracing.segments import named
+from gateway.tracing.segments import acked_bytes, named
 
 JSON = dict[str, Any]
 
@@ -65,8 +66,8 @@ def look(sink: str, folder: Path, cap_bytes: int) -> Backlog:
     waiting, oldest_s = 0, 0.0
     for _token, _number, path in named(folder):
         with suppress(FileNotFoundError):
-            acked = acked_bytes(path)
-            if (size := path.stat().st_size) > acked:
+            size = path.stat().st_size
+            if size > (acked := acked_bytes(path, size)):
                 waiting += size - acked
                 oldest_s = max(oldest_s, _age_s(path, acked))
     return Backlog(sink, folder, cap_bytes, waiting, used_bytes(folder), oldest_s, read_state(folder))
@@ -76,7 +77,7 @@ def waiting(folder: Path) -> Iterator[tuple[Path, Frame | int]]:
     """Give each frame that is not delivered yet, and for a damaged one a number, with the segment that it is in."""
     for _token, _number, path in named(folder):
         with suppress(FileNotFoundError), path.open("rb") as segment:
-            offset = acked_bytes(path)
+            offset = acked_bytes(path, path.stat().st_size)
             segment.seek(offset)
             rest = b""
             while chunk := segment.read(_LOOK_BYTES):
@@ -87,13 +88,58 @@ def waiting(folder: Path) -> Iterator[tuple[Path, Frame | int]]:
                 offset, rest = offset + cut, rest[cut:]
 
 
-def acked_bytes(segment: Path) -> int:
-    """How far a segment is delivered."""
+@dataclass
+class Calls:
+    """What the segments of some folders say of calls, by the request's id.
+
+    Attributes:
+        roots: those whose root is there, delivered or not.
+        open: those that are under way in a living process.
+        interrupted: those whose process died; the sender will say so.
+        dropped: those whose rows had no room, by a note that they left.
+        damaged: frames that cannot be read, each with its place.
+    """
+
+    roots: set[str] = field(default_factory=set)
+    open: set[str] = field(default_factory=set)
+    interrupted: set[str] = field(default_factory=set)
+    dropped: set[str] = field(default_factory=set)
+    damaged: list[str] = field(default_factory=list)
+
+
+def read_calls(folders: Iterable[Path]) -> Calls:
+    """Read every segment of these folders, also what is delivered of it."""
+    found = Calls()
+    for folder in folders:
+        writers: dict[str, list[Path]] = {}
+        for token, _number, path in named(folder):
+            writers.setdefault(token, []).append(path)
+        for token, paths in writers.items():
+            lives = locks.is_taken(folder / f"{token}.live")  # asked first: of a dead writer all is there
+            begun: dict[str, str] = {}
+            for path in paths:
+                _read_segment(path, begun, found)
+            (found.open if lives else found.interrupted).update(begun.values())
+    return found
+
+
+def _read_segment(path: Path, begun: dict[str, str], found: Calls) -> None:
     try:
-        text = segment.with_suffix(".ack").read_bytes()
-    except OSError:
-        return 0
-    return int(text) if text.isdigit() else 0
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return  # delivered meanwhile
+    for one in scan(raw[: raw.rfind(b"\n") + 1], 0):
+        if isinstance(one, int):
+            if one > 0:
+                found.damaged.append(f"{path.parent.name}/{path.name} before byte {one}")
+        elif one.kind == "begin":
+            begun[one.id] = one.request or one.id
+        elif one.kind == "void":
+            found.dropped.add(begun.pop(one.id, one.id))
+        else:
+            begun.pop(one.id, None)
+            if one.request is not None:
+                found.roots.add(one.request)
 
 
 def _age_s(path: Path, acked: int) -> float:

@@ -33,12 +33,12 @@ class Frame:
     Attributes:
         kind: `begin`, `id` (a whole row) or `void`.
         id: of the row; of the root for `begin` and `void`.
-        end: the offset in the segment just behind it.
+        end_bytes: the offset in the segment just behind it.
     """
 
     kind: str
     id: str
-    end: int
+    end_bytes: int
     row: bytes = b""
     to: JSON | None = None
     request: str | None = None

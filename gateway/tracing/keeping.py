@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 _SAVE_EACH_S = 1.0
 _RECEIPT_BYTES = 16
-_KEEP_RECEIPTS_S = 7 * 86_400.0
+#: How long it is known what was delivered.
+KEEP_RECEIPTS_S = 7 * 86_400.0
 _PRUNE_EACH_S = 60.0
 _MOST_RECEIPT_BYTES = 64 << 20
 
@@ -183,7 +184,7 @@ class Receipts:
         for path in files:
             facts = path.stat()
             total += facts.st_size
-            if total > self._most_bytes or time.time() - facts.st_mtime > _KEEP_RECEIPTS_S:
+            if total > self._most_bytes or time.time() - facts.st_mtime > KEEP_RECEIPTS_S:
                 path.unlink(missing_ok=True)
 
 

@@ -97,8 +97,8 @@ def opening(call: Call, ids: Ids, redactor: Redactor) -> JSON:
     return row
 
 
-class Writer:
-    """Writes the rows of one call that has ended.
+class RowBuilder:
+    """Builds the rows of one call that has ended.
 
     Args:
         call: what was asked.

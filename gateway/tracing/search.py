@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from gateway.storage.tables import spans, traces
 JSON = dict[str, Any]
 
 _PAGE = 100
+#: Ids in one statement; SQLite takes some thousands.
+_ASKED_AT_ONCE = 500
 SHORTEST_PREFIX = 6
 
 
@@ -71,8 +73,8 @@ class Filters:
     """Which traces; what is None does not matter.
 
     Attributes:
-        since: began then or later, in seconds since the epoch.
-        until: began before then.
+        since_s: began then or later, in seconds since the epoch.
+        until_s: began before then.
         model: asked for or served; `*` stands for any characters.
         caller: the caller's id.
         status: `404`, `4xx`, `error` (any failure), `open` or `interrupted`.
@@ -81,8 +83,8 @@ class Filters:
         tag: one of its tags.
     """
 
-    since: float | None = None
-    until: float | None = None
+    since_s: float | None = None
+    until_s: float | None = None
     model: str | None = None
     caller: str | None = None
     status: str | None = None
@@ -169,6 +171,17 @@ class Search:
         asked = select(func.coalesce(func.max(traces.c.seq), 0))
         return self._database.read(lambda connection: int(connection.execute(asked).scalar_one()))
 
+    def kept_of(self, requests: Iterable[str]) -> set[str]:
+        """Return those of these requests that have a trace here."""
+        wanted = sorted(requests)
+        pages = [wanted[at : at + _ASKED_AT_ONCE] for at in range(0, len(wanted), _ASKED_AT_ONCE)]
+
+        def work(connection: Connection) -> set[str]:
+            column = traces.c.request_id
+            return {id for page in pages for id in connection.scalars(select(column).where(column.in_(page)))}
+
+        return self._database.read(work)
+
     def count(self) -> int:
         """Return how many traces are here."""
         asked = select(func.count()).select_from(traces)
@@ -177,10 +190,10 @@ class Search:
 
 def _filtered(filters: Filters) -> Select[Any]:
     wanted: list[ColumnElement[bool]] = []
-    if filters.since is not None:
-        wanted.append(traces.c.started >= filters.since)
-    if filters.until is not None:
-        wanted.append(traces.c.started < filters.until)
+    if filters.since_s is not None:
+        wanted.append(traces.c.started >= filters.since_s)
+    if filters.until_s is not None:
+        wanted.append(traces.c.started < filters.until_s)
     if filters.model is not None:
         pattern = _like(filters.model).replace("*", "%")
         wanted.append(or_(*(name.like(pattern, escape="\\") for name in (traces.c.model, traces.c.served_model))))

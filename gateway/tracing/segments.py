@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from gateway.tracing import locks
 from gateway.tracing.frames import Frame, scan
 from gateway.tracing.room import write_grant
 
@@ -29,11 +29,7 @@ class Segment:
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._ack_path = path.with_suffix(".ack")
         self._ack: int | None = None  # opened where it can be written: a full disk does not keep rows from being sent
-        text = b""
-        with suppress(OSError):
-            text = self._ack_path.read_bytes()
-        # an ack that tells of more than there is was made for another file, and one that is unreadable for none
-        self.acked_bytes = int(text) if len(text) == 20 and text.isdigit() and int(text) <= self.size_bytes else 0
+        self.acked_bytes = acked_bytes(path, self.size_bytes)
         self.read_bytes = 0
 
     @property
@@ -90,7 +86,7 @@ class Segment:
 
 
 class Writer:
-    """One process's files. Its token is in their names.
+    """One process that writes here, or wrote: its files, as its reader has them. Its token is in their names.
 
     Attributes:
         segments: by number, oldest first; those that are there and not removed yet.
@@ -106,18 +102,11 @@ class Writer:
         """Whether the process has ended; from then on nobody adds to its segments."""
         if self._live is not None:
             return True
-        try:
-            live = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
+        self._live = locks.take(self._path)
+        if self._live is None:
             return False
-        try:
-            fcntl.flock(live, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(live)
-            return False
-        self._live = live
         with suppress(OSError):
-            write_grant(live, 0)
+            write_grant(self._live, 0)
         return True
 
     def remove(self) -> None:
@@ -136,6 +125,16 @@ class Writer:
         if self._live is not None:
             os.close(self._live)
             self._live = None
+
+
+def acked_bytes(segment: Path, size_bytes: int) -> int:
+    """How far a segment of that size is delivered, by the `.ack` file beside it."""
+    try:
+        text = segment.with_suffix(".ack").read_bytes()
+    except OSError:
+        return 0
+    # one that tells of more than there is was made for another file, and one that is torn for none
+    return int(text) if len(text) == 20 and text.isdigit() and int(text) <= size_bytes else 0
 
 
 def named(folder: Path) -> Iterator[tuple[str, int, Path]]:

@@ -6,22 +6,22 @@ and tries again, for ever; rows that are refused for good are put aside and hold
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway.offload import offload
-from gateway.tracing.delivery import Counts, Destination, Piece, Rejected, TooLarge, Unavailable
-from gateway.tracing.frames import Frame, cut, dumps
+from gateway.tracing import locks
+from gateway.tracing.complaints import Complaints
+from gateway.tracing.delivery import Counts, Destination, Piece, Unavailable
+from gateway.tracing.dispatch import Dispatcher, Ending, GivenUp
+from gateway.tracing.frames import Frame, dumps
 from gateway.tracing.keeping import Quarantine, Receipts, State
 from gateway.tracing.segments import Segment, Writer, named, tidy
 
@@ -34,26 +34,10 @@ _POLL_S = 0.1
 _LOCK_POLL_S = 0.25
 #: A call that is open for so long is shown as such.
 LATE_S = 5.0
-_MOST_ROWS = 1000
 #: Read of one writer before the others have their turn: some 4 MB.
 _MOST_CHUNKS = 16
 #: With less than this in a turn the sender rests, so that what comes meanwhile goes in the same POST.
 _BUSY_BYTES = 256 << 10
-#: What the destination may add to each row.
-_AROUND_BYTES = 300
-
-_FIRST_WAIT_S = 0.5
-_LONGEST_WAIT_S = 15.0
-#: Where the destination says that the gateway may not, waiting helps less.
-_LONGEST_REFUSED_S = 30.0
-_LONGEST_ASKED_S = 300.0
-_COMPLAIN_S = 60.0
-#: Faults of a destination's own code for the same rows; then the rows are at fault.
-_MOST_FAULTS = 3
-
-
-class _GivenUp(Exception):
-    """The process ends, and there is no more time to deliver."""
 
 
 @dataclass
@@ -91,21 +75,25 @@ class Sender:
         self._folder = folder
         self._destination = destination
         self._counts = counts or Counts()
-        self._name = name
         self._late_s = late_s
         self._state = State(folder)
-        self._quarantine = Quarantine(folder, cap_bytes)
-        self._receipts = Receipts(folder, cap_bytes)
+        self._ending = Ending()
+        self._dispatcher = Dispatcher(
+            destination,
+            name=name,
+            state=self._state,
+            quarantine=Quarantine(folder, cap_bytes),
+            receipts=Receipts(folder, cap_bytes),
+            counts=self._counts,
+            ending=self._ending,
+        )
         self._writers: dict[str, Writer] = {}
         self._begun: dict[str, _Begun] = {}
         self._lock: int | None = None
         self._turn_bytes = 0
-        self._complained_s = -_COMPLAIN_S
+        self._complaints = Complaints(log)
         self._thread = threading.Thread(target=self._run, name="spool-sender", daemon=True)
-        self._finishing = threading.Event()
         self._last_token: str | None = None
-        self._end_s = 0.0
-        self._insist = False
 
     def start(self) -> None:
         """Begin to deliver, in a thread."""
@@ -122,9 +110,8 @@ class Sender:
         Returns:
             How many bytes of that writer's stay.
         """
-        self._last_token, self._insist = token, insist
-        self._end_s = time.monotonic() + timeout_s
-        self._finishing.set()
+        self._last_token = token
+        self._ending.say(timeout_s, insist=insist)
         if self._thread.ident is not None:
             self._thread.join(timeout_s + 0.2)
         left_bytes = 0
@@ -143,14 +130,13 @@ class Sender:
         Raises:
             Unavailable: not in that time.
         """
-        self._end_s, self._insist = time.monotonic() + timeout_s, True
-        self._finishing.set()
+        self._ending.say(timeout_s, insist=True)
         try:
             if not self._is_sender():
                 return False
             while self._turn():
                 pass
-        except _GivenUp as end:
+        except GivenUp as end:
             raise Unavailable(self._state.trouble or "not in that time") from end
         finally:
             self._leave()
@@ -160,11 +146,11 @@ class Sender:
 
     def _run(self) -> None:
         try:
-            while not self._finishing.is_set():
-                self._finishing.wait(self._step())
+            while not self._ending.is_said():
+                self._ending.wait(self._step())
             while self._step_towards_the_end():
                 time.sleep(0.02)
-        except _GivenUp:
+        except GivenUp:
             pass
         finally:
             self._leave()
@@ -177,7 +163,7 @@ class Sender:
             self._turn_bytes = 0
             self._turn()
             return 0.0 if self._turn_bytes >= _BUSY_BYTES else _POLL_S
-        except _GivenUp:
+        except GivenUp:
             raise
         except Exception:
             log.exception("delivering traces failed; it starts again")
@@ -188,7 +174,7 @@ class Sender:
         """Deliver on; False where nothing of this process is left, or the time is over."""
         self._step()
         left = any(token == self._last_token for token, _number, _path in named(self._folder))
-        return left and time.monotonic() < self._end_s
+        return left and not self._ending.is_over()
 
     def _is_sender(self) -> bool:
         """Hold the folder's lock, or take it where it is free."""
@@ -197,16 +183,9 @@ class Sender:
                 return True
             os.close(self._lock)  # the folder was deleted, and another one may have a sender already
             self._lock = None
-        try:
-            lock = os.open(self._folder / "sender.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return False  # no folder yet
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return False
-        self._lock = lock
+        self._lock = locks.take(self._folder / "sender.lock")
+        if self._lock is None:
+            return False  # another's, or no folder yet
         self._state.load()
         tidy(self._folder)
         return True
@@ -277,7 +256,7 @@ class Sender:
 
     def _take(self, writer: Writer, segment: Segment, found: Sequence[Frame | int]) -> None:
         pieces: list[Piece] = []
-        damaged = 0
+        damaged = lost_rows = 0
         for one in found:
             if isinstance(one, int):
                 damaged += one > segment.acked_bytes
@@ -285,15 +264,20 @@ class Sender:
                 self._began(writer, one)
             else:
                 begun = self._begun.pop(one.id, None)
-                if one.end <= segment.acked_bytes:
+                if one.end_bytes <= segment.acked_bytes:
                     continue
                 if one.kind == "id":
                     pieces.append(Piece(one.id, one.row, one.to, one.request))
-                elif begun is not None:
-                    pieces.append(_without_rows(begun.piece, one.facts or {}))
-        self._deliver(pieces)
+                    continue
+                facts = one.facts or {}
+                lost_rows += facts["rows"] if isinstance(facts.get("rows"), int) else 0
+                if begun is not None:
+                    pieces.append(_without_rows(begun.piece, facts))
+        self._dispatcher.deliver(pieces)
+        # not before: if delivering is given up, all of this is read again
+        self._state.dropped += lost_rows  # the metrics have them from the process that dropped them
         if damaged:
-            self._damaged(damaged)  # not before: if delivering is given up, all of this is read again
+            self._damaged(damaged)
         self._ack(segment)
 
     def _began(self, writer: Writer, frame: Frame) -> None:
@@ -312,7 +296,7 @@ class Sender:
             for begun in self._begun.values()
             if begun.token == writer.token and not begun.told and now_s - begun.seen_s > self._late_s
         ]
-        self._deliver([replace(begun.piece, request=None) for begun in late])
+        self._dispatcher.deliver([replace(begun.piece, request=None) for begun in late])
         for begun in late:
             begun.told = True
         return bool(late)
@@ -322,7 +306,7 @@ class Sender:
         cut_off = [begun.piece for begun in self._begun.values() if begun.token == writer.token]
         if cut_off:
             ended_s = max((segment.path.stat().st_mtime for segment in writer.segments.values()), default=time.time())
-            self._deliver([_interrupted(piece, ended_s) for piece in cut_off])
+            self._dispatcher.deliver([_interrupted(piece, ended_s) for piece in cut_off])
             self._counts.interrupted(len(cut_off))
             self._state.interrupted += len(cut_off)
             for piece in cut_off:
@@ -339,120 +323,7 @@ class Sender:
         try:
             segment.ack()
         except OSError as error:  # a full disk: the rows are sent again after a restart, which changes nothing
-            self._complain("how far traces are delivered cannot be written down: %s", error.strerror or error)
-
-    # Delivering.
-
-    def _deliver(self, pieces: Sequence[Piece]) -> None:
-        for batch in self._batches(pieces):
-            self._send(batch)
-
-    def _batches(self, pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
-        """Split pieces so that a destination takes them: not too large, one place, no id twice."""
-        batch: list[Piece] = []
-        ids: set[str] = set()
-        size = 0
-        most = self._destination.limit_bytes
-        for piece in pieces:
-            grown = size + len(piece.row) + _AROUND_BYTES
-            if batch and (grown > most or len(batch) >= _MOST_ROWS or piece.id in ids or piece.to != batch[0].to):
-                yield batch
-                batch, ids, grown = [], set(), len(piece.row) + _AROUND_BYTES
-            batch.append(piece)
-            ids.add(piece.id)
-            size = grown
-        if batch:
-            yield batch
-
-    def _send(self, batch: Sequence[Piece]) -> None:
-        """Deliver a batch, or put it aside; returns when either is done."""
-        failures = faults = 0
-        while True:
-            try:
-                self._destination.deliver(batch)
-            except Unavailable as error:
-                self._wait(error, failures)
-                failures += 1
-                continue
-            except TooLarge:
-                return self._send_smaller(batch)
-            except Rejected as error:
-                return self._send_without_the_bad(batch, str(error))
-            except Exception as error:
-                faults += 1
-                log.exception("handing traces to %s failed", self._name)
-                if faults >= _MOST_FAULTS:
-                    return self._send_without_the_bad(batch, f"a fault of the gateway: {type(error).__name__}")
-                self._rest(1.0)
-                continue
-            self._sent(len(batch))
-            # here, and not for what was put aside or dropped: a receipt says that the destination has it
-            self._receipts.add([piece.request for piece in batch if piece.request is not None])
-            return None
-
-    def _send_smaller(self, batch: Sequence[Piece]) -> None:
-        if len(batch) > 1:
-            self._send(batch[: len(batch) // 2])
-            self._send(batch[len(batch) // 2 :])
-            return
-        [piece] = batch
-        limit = min(self._destination.limit_bytes, len(piece.row)) * 3 // 4 - _AROUND_BYTES
-        shorter = offload(cut, piece.row, limit) if limit > 0 else piece.row
-        if len(shorter) >= len(piece.row):
-            self._put_aside(piece, "too large, and cannot be cut")
-            return
-        log.warning("a trace row of %d bytes is too large for %s and was cut", len(piece.row), self._name)
-        self._send([replace(piece, row=shorter)])
-
-    def _send_without_the_bad(self, batch: Sequence[Piece], why: str) -> None:
-        if len(batch) == 1:
-            self._put_aside(batch[0], why)
-            return
-        self._send(batch[: len(batch) // 2])
-        self._send(batch[len(batch) // 2 :])
-
-    def _put_aside(self, piece: Piece, why: str) -> None:
-        log.error("%s does not take a row, which is put aside (gateway spool quarantine): %s", self._name, why)
-        try:
-            kept = offload(self._quarantine.add, piece, why)
-        except OSError as error:
-            log.error("nor can it be put aside: %s", error.strerror or error)
-            kept = False
-        if kept:
-            self._state.quarantined += 1
-            self._counts.quarantined(1)
-        else:
-            self._state.dropped += 1
-            self._counts.dropped(1)
-
-    def _sent(self, rows: int) -> None:
-        if (trouble := self._state.trouble) is not None:
-            log.info("%s takes traces again (before: %s)", self._name, trouble)
-            self._complained_s = -_COMPLAIN_S
-        self._state.sent_some(rows)
-        self._counts.sent(rows)
-
-    def _wait(self, error: Unavailable, failures: int) -> None:
-        self._state.failed(str(error), refused=error.refused)
-        level = "an operator has to act: " if error.refused else ""
-        self._complain("%s takes no traces; they are kept and tried again: %s%s", self._name, level, error)
-        longest = _LONGEST_REFUSED_S if error.refused else _LONGEST_WAIT_S
-        wait_s = min(longest, _FIRST_WAIT_S * 2 ** min(failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
-        self._rest(max(wait_s, min(error.retry_after_s or 0.0, _LONGEST_ASKED_S)))
-
-    def _rest(self, seconds: float) -> None:
-        """Wait, unless the process ends meanwhile."""
-        if self._finishing.wait(seconds):
-            left_s = self._end_s - time.monotonic()
-            if not self._insist or left_s <= 0:
-                raise _GivenUp
-            time.sleep(min(seconds, left_s, 1.0))
-
-    def _complain(self, message: str, *about: object) -> None:
-        now_s = time.monotonic()
-        if now_s - self._complained_s >= _COMPLAIN_S:
-            self._complained_s = now_s
-            log.error(message, *about)
+            self._complaints.say("how far traces are delivered cannot be written down: %s", error.strerror or error)
 
 
 def _interrupted(piece: Piece, ended_s: float) -> Piece:

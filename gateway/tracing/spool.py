@@ -27,6 +27,7 @@ from gateway.core.calls import Parent
 from gateway.errors import TraceBackpressure
 from gateway.offload import offload
 from gateway.tracing.backlog import Backlog, look
+from gateway.tracing.complaints import Complaints
 from gateway.tracing.delivery import Counts
 from gateway.tracing.frames import cut, dumps, row_frame, void_frame
 from gateway.tracing.record import Record
@@ -45,7 +46,6 @@ HEADROOM_BYTES = 96 << 10
 _SYNC_S = 0.2
 #: How often a folder that cannot be written to is tried again.
 _TRY_AGAIN_S = 1.0
-_COMPLAIN_S = 60.0
 #: Calls whose rows were dropped, kept in memory while not even that can be written.
 _MOST_VOIDS = 1000
 
@@ -134,7 +134,7 @@ class Spool:
         self._closed = False
         self._stopped = threading.Event()
         self._broken_until_s = 0.0
-        self._complained_s = -_COMPLAIN_S
+        self._complaints = Complaints(log)
         self.dropped_rows = 0
 
     def start(self) -> None:
@@ -212,7 +212,7 @@ class Spool:
     def _broken(self, error: OSError) -> None:
         """The folder cannot be written to: leave the segment as it is, and try again in a while."""
         self._broken_until_s = time.monotonic() + _TRY_AGAIN_S
-        self._complain("traces cannot be kept in %s: %s", self.folder, error.strerror or error)
+        self._complaints.say("traces cannot be kept in %s: %s", self.folder, error.strerror or error)
         if self._open is not None:
             self._open.leave_segment()
 
@@ -302,7 +302,7 @@ class Spool:
     def _drop(self, root: JSON, rows: int, begun: bool) -> None:
         self.dropped_rows += rows
         self._counts.dropped(rows)
-        self._complain("no room for traces in %s: %d rows dropped so far", self.folder, self.dropped_rows)
+        self._complaints.say("no room for traces in %s: %d rows dropped so far", self.folder, self.dropped_rows)
         if not begun:
             return
         note = void_frame(root["id"], rows, root["metrics"]["end"])
@@ -314,12 +314,6 @@ class Spool:
                 self._broken(error)
         if len(self._voids) < _MOST_VOIDS:
             self._voids.append(note)  # else the call would seem to have been interrupted
-
-    def _complain(self, message: str, *about: object) -> None:
-        now_s = time.monotonic()
-        if now_s - self._complained_s >= _COMPLAIN_S:
-            self._complained_s = now_s
-            log.error(message, *about)
 
     # Durability.
 
@@ -341,7 +335,7 @@ class Spool:
             finally:
                 os.close(handle)
         except OSError as error:
-            self._complain("traces cannot be forced to the disk: %s", error.strerror or error)
+            self._complaints.say("traces cannot be forced to the disk: %s", error.strerror or error)
 
     def close(self, timeout_s: float, *, insist: bool = False) -> None:
         """Have the rest delivered (tracing.Sink).

@@ -42,10 +42,14 @@ def test_help_names_the_commands(tmp_path: Path) -> None:
     assert " check " in done.stdout
 
 
-def test_without_a_command_it_shows_its_help_and_fails(tmp_path: Path) -> None:
-    done = run(GATEWAY, directory=tmp_path)
+@pytest.mark.parametrize(("command", "named"), [((), "doctor"), (("traces",), "export"), (("spool",), "drain")])
+def test_without_a_command_it_shows_which_there_are_and_fails(
+    command: tuple[str, ...], named: str, tmp_path: Path
+) -> None:
+    done = run(GATEWAY, *command, directory=tmp_path)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: gateway ")
+    assert f"\n    {named} " in done.stderr
 
 
 @pytest.mark.parametrize("argument", ["--version", "--help"])
@@ -92,7 +96,7 @@ def test_check_sums_the_settings_up_without_a_secret(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "hunter2" not in done.stdout
     assert done.stdout.splitlines() == [
-        "tokens: 2",
+        "callers' keys: 2 in GATEWAY_AUTH_TOKEN",
         "providers: openai, text-completion-openai",
         "provider azure: set AZURE_API_BASE",
         "provider azure_text: set AZURE_API_BASE",
@@ -107,9 +111,10 @@ def test_check_says_what_happens_with_nothing_set(tmp_path: Path) -> None:
     done = run(GATEWAY, "check", directory=tmp_path)
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
-        "tokens: 0 (a start on a loopback address makes one; any other start needs GATEWAY_AUTH_TOKEN)",
+        f"callers' keys: no GATEWAY_AUTH_TOKEN: only this machine may call, with the key in "
+        f"{tmp_path / '.gateway/auth-token'} (a first start makes it); a start on any other address is refused",
         "providers: none",
-        "traces: kept here, for gateway traces (set BRAINTRUST_API_KEY to send them to Braintrust)",
+        "traces: kept here, read them with: gateway traces list (set BRAINTRUST_API_KEY to send them to Braintrust)",
         "stored responses: kept here where no provider keeps them (30 days, 256 MB at most)",
         "demo models: on",
     ]

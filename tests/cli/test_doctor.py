@@ -103,6 +103,14 @@ def test_all_that_is_wrong_is_named_at_once_and_no_secret(place: Path) -> None:
     assert "1 of them short" in found(checks, "callers")[0].saw
 
 
+def test_without_a_provider_and_without_demo_models_nothing_can_be_called(place: Path) -> None:
+    done = run(place, GATEWAY_DEMO="off")
+    assert done.returncode == 0
+    assert "warn  settings     providers: none; " in done.stdout
+    assert "no model can be called" in done.stdout
+    assert "demo models answer" not in done.stdout
+
+
 def test_every_fault_of_the_settings_is_a_line(place: Path) -> None:
     done = run(place, GATEWAY_TIMEOUT_S="soon", GATEWAY_DMEO="on")
     assert done.returncode == 1

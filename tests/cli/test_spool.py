@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 
 from gateway import cli
 from gateway.tracing import requeue
+from gateway.tracing.backlog import look
 from gateway.tracing.keeping import put_aside as in_quarantine
 from gateway.tracing.record import Record
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
-from tests.cli.spools import leave, mine, opened, put_aside, request, root
+from tests.cli.spools import leave, mine, opened, put_aside, request, root, spool
 from tests.fakes.braintrust_server import FakeBraintrust
 
 JSON = dict[str, Any]
@@ -63,7 +65,7 @@ def test_status_says_what_waits_and_that_nobody_delivers_it(folder: Path, capsys
     told = capsys.readouterr().out
     assert "2 rows, " in told
     assert "NEEDS    rows wait" in told
-    assert "this configuration's braintrust" in told
+    assert "Braintrust, with this configuration's key" in told
 
 
 def test_status_tells_other_keys_folders_apart(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +107,29 @@ def test_a_file_in_place_of_the_folder_is_no_traceback(folder: Path, capsys: pyt
     assert code == 1
     assert "cannot be read" in one["needs"][0]
     assert cli.main(["spool", "drain"]) == 0
+
+
+def test_status_says_that_calls_were_cut_off_though_nothing_waits(
+    folder: Path, place: Path, braintrust: FakeBraintrust, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed = spool(folder)
+    killed.begin(opened(root(1)), None, 0)
+    sender = mine(place, braintrust.environment()).sender()
+    sender.start()
+    until_s = time.monotonic() + 10
+    while look("braintrust", folder, 1 << 30).waiting_bytes and time.monotonic() < until_s:
+        time.sleep(0.02)
+    sender.finish(None, 0)
+    code, [one] = status(capsys)
+    assert (code, one["waiting_bytes"], one["open_calls"], one["untold_calls"]) == (0, 0, 1, 0)
+    killed.close(0)
+    code, [one] = status(capsys)
+    assert (code, one["waiting_bytes"], one["open_calls"], one["untold_calls"]) == (1, 0, 0, 1)
+    assert "cut off with their process, and no trace says so yet: 1 call" in one["needs"][0]
+    assert cli.main(["spool", "drain"]) == 0
+    capsys.readouterr()
+    assert status(capsys)[0] == 0
+    assert braintrust.roots()[0]["metadata"]["interrupted"] is True
 
 
 # drain
@@ -159,11 +184,13 @@ def test_drain_waits_for_a_gateway_that_runs(
     try:
         braintrust.wait_for(1)
         assert cli.main(["spool", "drain", "--timeout", "0.3"]) == 1
+        told = capsys.readouterr().out
+        assert "500" in told.splitlines()[-1], "why it is still there"
+        assert "braintrust: a gateway runs and delivers by itself; waiting for it" in told
         braintrust.mode = "ok"
         assert cli.main(["spool", "drain", "--timeout", "20"]) == 0
     finally:
         one.close(2)
-    assert "A gateway runs and delivers braintrust itself" in capsys.readouterr().out
 
 
 # quarantine

@@ -103,6 +103,8 @@ def test_options_of_list_narrow_it(options: tuple[str, ...], found: list[int], k
         ("--limit", "-1"),
         ("--min-cost", "a"),
         ("--limit", ""),
+        ("--limit", "0"),
+        ("--min-cost", "nan"),
     ],
 )
 def test_an_option_that_cannot_be_read_is_named(options: tuple[str, str], kept: Kept) -> None:
@@ -112,8 +114,8 @@ def test_an_option_that_cannot_be_read_is_named(options: tuple[str, str], kept: 
 
 
 def test_an_empty_list_says_so_and_is_no_failure(kept: Kept) -> None:
-    assert run("list") == (0, "No traces.\n", "")
-    assert run("show") == (0, "No traces.\n", "")
+    assert run("list") == (0, "No traces yet: send a request first.\n", "")
+    assert run("show") == (0, "No traces yet: send a request first.\n", "")
     assert run("list", "--json") == (0, "", "")
     kept.put(trace(1))
     assert run("list", "--status", "500") == (0, "No trace is like that.\n", "")
@@ -127,7 +129,7 @@ def test_where_nothing_is_kept_one_line_says_what_to_do(
     status, out, err = run(command)
     assert (status, out) == (1, "")
     assert err.startswith("gateway: no traces are kept here yet: there is no ")
-    assert "gateway serve" in err
+    assert "A start of the gateway makes it" in err
     monkeypatch.setenv("BRAINTRUST_API_KEY", "sk-secret-of-ours")
     status, out, err = run(command)
     assert (status, out) == (1, "")
@@ -135,6 +137,18 @@ def test_where_nothing_is_kept_one_line_says_what_to_do(
     assert "GATEWAY_LOCAL_TRACES=on" in err
     assert err.count("\n") == 1
     assert "secret" not in err
+    monkeypatch.delenv("BRAINTRUST_API_KEY")
+    monkeypatch.setenv("GATEWAY_LOCAL_TRACES", "off")
+    assert (
+        run(command)[2] == "gateway: no traces are kept here: GATEWAY_LOCAL_TRACES=off leaves them to the log alone.\n"
+    )
+
+
+def test_settings_that_cannot_be_used_are_no_lack_of_traces(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_SPOOL_MB", "much")
+    status, out, err = run("list")
+    assert (status, out) == (2, "")
+    assert err.startswith("GATEWAY_SPOOL_MB must be")
 
 
 def test_a_database_that_cannot_be_read_is_said_in_one_line(kept: Kept) -> None:

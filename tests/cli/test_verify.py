@@ -44,6 +44,8 @@ def log_of(place: Path, *lines: str) -> str:
 
 def test_an_empty_spool_misses_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["traces", "verify"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("nothing is missing in the spool; --log FILE")
+    assert cli.main(["traces", "verify", "--log", log_of(place)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "nothing is missing"
 
 
@@ -141,7 +143,7 @@ def test_since_leaves_out_what_is_older(place: Path, capsys: pytest.CaptureFixtu
         assert verify(capsys, "--log", log, "--since", since)[1]["missing"] == [request(2)]
     with pytest.raises(SystemExit):
         cli.main(["traces", "verify", "--since", "yesterday"])
-    assert "write 90m" in capsys.readouterr().err
+    assert "one of 30m, 24h, 7d" in capsys.readouterr().err
 
 
 def test_what_is_too_old_to_tell_is_not_called_missing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,7 +162,15 @@ def test_a_database_of_another_shape_is_no_traceback(place: Path, capsys: pytest
     (place / ".gateway").mkdir()
     (place / ".gateway" / "gateway.db").write_text("no database, but long enough to be looked at" * 30)
     assert cli.main(["traces", "verify", "--log", log_of(place, access_line(1, now(), model="m"))]) == 1
-    assert "gateway.db cannot be read" in capsys.readouterr().err
+    assert "gateway.db: is not a database" in capsys.readouterr().err
+
+
+def test_a_log_for_people_proves_nothing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pretty = "2026-11-26T14:05:40.974Z info    gateway.access: request request_id=req_1 model=m\n"
+    log = log_of(place, pretty, pretty)
+    assert cli.main(["traces", "verify", "--log", log]) == 2
+    assert "LOG_FORMAT=json" in capsys.readouterr().err
+    assert cli.main(["traces", "verify", "--since", "1h", "--log", log_of(place, pretty, access_line(1, now(2)))]) == 0
 
 
 def test_a_log_that_is_not_there_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ MAY_CATCH_ALL = {
     "app.py": "the same for what no blueprint caught",
     "upstream/litellm.py": "litellm raises any class, and it is translated here",
     "upstream/answer.py": "so do its streams",
+    "offload.py": "a native thread may raise nothing: what came is raised where the work was asked for",
     "watcher.py": "were its thread to end, no call would ever be stopped again",
     "cli/doctor.py": "a check that fails is what the operator wants to be told; the others go on",
     "offload.py": "raised again by who asked; on its native thread gevent would write a traceback to stderr",

@@ -37,6 +37,7 @@ def test_the_line_says_what_became_of_the_call(caplog: pytest.LogCaptureFixture)
     assert record.levelno == logging.INFO
     fields = record.fields
     assert (fields["duration_ms"], fields["time_to_first_token_ms"]) == (1500.0, 250.0)
+    assert "time_to_first_token_s" not in fields, "once is enough"
     assert (fields["status"], fields["caller"], fields["tags"]) == (200, "tok_12345678", ["a"])
     assert fields["usage"]["prompt_tokens"] == 3
     assert fields["client_request_id"] == "mine"

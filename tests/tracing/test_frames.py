@@ -48,7 +48,7 @@ def test_whatever_a_row_and_its_place_hold_comes_back(row: JSON, id: str, to: JS
     [found] = scan(line, 7)
     assert isinstance(found, Frame)
     assert (found.kind, found.id, found.to, found.request) == ("id", id, to, request)
-    assert (found.row, found.end) == (dumps(row), 7 + len(line))
+    assert (found.row, found.end_bytes) == (dumps(row), 7 + len(line))
 
 
 def test_a_void_frame_says_what_is_missing() -> None:

@@ -248,7 +248,7 @@ def test_filters_find_what_they_say(filters: dict[str, Any], found: list[int], k
 def test_a_range_of_time_has_its_begin_and_not_its_end(kept: Kept) -> None:
     kept.put(*(trace(number, ago_s=500 - number) for number in range(5)))
     starts = [found.started for found in kept.search.list(limit=5)][::-1]
-    assert numbers(kept, since=starts[1], until=starts[3]) == [2, 1]
+    assert numbers(kept, since_s=starts[1], until_s=starts[3]) == [2, 1]
 
 
 @pytest.mark.parametrize("status", ["", "40", "4x", "xx", "abc", "٤٠٤", "200 OR 1=1"])
@@ -367,3 +367,10 @@ def test_a_reader_without_the_tables_is_told_so(tmp_path: Path) -> None:
     kept.database.write(lambda connection: connection.execute(text("DROP TABLE traces")) and None)
     with pytest.raises(local.StorageError, match="not those of this release"):
         kept.search.count()
+
+
+def test_of_many_requests_those_with_a_trace_are_found(kept: Kept) -> None:
+    kept.put(trace(1), trace(2))
+    asked = {f"req_{number:032x}" for number in (1, 2, *range(1000, 2200))}
+    assert kept.search.kept_of(asked) == {f"req_{1:032x}", f"req_{2:032x}"}
+    assert kept.search.kept_of(()) == set()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from gateway.tracing.delivery import Piece, Rejected, TooLarge, Unavailable
+from gateway.tracing.dispatch import Ending
 from gateway.tracing.frames import dumps, row_frame
 from gateway.tracing.keeping import Quarantine, put_aside, read_state
 from gateway.tracing.room import granted_bytes, used_bytes
@@ -217,7 +218,7 @@ def test_only_the_bad_rows_are_put_aside(tmp_path: Path, monkeypatch: pytest.Mon
         if any(piece.id in ("c3", "c17-0") for piece in pieces):
             raise error
 
-    monkeypatch.setattr(Sender, "_rest", lambda self, seconds: None)
+    monkeypatch.setattr(Ending, "rest", lambda self, seconds: None)
     written(tmp_path, *(f"c{number}" for number in range(40)))
     taken = Recording(fail=picky)
     assert sender(tmp_path, taken).drain(5)
@@ -260,7 +261,7 @@ def test_waits_grow_and_do_what_the_destination_asks(tmp_path: Path, monkeypatch
             raise failures.pop(0)
 
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
-    monkeypatch.setattr(Sender, "_rest", lambda self, seconds: waits.append(seconds))
+    monkeypatch.setattr(Ending, "rest", lambda self, seconds: waits.append(seconds))
     written(tmp_path, "a")
     taken = Recording(fail=fail)
     assert sender(tmp_path, taken).drain(5)
@@ -333,4 +334,5 @@ def test_a_call_whose_rows_had_no_room_is_told_as_such(tmp_path: Path) -> None:
     assert sender(tmp_path, taken).drain(5)
     assert taken.rows["a"]["metadata"]["rows_dropped"] == 2
     assert taken.rows["a"]["metrics"]["end"] == 1002.0
+    assert read_state(tmp_path)["dropped"] == 2
     assert json.dumps(taken.rows["a"]).count("open") == 0
