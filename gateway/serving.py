@@ -18,10 +18,11 @@ from typing import NoReturn
 
 from flask import Flask
 
-from gateway import assembly, logs
+from gateway import assembly, logs, routes
 from gateway.app import create_app
 from gateway.auth.tokens import StaticTokens
 from gateway.pipeline import Gateway
+from gateway.routes import Table
 from gateway.secret import Secret
 from gateway.settings import Settings, SettingsError, withdraw
 from gateway.tracing.catcher import Catcher
@@ -42,6 +43,15 @@ def settings() -> Settings:
     """Read the settings once in a process; print every fault and exit where they cannot be used."""
     try:
         return Settings.from_env()
+    except SettingsError as error:
+        _exit(error.faults)
+
+
+@cache
+def table() -> Table:
+    """Read the routes file once in a process; print every fault and exit where it cannot be used."""
+    try:
+        return routes.read(settings())
     except SettingsError as error:
         _exit(error.faults)
 
@@ -69,7 +79,7 @@ def application(whole_answer_s: float | None = None) -> Flask:
         app = create_app(chosen, whole_answer_s=whole_answer_s)
     except SettingsError as error:
         _exit(error.faults)
-    withdraw(os.environ)
+    withdraw(os.environ, table().key_variables)
     for name, value in chosen.identity.items():  # LiteLLM reads a cloud's identity from there alone
         os.environ.setdefault(name, value)
     gateway: Gateway = app.extensions["gateway"]
@@ -190,7 +200,12 @@ def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str | int], token
     if chosen.traces_kept_here:
         places.append(f"{chosen.data_dir} (read them with: gateway traces list)")
     log.info("traces go to: %s", ", and ".join(places) or "this log alone, one line a call")
-    log.info("providers: %s", ", ".join(usable) or "none is configured; the demo models answer")
+    demo_on = table().demo_on(chosen)
+    if source := table().source:
+        others = "others are answered too" if table().open else "no other name is answered"
+        log.info("models of %s: %s; %s", source, ", ".join(table().aliases), others)
+    none = "none is configured" + ("; the demo models answer" if demo_on else " by variables")
+    log.info("providers: %s", ", ".join(usable) or none)
     for name, credential in chosen.credentials.items():
         if credential.missing is not None:
             log.warning("%s cannot be called: %s", name, credential.missing)
@@ -199,7 +214,8 @@ def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str | int], token
     where = next((bind for bind in binds if isinstance(bind, tuple)), None)
     if where is None:
         return
-    model = "demo/echo" if chosen.demo_on else "openai/gpt-4o-mini"
+    named = next((name for name in table().aliases if not name.endswith("*")), "openai/gpt-4o-mini")
+    model = "demo/echo" if demo_on else named
     body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello, gateway!"}}]}}'
     sys.stderr.write(
         "\nReady. No GATEWAY_AUTH_TOKEN is set, so a key was made for this machine alone "
