@@ -112,6 +112,13 @@ def test_a_file_is_read_as_its_text_is(tmp_path: Path) -> None:
     assert table.aliases == read(WORKED, **VARIABLES).aliases
 
 
+def test_the_text_may_stand_in_dotenv_over_several_lines(tmp_path: Path) -> None:
+    text = WORKED.replace('"', "")
+    (tmp_path / ".env").write_text(f'OPENAI_API_KEY=key-openai\nGATEWAY_CONFIG_YAML="{text}"\n')
+    table = routes.read(Settings.from_env(VARIABLES, tmp_path))
+    assert (table.source, table.aliases) == ("GATEWAY_CONFIG_YAML", read(WORKED, **VARIABLES).aliases)
+
+
 def test_the_catalogue_is_open_unless_it_is_closed() -> None:
     assert read(entry()).open
     for text, is_open in (("true", True), ("yes", True), ("false", False), ("off", False)):
