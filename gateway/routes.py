@@ -7,7 +7,7 @@ named at once. No fault and no warning repeats a value: it may be a key.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -146,6 +146,10 @@ class _Reader:
     def _warn(self, node: Node, path: str, what: str) -> None:
         self._warnings.append((node.line, node.column, f"{path}: {what}"))
 
+    def _nearest(self, name: str, known: Iterable[str]) -> str | None:
+        # nobody reads the faults beyond, and to find what is meant takes time
+        return nearest(name, known) if len(self._faults) < _MOST_FAULTS else None
+
     def read(self, root: Node) -> None:
         for path, node in root.walk():
             for key in node.repeated:
@@ -199,7 +203,7 @@ class _Reader:
 
     def _judge(self, key: Node, path: str, verdict: Verdict | None, known: Mapping[str, Key] | None = None) -> None:
         if verdict is None:
-            meant = nearest(key.text[:64], known or ())
+            meant = self._nearest(key.text, known or ())
             self._fault(key, path, f"unknown key; {meant} is meant?" if meant else "unknown key")
         elif not verdict.harmless:
             self._fault(key, path, f"not supported by this release: {verdict.reason}")
@@ -280,7 +284,7 @@ class _Reader:
         elif provider in NOT_SERVED:
             self._fault(node, path, f"{provider} is not served here: {NOT_SERVED[provider]}")
         elif provider not in PROVIDERS:
-            meant = nearest(provider[:64], PROVIDERS)
+            meant = self._nearest(provider, PROVIDERS)
             what = (
                 f"; {meant}/... is meant?" if meant else "; for any server that speaks OpenAI's wire, hosted_vllm/..."
             )

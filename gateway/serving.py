@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 #: gunicorn stops its master for this one (an app that cannot be loaded), and starts no worker again.
 CANNOT_START = 4
 _MOST_WORKERS = 4
+#: Models that the greeting names.
+_MOST_NAMED = 20
 
 #: Set by gunicorn.conf.py, so that wsgi.py can tell that it was read.
 configured = False
@@ -79,9 +81,9 @@ def application(whole_answer_s: float | None = None) -> Flask:
         app = create_app(chosen, whole_answer_s=whole_answer_s)
     except SettingsError as error:
         _exit(error.faults)
-    withdraw(os.environ, table().key_variables)
     for name, value in chosen.identity.items():  # LiteLLM reads a cloud's identity from there alone
         os.environ.setdefault(name, value)
+    withdraw(os.environ, table().key_variables)
     gateway: Gateway = app.extensions["gateway"]
     if gateway.preload is not None:
         gateway.preload()
@@ -203,7 +205,9 @@ def _greet(chosen: Settings, binds: Sequence[tuple[str, int] | str | int], token
     demo_on = table().demo_on(chosen)
     if source := table().source:
         others = "others are answered too" if table().open else "no other name is answered"
-        log.info("models of %s: %s; %s", source, ", ".join(table().aliases), others)
+        names = list(table().aliases)
+        more = [f"and {len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+        log.info("models of %s: %s; %s", source, ", ".join([*names[:_MOST_NAMED], *more]), others)
     none = "none is configured" + ("; the demo models answer" if demo_on else " by variables")
     log.info("providers: %s", ", ".join(usable) or none)
     for name, credential in chosen.credentials.items():

@@ -353,10 +353,10 @@ def withdraw(environ: MutableMapping[str, str], keys: Iterable[str] = ()) -> Non
     variables stay, since LiteLLM finds them nowhere else.
 
     Args:
-        environ: the environment.
-        keys: further variables that hold keys, such as a routes file names.
+        environ: the environment, with `Settings.identity` in it.
+        keys: further variables that hold keys, such as a routes file names; one that LiteLLM looks for stays.
     """
-    others = (name for name in keys if not _is_identity(name))
+    others = (name for name in keys if name not in _IDENTITY)
     for name in (*_KEYS, *UNUSED_SECRETS, *(row.env for row in SETTINGS if row.secret), *others):
         environ.pop(name, None)
 

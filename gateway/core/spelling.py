@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+_MOST = 2
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is at most two letters away, or None."""
-    distance, found = min(((_distance(name, other), other) for other in known), default=(3, ""))
-    return found if distance <= 2 else None
+    near = (other for other in known if abs(len(other) - len(name)) <= _MOST)
+    distance, found = min(((_distance(name, other), other) for other in near), default=(_MOST + 1, ""))
+    return found if distance <= _MOST else None
 
 
 def _distance(one: str, other: str) -> int:
