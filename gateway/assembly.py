@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway import routes
 from gateway.auth import Authenticator
 from gateway.auth.tokens import StaticTokens
 from gateway.core.pricing import Prices
@@ -18,6 +19,7 @@ from gateway.core.routing import DEMO, Catalogue, Reach
 from gateway.metrics import Metrics, SpoolState
 from gateway.offload import stop_threads
 from gateway.pipeline import Gateway, Limits
+from gateway.routes import Table
 from gateway.settings import Settings, SettingsError
 from gateway.tracing import Sink, Tracer
 from gateway.tracing.braintrust import Braintrust
@@ -62,17 +64,20 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     Raises:
         SettingsError: a file that the settings name cannot be used.
     """
-    for warning in settings.warnings:
+    table = routes.read(settings)
+    for warning in (*settings.warnings, *table.warnings):
         log.warning("%s", warning)
     models = modelmap.read()
-    redactor = redactor_of(settings)
+    redactor = redactor_of(settings, table)
     catalogue = Catalogue(
         reaches={
             name: Reach(reach.api_key, reach.api_base, reach.api_version, reach.missing)
             for name, reach in settings.credentials.items()
         },
         models=models,
-        demo=frozenset(f"{DEMO}/{name}" for name in MODELS) if settings.demo_on else frozenset(),
+        demo=frozenset(f"{DEMO}/{name}" for name in MODELS) if table.demo_on(settings) else frozenset(),
+        aliases=table.aliases,
+        open=table.open,
     )
     litellm = LiteLLM(
         Failures(redactor),
@@ -101,6 +106,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     metrics.watch_spools(
         lambda: [SpoolState(name, one.waiting_bytes, one.oldest_s) for name, one in tracer.backlogs().items()]
     )
+    needed = table.usable or (table.open and any(reach.missing is None for reach in catalogue.reaches.values()))
     return Gateway(
         catalogue=catalogue,
         upstreams={
@@ -118,7 +124,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
             body_bytes=int(settings.max_body_mb * (1 << 20)),
         ),
         cors_origins=settings.cors_origins,
-        preload=litellm.load if any(reach.missing is None for reach in catalogue.reaches.values()) else None,
+        preload=litellm.load if needed else None,
         on_close=close_connections,
     )
 
@@ -243,9 +249,9 @@ class SinkCounts(Counts):
         self._metrics.traces_interrupted(self._sink, calls)
 
 
-def redactor_of(settings: Settings) -> Redactor:
-    """What takes the gateway's own credentials out of a text."""
-    known = [*settings.tokens, settings.braintrust_api_key]
+def redactor_of(settings: Settings, table: Table) -> Redactor:
+    """What takes the gateway's own credentials out of a text: those of the settings and of the routes file."""
+    known = [*settings.tokens, settings.braintrust_api_key, *table.secrets]
     known += [credential.api_key for credential in settings.credentials.values()]
     return Redactor([secret.reveal() for secret in known if secret is not None])
 

@@ -18,10 +18,11 @@ from typing import NoReturn
 
 from flask import Flask
 
-from gateway import assembly, logs
+from gateway import assembly, logs, routes
 from gateway.app import create_app
 from gateway.auth.tokens import StaticTokens
 from gateway.pipeline import Gateway
+from gateway.routes import Table
 from gateway.secret import Secret
 from gateway.settings import Settings, SettingsError, withdraw
 from gateway.tracing.catcher import Catcher
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 #: gunicorn stops its master for this one (an app that cannot be loaded), and starts no worker again.
 CANNOT_START = 4
 _MOST_WORKERS = 4
+#: Models that the greeting names.
+_MOST_NAMED = 20
 
 #: Set by gunicorn.conf.py, so that wsgi.py can tell that it was read.
 configured = False
@@ -42,6 +45,15 @@ def settings() -> Settings:
     """Read the settings once in a process; print every fault and exit where they cannot be used."""
     try:
         return Settings.from_env()
+    except SettingsError as error:
+        _exit(error.faults)
+
+
+@cache
+def table() -> Table:
+    """Read the routes file once in a process; print every fault and exit where it cannot be used."""
+    try:
+        return routes.read(settings())
     except SettingsError as error:
         _exit(error.faults)
 
@@ -69,9 +81,9 @@ def application(whole_answer_s: float | None = None) -> Flask:
         app = create_app(chosen, whole_answer_s=whole_answer_s)
     except SettingsError as error:
         _exit(error.faults)
-    withdraw(os.environ)
     for name, value in chosen.identity.items():  # LiteLLM reads a cloud's identity from there alone
         os.environ.setdefault(name, value)
+    withdraw(os.environ, table().key_variables)
     gateway: Gateway = app.extensions["gateway"]
     if gateway.preload is not None:
         gateway.preload()
@@ -192,8 +204,15 @@ def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
     if chosen.traces_kept_here:
         places.append(f"{chosen.data_dir} (read them with: gateway traces list)")
     log.info("traces go to: %s", ", and ".join(places) or "this log alone, one line a call")
-    if usable or chosen.demo_on:
-        log.info("providers: %s", ", ".join(usable) or "none is configured; the demo models answer")
+    demo_on = table().demo_on(chosen)
+    if source := table().source:
+        others = "others are answered too" if table().open else "no other name is answered"
+        names = list(table().aliases)
+        more = [f"and {len(names) - _MOST_NAMED} more"] if len(names) > _MOST_NAMED else []
+        log.info("models of %s: %s; %s", source, ", ".join([*names[:_MOST_NAMED], *more]), others)
+    if usable or demo_on or table().usable:
+        none = "none is configured" + ("; the demo models answer" if demo_on else " by variables")
+        log.info("providers: %s", ", ".join(usable) or none)
     else:
         log.warning("no model can be called: set a provider's key (OPENAI_API_KEY), or GATEWAY_DEMO=on")
     for name, credential in chosen.credentials.items():
@@ -203,9 +222,10 @@ def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
     if chosen.tokens or where is None:
         return
     token = first_token(chosen.data_dir)
-    model = "demo/echo"
-    if not chosen.demo_on:
-        model = "openai/gpt-4o-mini" if "openai" in usable or not usable else f"{usable[0]}/<model>"
+    model = "openai/gpt-4o-mini" if "openai" in usable or not usable else f"{usable[0]}/<model>"
+    model = next((name for name in table().aliases if not name.endswith("*")), model)
+    if demo_on:
+        model = "demo/echo"
     body = f'{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello, gateway!"}}]}}'
     sys.stderr.write(
         "\nReady. No GATEWAY_AUTH_TOKEN is set, so a key was made for this machine alone "

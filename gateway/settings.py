@@ -19,7 +19,11 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 from gateway.core.providers import PROVIDERS, UNUSED_SECRETS, Provider
+from gateway.core.spelling import nearest
 from gateway.secret import Secret
+
+#: The routes file that is read when no variable names another.
+ROUTES_FILE = "gateway.yaml"
 
 
 class SettingsError(ValueError):
@@ -147,6 +151,18 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             help="The organisation, where the key belongs to several.",
         ),
     ),
+    "Models": (
+        Setting(
+            *("GATEWAY_CONFIG", "config", "path", None),
+            help="The routes file, in the shape of LiteLLM's `config.yaml` (docs/routes.md); without it "
+            "`gateway.yaml` where the gateway is started, if it is there.",
+        ),
+        Setting(
+            *("GATEWAY_CONFIG_YAML", "config_yaml", "yaml", None),
+            help="The same as a text, in place of a file.",
+            secret=True,
+        ),
+    ),
     "Calls": (
         _seconds("GATEWAY_TIMEOUT_S", "timeout_s", "600", "How long a call may take in all."),
         _seconds(
@@ -232,6 +248,8 @@ class Settings:
     Attributes:
         tokens_set: `GATEWAY_AUTH_TOKEN` is there; then `tokens` is not empty.
         prices: the file of `GATEWAY_PRICES`.
+        config, config_yaml: the routes file, or its text; at most one of them (`gateway.routes` reads it).
+        variables: all variables as they were, for a routes file to name.
         credentials: every provider of which a variable is set, by name.
         identity: variables of clouds and accounts that stand in `.env` only. LiteLLM reads such variables
             from the process environment, so they have to be put there.
@@ -267,6 +285,9 @@ class Settings:
     log_format: str = "json"
     log_level: str = "info"
     workers: int | None = None
+    config: Path | None = None
+    config_yaml: Secret | None = None
+    variables: Variables = field(default_factory=lambda: Variables({}, {}), repr=False, compare=False)
     credentials: Mapping[str, Credential] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = ()
@@ -300,7 +321,7 @@ class Settings:
         Raises:
             KeyError: no such provider is served.
         """
-        return self.credentials.get(provider) or _credential(PROVIDERS[provider], _Variables({}, {}), [])
+        return self.credentials.get(provider) or _credential(PROVIDERS[provider], Variables({}, {}), [])
 
     @classmethod
     def load(cls, environ: Mapping[str, str], dotenv: Mapping[str, str | None] | None = None) -> Settings:
@@ -309,7 +330,7 @@ class Settings:
         Raises:
             SettingsError: with every fault.
         """
-        settings, faults = _read(_Variables(environ, dotenv or {}))
+        settings, faults = _read(Variables(environ, dotenv or {}))
         if faults:
             raise SettingsError(faults)
         return settings
@@ -330,22 +351,32 @@ class Settings:
             dotenv = dotenv_values(directory / ".env", interpolate=False, encoding="utf-8-sig")
         except (UnicodeDecodeError, OSError) as error:
             raise SettingsError([f".env cannot be read: {type(error).__name__}"]) from None
-        settings, faults = _read(_Variables(environ, dotenv))
+        settings, faults = _read(Variables(environ, dotenv))
         prices = directory / settings.prices if settings.prices else None
         if prices is not None and not prices.is_file():
             faults.append(f"GATEWAY_PRICES names no file: {prices}")
+        config = directory / settings.config if settings.config else None
+        if config is not None and not config.is_file():
+            faults.append(f"GATEWAY_CONFIG names no file: {config}")
+        if config is None and settings.config_yaml is None and (directory / ROUTES_FILE).exists():
+            config = directory / ROUTES_FILE
         if faults:
             raise SettingsError(faults)
-        return dataclasses.replace(settings, data_dir=directory / settings.data_dir, prices=prices)
+        return dataclasses.replace(settings, data_dir=directory / settings.data_dir, prices=prices, config=config)
 
 
-def withdraw(environ: MutableMapping[str, str]) -> None:
+def withdraw(environ: MutableMapping[str, str], keys: Iterable[str] = ()) -> None:
     """Remove the gateway's and the providers' keys from a process environment.
 
     Who does so keeps the `Settings`: they cannot be read from that environment again. The clouds' identity
     variables stay, since LiteLLM finds them nowhere else.
+
+    Args:
+        environ: the environment, with `Settings.identity` in it.
+        keys: further variables that hold keys, such as a routes file names; one that LiteLLM looks for stays.
     """
-    for name in (*_KEYS, *UNUSED_SECRETS, *(row.env for row in SETTINGS if row.secret)):
+    others = (name for name in keys if name not in _IDENTITY)
+    for name in (*_KEYS, *UNUSED_SECRETS, *(row.env for row in SETTINGS if row.secret), *others):
         environ.pop(name, None)
 
 
@@ -356,11 +387,16 @@ _IDENTITY = frozenset(
 _CLOUDS = ("AWS_", "GOOGLE_", "AZURE_", "VERTEX", "OCI_", "AICORE_")
 
 
-class _Variables:
-    """Two layers of variables, trimmed and unquoted."""
+def _is_identity(name: str) -> bool:
+    """Whether LiteLLM looks for a variable in the process environment, and nowhere else."""
+    return name in _IDENTITY or (name.startswith(_CLOUDS) and name not in _KEYS)
+
+
+class Variables:
+    """Two layers of variables, trimmed and unquoted: a process's environment, and `.env` under it."""
 
     def __init__(self, environ: Mapping[str, str], dotenv: Mapping[str, str | None]) -> None:
-        self._environ = environ
+        self._environ = dict(environ)  # as it is now: keys are taken out of a process's own later
         self._dotenv = {name: value or "" for name, value in dotenv.items()}  # a name alone is a blank one
 
     def __iter__(self) -> Iterator[str]:
@@ -368,8 +404,12 @@ class _Variables:
 
     def get(self, name: str) -> str | None:
         """Return a variable's value, which may be empty, or None where it is not set."""
-        value = self._environ.get(name, self._dotenv.get(name))
+        value = self.verbatim(name)
         return None if value is None else _unquoted(value)
+
+    def verbatim(self, name: str) -> str | None:
+        """Return a variable's value as it stands, or None where it is not set."""
+        return self._environ.get(name, self._dotenv.get(name))
 
     def first(self, names: Iterable[str]) -> tuple[str, str] | None:
         """Return the first variable that is set and not blank, with its value."""
@@ -380,7 +420,7 @@ class _Variables:
         return {
             name: _unquoted(value)
             for name, value in self._dotenv.items()
-            if name not in self._environ and (name in _IDENTITY or (name.startswith(_CLOUDS) and name not in _KEYS))
+            if name not in self._environ and _is_identity(name)
         }
 
 
@@ -392,38 +432,47 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def _read(variables: _Variables) -> tuple[Settings, list[str]]:
+def _read(variables: Variables) -> tuple[Settings, list[str]]:
     values: dict[str, Any] = {}
     faults: list[str] = []
     for row in SETTINGS:
-        text = variables.get(row.env)
+        # indentation is meaning in YAML
+        text = variables.verbatim(row.env) if row.kind == "yaml" else variables.get(row.env)
         if row.kind == "secrets":
             values["tokens_set"] = text is not None
-        elif not text:
+        elif not (text and text.strip()):
             continue
         if text is not None:
             try:
                 values[row.attribute] = _READERS[row.kind](row, text)
             except ValueError as fault:
                 faults.append(f"{row.env} {fault}")
+    if "config" in values and "config_yaml" in values:
+        faults.append("GATEWAY_CONFIG and GATEWAY_CONFIG_YAML are both set: remove one of them")
     misspelt, warnings = _strangers(variables)
     credentials = {}
     for provider in PROVIDERS.values():
         names = (*provider.keys, *provider.bases, *provider.any_of, *provider.account, *provider.versions)
         if variables.first(names):
             credentials[provider.name] = _credential(provider, variables, faults)
-    settings = Settings(**values, credentials=credentials, identity=variables.identity(), warnings=tuple(warnings))
+    settings = Settings(
+        **values,
+        variables=variables,
+        credentials=credentials,
+        identity=variables.identity(),
+        warnings=tuple(warnings),
+    )
     return settings, list(dict.fromkeys(faults + misspelt))  # several providers may share one variable
 
 
-def _credential(provider: Provider, variables: _Variables, faults: list[str]) -> Credential:
+def _credential(provider: Provider, variables: Variables, faults: list[str]) -> Credential:
     key, base = variables.first(provider.keys), variables.first(provider.bases)
     address = provider.address
     try:
-        if key and not re.fullmatch(r"[\x20-\x7e]+", key[1]):
+        if key and not fits_a_header(key[1]):
             faults.append(f"{key[0]} holds a character that an HTTP header cannot carry")
         if base:
-            address = _url(base[1])
+            address = address_of(base[1])
     except ValueError as fault:
         faults.append(f"{base[0] if base else provider.name} {fault}")
     version = variables.first(provider.versions)
@@ -440,7 +489,7 @@ def _credential(provider: Provider, variables: _Variables, faults: list[str]) ->
     )
 
 
-def _strangers(variables: _Variables) -> tuple[list[str], list[str]]:
+def _strangers(variables: Variables) -> tuple[list[str], list[str]]:
     """Judge the `GATEWAY_*` variables that no row knows: (misspelt, unknown)."""
     known = [row.env for row in SETTINGS if row.env.startswith("GATEWAY_")]
     faults, warnings = [], []
@@ -449,26 +498,24 @@ def _strangers(variables: _Variables) -> tuple[list[str], list[str]]:
             continue
         if name.startswith(("GATEWAY_SERVICE_", "GATEWAY_PORT")):  # Kubernetes, for a service named "gateway"
             continue
-        nearest = min(known, key=lambda other: _distance(name, other))
-        if _distance(name, nearest) <= 2:
-            faults.append(f"{name} is not a setting; {nearest} is meant?")
+        if meant := nearest(name, known):
+            faults.append(f"{name} is not a setting; {meant} is meant?")
         else:
             warnings.append(f"{name} is not a setting of this release and is ignored")
     return faults, warnings
 
 
-def _distance(one: str, other: str) -> int:
-    """Levenshtein's: how many letters to insert, delete or replace."""
-    row = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        previous, row[0] = row[0], i
-        for j, its in enumerate(other, 1):
-            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (letter != its))
-    return row[-1]
+def fits_a_header(key: str) -> bool:
+    """Whether a key can travel in a header: printable ASCII (RFC 9110, section 5.5, without its obsolete part)."""
+    return re.fullmatch(r"[\x20-\x7e]+", key) is not None
 
 
-def _url(text: str) -> str:
-    """Check an address; what is wrong is said without repeating it, for it may hold a password."""
+def address_of(text: str) -> str:
+    """Check an address and return it without a slash at the end.
+
+    Raises:
+        ValueError: says what is wrong, without repeating it, for it may hold a password.
+    """
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
@@ -537,13 +584,14 @@ def _origins(_row: Setting, text: str) -> tuple[str, ...]:
 
 _READERS: Mapping[str, Callable[[Setting, str], Any]] = {
     "text": lambda _row, text: text,
-    "url": lambda _row, text: _url(text),
+    "url": lambda _row, text: address_of(text),
     "number": _number,
     "integer": _integer,
     "choice": _choice,
     "path": _path,
     "secret": _secret,
     "secrets": _secrets,
+    "yaml": lambda _row, text: Secret(text),  # it may hold keys
     "origins": _origins,
 }
 

@@ -23,8 +23,8 @@ from gateway.settings import Settings, SettingsError
 from gateway.storage.owned import RESPONSE, Owned
 from gateway.tracing.console import Console
 from gateway.tracing.spool import Spool
-from gateway.upstream.lanes import Lanes
 from gateway.upstream.scripted import MODELS
+from gateway.upstream.stored import StoredResponses
 from tests.builders import settings
 
 
@@ -49,7 +49,7 @@ def test_with_a_key_its_provider_is_called_and_litellm_is_loaded_before_the_fork
     assert attempt.deployment.api_key == Secret("hunter2-openai")
     assert attempt.deployment.api_base == "https://here.example/v1"
     assert made.preload is not None
-    assert isinstance(made.upstreams["litellm"], Lanes)
+    assert isinstance(made.upstreams["litellm"], StoredResponses)
     with pytest.raises(ModelNotFound):
         plan("demo/echo", made.catalogue)
 
@@ -78,10 +78,42 @@ def test_every_credential_is_taken_out_of_what_is_recorded() -> None:
     assert "hunter2" not in text
 
 
+ROUTES = """
+model_list:
+- {model_name: own, litellm_params: {model: openai/x, api_base: "http://gpu:8000/v1", api_key: "${HALF}-hunter2-b"}}
+open_catalogue: false
+"""
+
+
+def test_a_routes_file_gives_the_catalogue_its_names_and_the_redactor_its_keys() -> None:
+    made = build(GATEWAY_CONFIG_YAML=ROUTES, HALF="hunter2-a")
+    [attempt] = plan("own", made.catalogue)
+    assert attempt.deployment.api_base == "http://gpu:8000/v1"
+    assert attempt.deployment.api_key == Secret("hunter2-a-hunter2-b")
+    assert (made.catalogue.open, made.catalogue.demo) == (False, frozenset())
+    assert made.preload is not None
+    assert "hunter2" not in made.tracer._redactor.text("key hunter2-a-hunter2-b, half of it hunter2-a")
+
+
+def test_a_closed_catalogue_without_a_deployment_that_can_be_called_loads_nothing() -> None:
+    lame = "model_list: [{model_name: a, litellm_params: {model: azure/x}}]\nopen_catalogue: false"
+    made = build(GATEWAY_CONFIG_YAML=lame, OPENAI_API_KEY="k", GATEWAY_DEMO="off")
+    assert made.preload is None
+    with pytest.raises(ProviderNotConfigured):
+        plan("a", made.catalogue)
+
+
+def test_a_routes_file_with_a_fault_stops_the_start() -> None:
+    with pytest.raises(SettingsError, match=r"^GATEWAY_CONFIG_YAML:1:13: model_list: holds no deployment$"):
+        build(GATEWAY_CONFIG_YAML="model_list: []")
+
+
 def test_warnings_of_the_settings_are_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "gateway"):
-        build(GATEWAY_NEW_THING="x")
+        build(GATEWAY_NEW_THING="x", GATEWAY_CONFIG_YAML=ROUTES.replace("${HALF}", "hunter2"))
     assert "GATEWAY_NEW_THING" in caplog.text
+    assert "a key stands in the file itself" in caplog.text
+    assert "hunter2" not in caplog.text
 
 
 def test_building_imports_no_litellm_and_starts_no_thread() -> None:

@@ -6,6 +6,8 @@ import logging
 import os
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +29,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in list(os.environ):
         if name.startswith(("GATEWAY_", "BRAINTRUST_")) or name.endswith(("_API_KEY", "_API_BASE")):
             monkeypatch.delenv(name)
-    serving.settings.cache_clear()
+    for cached in (serving.settings, serving.table):
+        cached.cache_clear()
     yield tmp_path
-    serving.settings.cache_clear()
+    for cached in (serving.settings, serving.table):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -222,6 +226,21 @@ def test_the_greeting_says_so_where_no_model_can_be_called(
     assert "demo models answer" not in caplog.text
 
 
+def test_the_greeting_names_the_models_of_a_routes_file_and_calls_the_first(
+    home: Path, app: Flask, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["star/*", *(f"m{number}" for number in range(30))]
+    entries = (f"- {{model_name: {name}, litellm_params: {{model: openai/{name}}}}}" for name in names)
+    (home / "gateway.yaml").write_text("\n".join(["model_list:", *entries, "open_catalogue: false"]))
+    (home / ".env").write_text("OPENAI_API_KEY=hunter2\n")
+    with caplog.at_level(logging.INFO, "gateway"):
+        serving.prepare(app, LOCAL)
+        serving.greet(LOCAL)
+    assert f"models of {home / 'gateway.yaml'}: star/*, m0, m1" in caplog.text
+    assert "m18, and 11 more; no other name is answered" in caplog.text
+    assert '"model": "m0"' in capsys.readouterr().err
+
+
 # Settings and workers.
 
 
@@ -242,6 +261,38 @@ def test_settings_that_cannot_be_used_stop_the_start_and_name_every_fault(
     said = capsys.readouterr().err
     assert "GATEWAY_TIMEOUT_S" in said
     assert "GATEWAY_AUTH_TOKEN" in said
+
+
+def test_a_routes_file_that_cannot_be_used_stops_the_start_and_names_every_fault(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_CONFIG_YAML", "model_lst: []")
+    with pytest.raises(SystemExit) as stopped:
+        serving.table()
+    assert stopped.value.code == serving.CANNOT_START
+    assert capsys.readouterr().err.splitlines() == [
+        "gateway: GATEWAY_CONFIG_YAML:1:1: model_list is missing",
+        "gateway: GATEWAY_CONFIG_YAML:1:1: model_lst: unknown key; model_list is meant?",
+    ]
+
+
+def test_keys_that_a_routes_file_takes_from_variables_leave_the_environment(home: Path) -> None:
+    (home / "gateway.yaml").write_text(
+        "model_list:\n"
+        "- model_name: a\n"
+        "  litellm_params: {model: azure/x, api_version: '${OWN_VERSION}', api_key: '${AZURE_EU_KEY}'}\n"
+        "- {model_name: b, litellm_params: {model: azure/x, api_key: os.environ/OWN_KEY}}\n"
+    )
+    (home / ".env").write_text("AZURE_EU_KEY=hunter2\nAZURE_TENANT_ID=tenant\n")
+    script = (
+        "import os; from gateway import serving; serving.application()\n"
+        "print([name for name in ('OWN_KEY', 'AZURE_EU_KEY', 'OWN_VERSION', 'AZURE_TENANT_ID') if name in os.environ])"
+    )
+    environ = {**os.environ, "OWN_KEY": "hunter2", "OWN_VERSION": "v", "GATEWAY_LOCAL_TRACES": "off"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=home, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['OWN_VERSION', 'AZURE_TENANT_ID']"
+    assert "hunter2" not in done.stderr
 
 
 def test_there_are_as_many_workers_as_processors_and_few_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,7 @@ def test_every_setting_is_read() -> None:
             "GATEWAY_DEMO": "ON",
             "GATEWAY_STORED_RESPONSES_DAYS": "0",
             "GATEWAY_STORED_RESPONSES_MB": "1",
+            "GATEWAY_CONFIG": "routes.yaml",
             "GATEWAY_DATA_DIR": "/var/lib/gateway",
             "WEB_CONCURRENCY": "3",
             "LOG_FORMAT": "Pretty",
@@ -116,6 +117,7 @@ def test_every_setting_is_read() -> None:
         demo="on",
         stored_responses_days=0.0,
         stored_responses_mb=1.0,
+        config=Path("routes.yaml"),
         data_dir=Path("/var/lib/gateway"),
         workers=3,
         log_format="pretty",
@@ -258,8 +260,6 @@ def test_a_misspelt_name_is_a_fault_that_names_the_right_one(wrong: str, right: 
     "name",
     [
         "GATEWAY_SOMETHING_ELSE",
-        "GATEWAY_CONFIG",
-        "GATEWAY_CONFIG_YAML",
         "GATEWAY_ADMIN_TOKEN",
         "GATEWAY_RATE_LIMIT_RPM",
         "GATEWAY_RELAY",
@@ -307,6 +307,40 @@ def test_a_file_of_prices_that_is_not_there_is_told_with_the_other_faults(tmp_pa
     with pytest.raises(SettingsError) as caught:
         Settings.from_env({"GATEWAY_PRICES": "none.json", "LOG_LEVEL": "loud"}, tmp_path)
     assert [fault.split()[0] for fault in caught.value.faults] == ["LOG_LEVEL", "GATEWAY_PRICES"]
+
+
+def test_the_routes_file_is_the_one_that_is_named_or_the_one_that_is_there(tmp_path: Path) -> None:
+    assert Settings.from_env({}, tmp_path).config is None
+    (tmp_path / "gateway.yaml").touch()
+    (tmp_path / "other.yaml").touch()
+    assert Settings.from_env({}, tmp_path).config == tmp_path / "gateway.yaml"
+    assert Settings.from_env({"GATEWAY_CONFIG": "other.yaml"}, tmp_path).config == tmp_path / "other.yaml"
+    assert Settings.from_env({"GATEWAY_CONFIG_YAML": "model_list: []"}, tmp_path).config is None
+
+
+def test_a_routes_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"^GATEWAY_CONFIG names no file: .*none\.yaml$"):
+        Settings.from_env({"GATEWAY_CONFIG": "none.yaml"}, tmp_path)
+
+
+def test_a_routes_file_and_its_text_at_once_are_a_fault() -> None:
+    both = {"GATEWAY_CONFIG": "gateway.yaml", "GATEWAY_CONFIG_YAML": "model_list: []"}
+    assert faults(both) == ["GATEWAY_CONFIG and GATEWAY_CONFIG_YAML are both set: remove one of them"]
+    assert Settings.load(both | {"GATEWAY_CONFIG_YAML": " \n"}).config == Path("gateway.yaml")
+
+
+def test_the_text_of_a_routes_file_is_taken_as_it_stands_and_does_not_show() -> None:
+    text = '  model_list:\n  - model_name: "hunter2"\n'
+    got = Settings.load({"GATEWAY_CONFIG_YAML": text})
+    assert got.config_yaml == Secret(text)
+    assert "hunter2" not in repr(got)
+
+
+def test_variables_stay_known_when_they_are_taken_out_of_the_environment() -> None:
+    environ = {"VLLM_KEY": " 'hunter2' "}
+    got = Settings.load(environ)
+    environ.clear()
+    assert got.variables.get("VLLM_KEY") == "hunter2"
 
 
 # -- providers -----------------------------------------------------------------------------------------------
@@ -432,8 +466,9 @@ def test_keys_are_withdrawn_from_a_process_and_the_clouds_identity_stays() -> No
         "GATEWAY_DATA_DIR",
         "BRAINTRUST_PROJECT",
     )
-    environ = dict.fromkeys((*keys, *others), "x")
-    withdraw(environ)
+    named = ("VLLM_KEY", "AZURE_EU_KEY")  # a name of the operator's own may begin as a cloud's do
+    environ = dict.fromkeys((*keys, *others, *named), "x")
+    withdraw(environ, [*named, "AWS_BEARER_TOKEN_BEDROCK"])
     assert sorted(environ) == sorted(others)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from gateway.routes import Table
     from gateway.settings import Settings
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -18,12 +21,13 @@ def add(commands: Commands) -> None:
     """Add the command `check`."""
     parser = commands.add_parser(
         "check",
-        help="check the settings and name every fault at once",
-        description="Read the settings as a start would, and say what they come to. Nothing is opened or asked for: "
-        "that is what `gateway doctor` does.",
+        help="check settings and routes file, and name every fault at once",
+        description="Read the settings and the routes file as a start would, and say what they come to. Nothing is "
+        "opened or asked for: that is what `gateway doctor` does.",
         epilog="Exit status: 0 when they can be used (a warning is no fault), 1 when not.",
     )
-    parser.set_defaults(run=lambda _options: _check())
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a routes file, and exit")
+    parser.set_defaults(run=lambda options: _schema() if options.schema else _check())
 
 
 def settings_or_faults() -> Settings | None:
@@ -37,15 +41,46 @@ def settings_or_faults() -> Settings | None:
         return None
 
 
-def _check() -> int:
-    settings = settings_or_faults()
-    if settings is None:
-        return 1
-    print("\n".join(_summary(settings)))
+def _schema() -> int:
+    from gateway.core import routekeys  # noqa: PLC0415  # only this needs it
+
+    print(json.dumps(routekeys.schema(), indent=2))
     return 0
 
 
-def _summary(settings: Settings) -> list[str]:
+def _check() -> int:
+    from gateway import routes  # noqa: PLC0415  # their tables take a while to build
+    from gateway.settings import Settings, SettingsError  # noqa: PLC0415
+
+    try:
+        settings = Settings.from_env(os.environ, Path.cwd())
+        table = routes.read(settings)
+    except SettingsError as error:
+        print("\n".join(error.faults), file=sys.stderr)
+        return 1
+    print("\n".join([*_summary(settings, table), *_routes(table)]))
+    for warning in (*settings.warnings, *table.warnings):
+        print(f"warning: {warning}")
+    return 0
+
+
+def _routes(table: Table) -> list[str]:
+    """One line for the routes file, and one for each name in it."""
+    if not table.source:
+        return []
+    others = "are answered too" if table.open else "are not answered"
+    lines = [f"routes: {table.source}; names that are not in it {others}"]
+    for name, alias in table.aliases.items():
+        tried = [f"{one.provider}/{one.model}{_at(one.reach.api_base)}" for one in alias.targets]
+        lines.append(f"model {name}: {', then '.join(tried)}")
+    return lines
+
+
+def _at(api_base: str | None) -> str:
+    return f" at {urlsplit(api_base).netloc}" if api_base else ""
+
+
+def _summary(settings: Settings, table: Table) -> list[str]:
     usable = sorted(name for name, credential in settings.credentials.items() if credential.missing is None)
     keys = f"{len(settings.tokens)} in GATEWAY_AUTH_TOKEN"
     if not settings.tokens:
@@ -70,5 +105,5 @@ def _summary(settings: Settings) -> list[str]:
         lines.append(f"stored responses: kept here where no provider keeps them ({room})")
     else:
         lines.append("stored responses: with their providers alone")
-    lines.append(f"demo models: {'on' if settings.demo_on else 'off'}")
-    return lines + [f"warning: {warning}" for warning in settings.warnings]
+    lines.append(f"demo models: {'on' if table.demo_on(settings) else 'off'}")
+    return lines

@@ -105,9 +105,10 @@ def _doctor(options: argparse.Namespace) -> int:
     with _silent():
         settings, found = _settings()
         if settings is not None:
+            from gateway import routes  # noqa: PLC0415
             from gateway.assembly import redactor_of  # noqa: PLC0415
 
-            hide = redactor_of(settings).text
+            hide = redactor_of(settings, routes.read(settings)).text
         for finding in _all(settings, found, options.call):
             shown = Finding(finding.status, finding.check, hide(finding.saw), hide(finding.advice))
             findings.append(shown)
@@ -137,20 +138,30 @@ def _all(settings: Settings | None, found: list[Finding], model: str | None) -> 
 
 
 def _settings() -> tuple[Settings | None, list[Finding]]:
+    from gateway import routes  # noqa: PLC0415
     from gateway.settings import Settings, SettingsError  # noqa: PLC0415
 
     try:
         settings = Settings.from_env(os.environ, Path.cwd())
+        table = routes.read(settings)
     except SettingsError as error:
-        advice = "mend it in .env or in the environment; most other checks wait for this"
+        advice = "mend it where it stands; most other checks wait for this"
         return None, [Finding("fail", "settings", fault, advice) for fault in error.faults]
     usable = sorted(name for name, credential in settings.credentials.items() if credential.missing is None)
     places = ["Braintrust"] if settings.braintrust_api_key is not None else []
     places += ["the data folder"] if settings.traces_kept_here else []
     where = " and ".join(places) or "the log alone"
     saw = f"providers: {', '.join(usable) or 'none'}; traces go to {where}"
-    found = [Finding("ok", "settings", saw) if usable else _without_providers(settings, "settings", saw)]
+    served = bool(usable) or table.usable
+    found = [Finding("ok", "settings", saw) if served else _without_providers(settings, "settings", saw)]
     found += [Finding("warn", "settings", warning) for warning in settings.warnings]
+    if table.source:
+        names, deployments = len(table.aliases), sum(1 for _ in table.targets)
+        others = "others are answered too" if table.open else "no other name is answered"
+        found.append(
+            Finding("ok", "routes", f"{table.source} names {names} models at {deployments} deployments; {others}")
+        )
+        found += [Finding("warn", "routes", warning) for warning in table.warnings]
     for name, credential in sorted(settings.credentials.items()):
         if credential.missing is not None:
             found.append(Finding("warn", "settings", f"{name} cannot be called", credential.missing))

@@ -17,15 +17,17 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from gateway import routes
 from gateway.assembly import Delivery, build, deliveries, migrate, own_prices
 from gateway.cli.doctor import Check, Finding
 from gateway.core.calls import Call, Caller
 from gateway.core.endpoints import CHAT
 from gateway.core.pricing import Prices, cost_usd
 from gateway.core.redaction import Redactor
+from gateway.core.routing import plan
 from gateway.core.transcript import usage_of
 from gateway.errors import GatewayError
-from gateway.settings import Settings
+from gateway.settings import Settings, withdraw
 from gateway.tracing.delivery import Piece, Undelivered
 from gateway.tracing.record import Record
 from gateway.tracing.rows import Ids, bare
@@ -77,7 +79,11 @@ def _addresses(settings: Settings) -> dict[str, list[str]]:
         if credential.missing is None:
             family = "openai" if name == "text-completion-openai" else name
             found.setdefault(credential.api_base or _PUBLIC.get(family, ""), []).append(name)
-    return found
+    for _, target in routes.read(settings).targets:
+        names = found.setdefault(target.reach.api_base or _PUBLIC.get(target.provider, ""), [])
+        if target.reach.missing is None and target.provider not in names:
+            names.append(target.provider)
+    return {address: names for address, names in found.items() if names}
 
 
 def _providers(settings: Settings) -> Iterator[Finding]:
@@ -224,6 +230,7 @@ def _destination(delivery: Delivery) -> Iterator[Finding]:
 def _call(settings: Settings, model: str) -> Iterator[Finding]:
     for name, value in settings.identity.items():  # LiteLLM reads a cloud's identity from there alone
         os.environ.setdefault(name, value)
+    withdraw(os.environ, routes.read(settings).key_variables)  # as in a gateway that serves
     migrate(settings)
     gateway = build(settings)
     body = {"model": model, "messages": [{"role": "user", "content": "Say OK."}], "max_completion_tokens": 32}
@@ -259,7 +266,9 @@ def _call(settings: Settings, model: str) -> Iterator[Finding]:
         yield Finding("warn", "call", saw, "it counted no tokens: traces have estimates")
         return
     saw += f": {usage.prompt} + {usage.completion} tokens"
-    price = Prices(modelmap.read(), own_prices(settings)).of(provider, name)
+    planned = [one.deployment for one in plan(model, gateway.catalogue)]
+    priced_as = next((one.priced_as for one in planned if one.priced_as and one.name == f"{provider}/{name}"), None)
+    price = Prices(modelmap.read(), own_prices(settings)).of(*(priced_as or (provider, name)))
     if price is not None:
         yield Finding("ok", "call", f"{saw}, {cost_usd(usage, price):f} USD")
     elif provider == "demo":

@@ -37,7 +37,8 @@ class Caller:
 class Deployment:
     """A model at a provider, with all that is needed to reach it. None of it comes from a request.
 
-    `model` is the provider's own name; `api_base` None means the provider's public address.
+    `model` is the provider's own name; `api_base` None means the provider's public address; `priced_as` names provider
+    and model whose price counts, None where they are its own.
     """
 
     provider: str
@@ -45,6 +46,7 @@ class Deployment:
     api_base: str | None = None
     api_key: Secret | None = None
     api_version: str | None = None
+    priced_as: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:

@@ -138,5 +138,6 @@ def bill(attempt: Attempt, prices: Prices, texts: Callable[[], tuple[object, obj
         usage = attempt.estimate
     if usage is None:
         return Bill()
-    price = prices.of(attempt.deployment.provider, attempt.deployment.model)
+    deployment = attempt.deployment
+    price = prices.of(*(deployment.priced_as or (deployment.provider, deployment.model)))
     return Bill(usage, guessed, None if price is None else cost_usd(usage, price))

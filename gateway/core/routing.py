@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from gateway.core.calls import Attempt, Deployment
@@ -46,6 +47,35 @@ class Reach:
 
 
 @dataclass(frozen=True)
+class Target:
+    """One deployment of an alias.
+
+    Attributes:
+        model: the provider's name for it; where the alias' name ends in `*`, so does this, and what a caller writes in
+            the place of the one star stands in the place of the other.
+        priced_as: provider and model whose price counts, None where they are its own.
+    """
+
+    provider: str
+    model: str
+    reach: Reach
+    priced_as: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Alias:
+    """A name that the operator gives to deployments.
+
+    Attributes:
+        targets: at least one, the most wanted first.
+        mode: LiteLLM's mode of the model.
+    """
+
+    targets: tuple[Target, ...]
+    mode: str = "chat"
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """Every model that can be named.
 
@@ -53,11 +83,27 @@ class Catalogue:
         reaches: the providers that the configuration says something about.
         models: LiteLLM's map, model name to row (`litellm_provider`, `mode`, prices).
         demo: the demo models that are served.
+        aliases: the operator's own names, which come before all others but the demo's; one that ends in `*` stands for
+            each name that begins so, and the longest that fits is taken.
+        open: whether names are answered that stand neither in `aliases` nor in `demo`.
     """
 
     reaches: Mapping[str, Reach] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     demo: frozenset[str] = frozenset()
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    open: bool = True
+
+    @cached_property
+    def named(self) -> frozenset[tuple[str, str]]:
+        """Provider and model of each deployment that an alias names in full."""
+        targets = (target for alias in self.aliases.values() for target in alias.targets)
+        return frozenset((target.provider, target.model) for target in targets if not target.model.endswith("*"))
+
+    @cached_property
+    def prefixes(self) -> tuple[str, ...]:
+        """How the names begin that an alias with a star stands for, the longest first."""
+        return tuple(sorted((name[:-1] for name in self.aliases if name.endswith("*")), key=len, reverse=True))
 
 
 def plan(model: str, catalogue: Catalogue, *, only: str | None = None) -> tuple[Attempt, ...]:
@@ -69,23 +115,58 @@ def plan(model: str, catalogue: Catalogue, *, only: str | None = None) -> tuple[
         only: the one deployment that will do, `provider/model`: it keeps what the call is about.
 
     Returns:
-        At least one attempt.
+        At least one attempt, the most wanted first. Of an alias' deployments those are left out that lack a credential
+        or an address, as long as one does not.
 
     Raises:
         ModelNotFound: nobody answers to that name.
         ProviderNotConfigured: somebody would, had the operator set a credential or an address.
     """
-    found: tuple[Deployment, ...] = (_resolve(model.strip(), catalogue),)
-    if only is not None and not (found := tuple(one for one in found if one.name == only)):
+    found = _attempts(model.strip(), catalogue)
+    if only is not None and not (found := tuple(one for one in found if one.deployment.name == only)):
         raise ModelNotFound(f"The model {model!r} is not at {only} any more.", param="model")
-    return tuple(Attempt(deployment) for deployment in found)
+    return found
 
 
-def _resolve(name: str, catalogue: Catalogue) -> Deployment:
+def _attempts(name: str, catalogue: Catalogue) -> tuple[Attempt, ...]:
     if len(name) > _LONGEST_NAME or not name.isprintable():
         raise ModelNotFound("The model name is too long or has control characters.", param="model")
     if name in catalogue.demo:
-        return Deployment(DEMO, name.partition("/")[2])
+        return (Attempt(Deployment(DEMO, name.partition("/")[2])),)
+    if (found := _alias(name, catalogue)) is not None:
+        return _in_order(*found)
+    if not catalogue.open:
+        raise ModelNotFound(
+            f"The model {name!r} does not exist here; GET /v1/models lists what can be called.", param="model"
+        )
+    return (Attempt(_resolve(name, catalogue)),)
+
+
+def _alias(name: str, catalogue: Catalogue) -> tuple[Alias, str] | None:
+    """The alias that answers to a name, and what stands in the place of its star."""
+    if name in catalogue.aliases and not name.endswith("*"):
+        return catalogue.aliases[name], ""
+    for prefix in catalogue.prefixes:
+        if name.startswith(prefix) and len(name) > len(prefix):
+            return catalogue.aliases[prefix + "*"], name[len(prefix) :]
+    return None
+
+
+def _in_order(alias: Alias, rest: str) -> tuple[Attempt, ...]:
+    deployments: list[Deployment] = []
+    lacking: ProviderNotConfigured | None = None
+    for target in alias.targets:
+        model = target.model[:-1] + rest if target.model.endswith("*") else target.model
+        try:
+            deployments.append(_reached(target.provider, model, target.reach, target.priced_as))
+        except ProviderNotConfigured as error:
+            lacking = lacking or error
+    if lacking is not None and not deployments:
+        raise lacking
+    return tuple(Attempt(deployment, number) for number, deployment in enumerate(deployments, 1))
+
+
+def _resolve(name: str, catalogue: Catalogue) -> Deployment:
     provider, slash, model = name.partition("/")
     if slash and provider in PROVIDERS and model:
         return _deployment(provider, model, catalogue)
@@ -120,7 +201,7 @@ def provider_of(row: Mapping[str, Any]) -> str:
 
 def is_named(provider: str, model: str, catalogue: Catalogue) -> bool:
     """Whether the catalogue itself names this model; callers may name any other that they make up."""
-    if f"{provider}/{model}" in catalogue.demo:
+    if f"{provider}/{model}" in catalogue.demo or (provider, model) in catalogue.named:
         return True
     rows = (catalogue.models.get(name) for name in (f"{provider}/{model}", model))
     return any(row is not None and provider_of(row) == provider for row in rows)
@@ -131,14 +212,26 @@ def _usable(provider: str, catalogue: Catalogue) -> bool:
     return reach is not None and reach.missing is None
 
 
+def is_model_of(provider: str, model: str) -> bool:
+    """Whether a provider may be asked for a model of that name."""
+    return provider in SAME_WIRE or (
+        _SAFE_IN_A_PATH.fullmatch(model) is not None and ".." not in model and "//" not in model
+    )
+
+
 def _deployment(provider: str, model: str, catalogue: Catalogue) -> Deployment:
-    if provider not in SAME_WIRE and (not _SAFE_IN_A_PATH.fullmatch(model) or ".." in model or "//" in model):
-        raise ModelNotFound(f"{model!r} is no model name of {provider}.", param="model")
     reach = catalogue.reaches.get(provider)
-    if reach is None or reach.missing is not None:
-        missing = reach.missing if reach else PROVIDERS[provider].missing(key=False, address=False)
-        raise ProviderNotConfigured(f"{provider} is not configured on this gateway: {missing}.", provider=provider)
-    return Deployment(provider, model, reach.api_base, reach.api_key, reach.api_version)
+    return _reached(provider, model, reach or Reach(missing=PROVIDERS[provider].missing(key=False, address=False)))
+
+
+def _reached(provider: str, model: str, reach: Reach, priced_as: tuple[str, str] | None = None) -> Deployment:
+    if not is_model_of(provider, model):
+        raise ModelNotFound(f"{model!r} is no model name of {provider}.", param="model")
+    if reach.missing is not None:
+        raise ProviderNotConfigured(
+            f"{provider} is not configured on this gateway: {reach.missing}.", provider=provider
+        )
+    return Deployment(provider, model, reach.api_base, reach.api_key, reach.api_version, priced_as)
 
 
 def listed(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -150,13 +243,43 @@ def listed(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, s
     """
     for name in sorted(catalogue.demo):
         yield name, DEMO
-    seen = set()
+    seen = set(catalogue.aliases)
+    for name, alias in catalogue.aliases.items():
+        usable = [target for target in alias.targets if target.reach.missing is None]
+        if not usable or alias.mode not in modes:
+            continue
+        called_as = [name] if not name.endswith("*") else _starred(name, usable[0], catalogue, modes)
+        for called in called_as:
+            if called == name or called not in seen:
+                seen.add(called)
+                yield called, usable[0].provider
+    if catalogue.open:
+        yield from _listed_openly(catalogue, modes, seen)
+
+
+def _known(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """The models of LiteLLM's map that are served, each with its provider."""
     for name, row in catalogue.models.items():
         # prices of fine-tuned models and of a provider's regions are no names of models
-        if row.get("mode") not in modes or name.startswith("ft:") or "*" in name:
-            continue
-        provider = provider_of(row)
-        if provider not in PROVIDERS or not _usable(provider, catalogue):
+        if row.get("mode") in modes and not name.startswith("ft:") and "*" not in name:
+            provider = provider_of(row)
+            if provider in PROVIDERS:
+                yield name, provider
+
+
+def _starred(name: str, target: Target, catalogue: Catalogue, modes: frozenset[str]) -> Iterator[str]:
+    """The names that an alias with a star stands for, as far as LiteLLM's map knows them."""
+    for known, provider in _known(catalogue, modes):
+        model = known.removeprefix(f"{provider}/")
+        if provider == target.provider and model.startswith(target.model[:-1]) and is_model_of(provider, model):
+            called = name[:-1] + model.removeprefix(target.model[:-1])
+            if _alias(called, catalogue) == (catalogue.aliases[name], called[len(name) - 1 :]):
+                yield called
+
+
+def _listed_openly(catalogue: Catalogue, modes: frozenset[str], seen: set[str]) -> Iterator[tuple[str, str]]:
+    for name, provider in _known(catalogue, modes):
+        if not _usable(provider, catalogue):
             continue
         head = name.partition("/")[0]
         called = name
@@ -164,6 +287,6 @@ def listed(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, s
             called = f"{provider}/{name}"  # the bare name would go to another provider
         elif head != name and head not in PROVIDERS:
             called = f"{provider}/{name}"
-        if called not in seen:
+        if called not in seen and _alias(called, catalogue) is None:
             seen.add(called)
             yield called, provider

@@ -125,6 +125,46 @@ def test_check_says_when_no_response_is_stored_here(tmp_path: Path) -> None:
     assert "stored responses: with their providers alone" in done.stdout.splitlines()
 
 
+def test_check_says_what_the_names_of_a_routes_file_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        "model_list:\n"
+        "- {model_name: fast, litellm_params: {model: openai/gpt-x}}\n"
+        "- {model_name: fast, litellm_params: {model: hosted_vllm/llama, api_base: 'http://gpu:8000/v1', "
+        "api_key: hunter2-literal}}\n"
+        "open_catalogue: false\n"
+    )
+    done = run(GATEWAY, "check", directory=tmp_path, OPENAI_API_KEY="hunter2-c")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hunter2" not in done.stdout
+    path = tmp_path / "gateway.yaml"
+    assert done.stdout.splitlines()[-4:] == [
+        "demo models: off",
+        f"routes: {path}; names that are not in it are not answered",
+        "model fast: openai/gpt-x, then hosted_vllm/llama at gpu:8000",
+        f"warning: {path}:3:106: model_list[1].litellm_params.api_key: a key stands in the file itself: better "
+        "os.environ/NAME, and the key in .env",
+    ]
+
+
+def test_check_names_every_fault_of_a_routes_file(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text("model_lst: []\nopen_catalogue: maybe\n")
+    done = run(GATEWAY, "check", directory=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    path = tmp_path / "gateway.yaml"
+    assert done.stderr.splitlines() == [
+        f"{path}:1:1: model_list is missing",
+        f"{path}:1:1: model_lst: unknown key; model_list is meant?",
+        f"{path}:2:17: open_catalogue: must be true or false",
+    ]
+
+
+def test_check_prints_the_schema_of_a_routes_file_whatever_the_settings_are(tmp_path: Path) -> None:
+    done = run(GATEWAY, "check", "--schema", directory=tmp_path, GATEWAY_AUTH_TOKEN="")
+    assert done.returncode == 0
+    published = Path(__file__).resolve().parents[2] / "docs/gateway.schema.json"
+    assert done.stdout == published.read_text()
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

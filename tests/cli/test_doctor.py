@@ -120,6 +120,30 @@ def test_every_fault_of_the_settings_is_a_line(place: Path) -> None:
     assert "GATEWAY_DMEO" in faults[1]
 
 
+def test_a_routes_file_is_looked_at_and_its_addresses_are_tried(place: Path) -> None:
+    closed = f"http://127.0.0.1:{free_port()}"
+    with FakeProvider() as provider:
+        entries = "".join(
+            f"- {{model_name: {name}, litellm_params: {{model: {name}/x, api_base: '{base}', api_key: {SECRET}}}}}\n"
+            for name, base in (("hosted_vllm", provider.base_url), ("groq", closed))
+        )
+        done = run(place, "--json", GATEWAY_CONFIG_YAML=f"model_list:\n{entries}open_catalogue: false\n")
+    assert "hunter2" not in done.stdout + done.stderr
+    checks = [Finding(**one) for one in json.loads(done.stdout)["checks"]]
+    routed, *warnings = found(checks, "routes")
+    assert routed.saw == "GATEWAY_CONFIG_YAML names 2 models at 2 deployments; no other name is answered"
+    assert len(warnings) == 2
+    tried = {finding.saw.partition(" ")[0]: finding.status for finding in found(checks, "providers")}
+    assert tried == {"hosted_vllm": "ok", "groq": "fail"}
+
+
+def test_every_fault_of_a_routes_file_is_a_line(place: Path) -> None:
+    done = run(place, GATEWAY_CONFIG_YAML="model_lst: 1\nopen_catalogue: 2\n")
+    faults = [line for line in done.stdout.splitlines() if line.startswith("fail  settings")]
+    assert (done.returncode, len(faults)) == (1, 3)
+    assert "GATEWAY_CONFIG_YAML:1:1: model_lst: unknown key; model_list is meant?" in faults[1]
+
+
 # the runner
 
 
@@ -322,6 +346,19 @@ def test_a_call_that_fails_is_explained(place: Path) -> None:
     [finding] = doctor_afar.call(settings(place), "nobody/nothing").look()
     assert finding.status == "fail"
     assert "model_not_found" in finding.saw
+
+
+def test_a_call_by_a_name_of_the_routes_file_has_the_price_that_the_file_says(place: Path) -> None:
+    with FakeProvider() as provider:
+        text = (
+            "model_list: [{model_name: mine, model_info: {base_model: gpt-4o-mini}, litellm_params: "
+            f"{{model: openai/x, api_base: '{provider.base_url}'}}}}]"
+        )
+        done = run(place, "--call", "mine", GATEWAY_CONFIG_YAML=text, OPENAI_API_KEY=SECRET)
+        [request] = [one for one in provider.requests() if one.method == "POST"]
+    assert "openai/x answered in" in done.stdout
+    assert "12 + 7 tokens, 0.000006" in done.stdout
+    assert SECRET not in str(request.headers)
 
 
 def test_help_says_what_the_exit_status_means(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.core.calls import Deployment
 from gateway.core.providers import NOT_SERVED, PROVIDERS, SAME_WIRE
-from gateway.core.routing import Catalogue, Reach, listed, plan, provider_of
+from gateway.core.routing import Alias, Catalogue, Reach, Target, is_named, listed, plan, provider_of
 from gateway.errors import ModelNotFound, ProviderNotConfigured
 from gateway.secret import Secret
 from gateway.upstream import modelmap
@@ -207,7 +207,131 @@ def test_any_text_is_a_deployment_or_not_found(name: str) -> None:
         assert not {"?", "#", "%", "\\"} & set(deployment.model)
 
 
+# The operator's own names.
+
+LACKING = Reach(missing="set api_key")
+
+
+def at(base: str) -> Reach:
+    return Reach(Secret(f"key-of-{base}"), base)
+
+
+def named(open: bool = True, demo: frozenset[str] = frozenset(), **aliases: Alias) -> Catalogue:
+    """A catalogue with these aliases, where `openai` is set up too; `_star` ends the name of one with a star."""
+    names = {name.replace("_star", "*"): alias for name, alias in aliases.items()}
+    return Catalogue({"openai": Reach(Secret("own"))}, modelmap.read(), demo, names, open)
+
+
+def test_an_alias_is_tried_in_the_order_of_its_deployments_each_with_its_own_address_and_key() -> None:
+    first = Target("openai", "a", at("http://one"), ("azure", "gpt-4o"))
+    got = plan("fast", named(fast=Alias((first, Target("openai", "b", at("http://two"))))))
+    assert [attempt.deployment for attempt in got] == [
+        Deployment("openai", "a", "http://one", Secret("key-of-http://one"), None, ("azure", "gpt-4o")),
+        Deployment("openai", "b", "http://two", Secret("key-of-http://two")),
+    ]
+    assert [attempt.number for attempt in got] == [1, 2]
+
+
+def test_an_alias_comes_before_the_name_that_others_would_answer_to() -> None:
+    found = named(**{"gpt-4o": Alias((Target("groq", "x", at("http://g")),))})
+    assert resolved("gpt-4o", found) == "groq/x"
+    assert resolved("gpt-4o-mini", found) == "openai/gpt-4o-mini"
+
+
+def test_a_closed_catalogue_answers_its_own_names_and_the_demo_alone() -> None:
+    found = named(open=False, demo=ECHO, fast=Alias((Target("openai", "a", at("http://one")),)))
+    assert (resolved("fast", found), resolved("demo/echo", found)) == ("openai/a", "demo/echo")
+    for name in ("gpt-4o", "openai/gpt-4o", "groq/x", "vllm/x"):
+        with pytest.raises(ModelNotFound):
+            plan(name, found)
+
+
+def test_a_deployment_that_lacks_something_is_left_out_as_long_as_another_does_not() -> None:
+    whole, lame = Target("openai", "a", at("http://one")), Target("azure", "b", LACKING)
+    assert resolved("fast", named(fast=Alias((lame, whole)))) == "openai/a"
+    with pytest.raises(ProviderNotConfigured) as raised:
+        plan("fast", named(fast=Alias((lame, Target("groq", "c", LACKING)))))
+    assert (raised.value.provider, raised.value.message) == (
+        "azure",
+        "azure is not configured on this gateway: set api_key.",
+    )
+
+
+def test_what_a_caller_writes_for_a_star_stands_for_the_deployments_star() -> None:
+    found = named(gpt_star=Alias((Target("azure", "eu-*", at("http://a")),)))
+    [attempt] = plan("gpt4/x", found)
+    assert attempt.deployment.name == "azure/eu-4/x"
+    for name in ("gpt", "gpt" + "/../x"):
+        with pytest.raises(ModelNotFound):
+            plan(name, found)
+
+
+def test_a_full_name_comes_before_a_star_and_a_longer_star_before_a_shorter_one() -> None:
+    aliases = {name: Alias((Target("openai", model, at("http://a")),)) for name, model in STARS.items()}
+    found = named(**aliases)
+    assert resolved("my-model", found) == "openai/full"
+    assert resolved("my-models", found) == "openai/long-odels"
+    assert resolved("mine", found) == "openai/short-ine"
+    assert resolved("gpt-4o", found) == "openai/any-gpt-4o"
+
+
+STARS = {"_star": "any-*", "m_star": "short-*", "my-m_star": "long-*", "my-model": "full"}
+
+
+@given(st.text(max_size=20))
+@example("m*")
+@example("*")
+def test_with_a_star_every_name_is_planned_or_not_found(name: str) -> None:
+    aliases = {key: Alias((Target("openai", model, at("http://a")),)) for key, model in STARS.items()}
+    try:
+        got = plan(name, named(**aliases))
+    except ModelNotFound:
+        assert not name.strip() or not name.strip().isprintable()
+    else:
+        assert {attempt.deployment.api_base for attempt in got} == {"http://a"}
+
+
+def test_models_of_aliases_are_named_by_the_catalogue() -> None:
+    alias = Alias((Target("azure", "mine", at("http://a")), Target("azure", "eu-*", at("http://a"))))
+    found = named(fast=alias)
+    assert is_named("azure", "mine", found)
+    assert not is_named("azure", "eu-*", found)
+    assert not is_named("openai", "mine", found)
+
+
 # The list.
+
+
+def test_the_operators_names_are_listed_before_the_maps_unless_nothing_answers_to_them() -> None:
+    good, lame = Target("azure", "b", at("http://a")), Target("groq", "c", LACKING)
+    found = named(
+        **{"gpt-4o": Alias((lame, good)), "off": Alias((lame,)), "vectors": Alias((good,), mode="embedding")},
+    )
+    names = list(listed(found, CHAT))
+    assert names[0] == ("gpt-4o", "azure")
+    assert ("gpt-4o-mini", "openai") in names
+    assert [name for name, _ in names].count("gpt-4o") == 1
+    assert not {"off", "vectors"} & set(dict(names))
+
+
+def test_a_star_is_listed_as_the_names_that_are_known_for_it() -> None:
+    found = named(
+        open=False,
+        **{
+            "o/_star": Alias((Target("openai", "*", at("http://a")),)),
+            "o/gpt-4o": Alias((Target("groq", "x", LACKING),)),
+        },
+    )
+    names = dict(listed(found, CHAT))
+    assert names["o/gpt-4o-mini"] == "openai"
+    assert "o/gpt-4o" not in names, "another alias answers to it, which cannot be called"
+    assert all(name.startswith("o/") for name in names)
+    assert all(plan(name, found)[0].deployment.name == f"openai/{name[2:]}" for name in names)
+
+
+def test_with_a_closed_catalogue_only_its_own_names_are_listed() -> None:
+    found = named(open=False, demo=ECHO, fast=Alias((Target("azure", "b", at("http://a")),)))
+    assert list(listed(found, CHAT)) == [("demo/echo", "demo"), ("fast", "azure")]
 
 
 def test_what_is_listed_can_be_called_and_goes_where_the_list_says() -> None:

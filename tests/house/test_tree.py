@@ -29,7 +29,6 @@ MAY_CATCH_ALL = {
     "offload.py": "a native thread may raise nothing: what came is raised where the work was asked for",
     "watcher.py": "were its thread to end, no call would ever be stopped again",
     "cli/doctor.py": "a check that fails is what the operator wants to be told; the others go on",
-    "offload.py": "raised again by who asked; on its native thread gevent would write a traceback to stderr",
     "upstream/door.py": "any failure of the transport becomes the call's fault, and is raised as httpx's own",
 }
 
