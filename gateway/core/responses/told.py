@@ -73,11 +73,12 @@ class FromChat:
         Raises:
             Malformed: it is no chunk, or takes back what was told.
         """
-        told = self._sequence
+        begun, told = self._begun, self._sequence
         try:
             return self._fed(chunk)
         except Malformed:
-            self._sequence = told  # nobody hears of what this chunk made: the next event is the next in number
+            # nobody hears of what this chunk made: the next event is the next in number
+            self._begun, self._sequence = begun, told
             raise
 
     def _fed(self, chunk: Mapping[str, Any]) -> list[JSON]:

@@ -113,6 +113,12 @@ def test_what_chat_cannot_carry_is_named() -> None:
     assert set(bridged.body) == {"model", "messages", "reasoning_effort"}
 
 
+def test_null_asks_for_nothing() -> None:
+    empty = {"text": {"format": None, "verbosity": None}, "reasoning": {"effort": None, "mode": None}, "include": None}
+    bridged = to_chat({"model": "m", "input": "hi", **empty, "tools": None, "tool_choice": None, "background": None})
+    assert (set(bridged.body), bridged.dropped) == ({"model", "messages"}, ())
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("background", True), ("prompt", {"id": "pmpt_1"}), ("conversation", "conv_1")]
 )

@@ -382,6 +382,14 @@ def test_a_chunk_that_takes_back_what_was_told_is_malformed_and_leaves_no_gap() 
     assert telling.failed("it broke", None)["sequence_number"] == events[-1]["sequence_number"] + 1
 
 
+def test_a_stream_whose_first_chunk_is_none_is_still_opened_by_the_next() -> None:
+    telling = teller()
+    with pytest.raises(Malformed):
+        telling.feed({"choices": [{"index": 0, "delta": "x"}]})
+    events = telling.feed(chunk(content="a")) + telling.feed(chunk("stop")) + telling.end()
+    check(events)
+
+
 # Whatever way the answer is cut.
 
 
