@@ -95,8 +95,8 @@ class StoredResponses:
         if body.get("conversation") is not None:
             # conversations are not made here, so none is this tenant's
             raise ObjectNotFound("There is no such conversation here.", param="conversation")
-        if native and (named := responses.references_of(body)):
-            self._check_items(named, call.caller.tenant)
+        if named := responses.references_of(body):
+            call = self._with_items(named, call, native=native)
         if (previous := body.get("previous_response_id")) is not None:
             found = find(self._objects, previous, call.caller.tenant, "previous_response_id")
             if found.kept_here:
@@ -111,13 +111,23 @@ class StoredResponses:
             call = replace(call, body={**call.body, "store": False})  # and the answer says so
         return call
 
-    def _check_items(self, named: set[str], tenant: str) -> None:
+    def _with_items(self, named: set[str], call: Call, *, native: bool) -> Call:
+        """Look after the items that the input only refers to: the provider has them, or they are kept here."""
         try:
-            known = self._objects.known(owned.ITEM, named, tenant)
+            there = self._objects.known(owned.ITEM, named, call.caller.tenant) if native else set()
         except StorageError as error:
             raise _unavailable(error) from error
-        if missing := sorted(named - known):
-            raise ObjectNotFound(f"Item with id {missing[0][:64]!r} not found.", param="input")
+        kept: dict[str, JSON] = {}
+        for item_id in sorted(named - there - kept.keys()):
+            try:
+                found = find(self._objects, responses.response_of(item_id), call.caller.tenant)
+            except ObjectNotFound:
+                found = None
+            output = json.loads(found.document or "{}").get("output", ()) if found is not None else ()
+            kept |= {item["id"]: item for item in output if item.get("id") in named}
+            if item_id not in kept:
+                raise ObjectNotFound(f"Item with id {item_id[:64]!r} not found.", param="input")
+        return replace(call, body=responses.with_items(call.body, kept)) if kept else call
 
     def _about(self, found: Owned, attempt: Attempt, call: Call) -> Answer:
         """Answer about a stored response: its provider, or what is kept here."""

@@ -175,6 +175,27 @@ def references_of(body: Mapping[str, Any]) -> set[str]:
     return {one for one in ids if isinstance(one, str)}
 
 
+def response_of(item_id: str) -> str:
+    """The id of the response that an item of `told.FromChat`'s belongs to; of any other item one that there is not."""
+    return "resp_" + item_id.partition("_")[2][:-4]
+
+
+def with_items(body: JSON, items: Mapping[str, JSON]) -> JSON:
+    """Put items in the places that only refer to them, without their ids, which no provider knows.
+
+    Args:
+        body: the caller's, whose input is an array.
+        items: what is to be put in, by id; other references stay.
+    """
+
+    def told(item: Any) -> Any:
+        refers = isinstance(item, Mapping) and item.get("type") in (None, "item_reference") and "role" not in item
+        found = items.get(item.get("id")) if refers else None
+        return item if found is None else {name: value for name, value in found.items() if name not in ("id", "status")}
+
+    return {**body, "input": [told(item) for item in body["input"]]}
+
+
 def continued(body: JSON, history: Sequence[JSON]) -> JSON:
     """Put a conversation that the provider does not know in front of a body's input.
 

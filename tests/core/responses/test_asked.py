@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core.responses import FromChat, continued, references_of, response_of, with_items
 from gateway.core.responses.asked import items_of, to_chat
 from gateway.errors import InvalidRequest
 
@@ -243,3 +244,60 @@ def test_whatever_comes_is_asked_or_refused(body: JSON, history: list[Any]) -> N
         assert bridged.body["messages"]
     with contextlib.suppress(InvalidRequest):
         assert all(item["id"] for item in items_of(body))
+
+
+# What the gateway keeps, put into a request.
+
+
+def test_the_references_of_an_input_are_found() -> None:
+    body = {
+        "input": [
+            {"type": "item_reference", "id": "msg_1"},
+            {"id": "msg_2"},
+            {"type": "message", "id": "msg_3", "role": "user", "content": "hi"},
+            {"id": "msg_4", "role": "user", "content": "hi"},
+            {"type": "item_reference", "id": 5},
+            "no item",
+        ]
+    }
+    assert references_of(body) == {"msg_1", "msg_2"}
+    assert references_of({"input": "hi"}) == references_of({}) == set()
+
+
+def test_an_items_id_leads_back_to_its_response() -> None:
+    told = FromChat({"model": "m"}, "resp_0123abc", 1)
+    chat = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}]}
+    [item] = told.whole(chat)["output"]
+    assert response_of(item["id"]) == "resp_0123abc"
+    assert response_of("") == response_of("x") == "resp_"
+
+
+def test_kept_items_take_the_place_of_their_references() -> None:
+    kept = {"msg_1": {"id": "msg_1", "type": "message", "status": "completed", "role": "assistant", "content": []}}
+    refers, other = {"type": "item_reference", "id": "msg_1"}, {"type": "item_reference", "id": "msg_2"}
+    got = with_items({"model": "m", "input": [refers, other, "odd"]}, kept)
+    assert got["input"] == [{"type": "message", "role": "assistant", "content": []}, other, "odd"]
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("more", [{"role": "user", "content": "more"}]),
+        ([{"role": "user", "content": "more"}], [{"role": "user", "content": "more"}]),
+        (None, []),
+    ],
+)
+def test_a_conversation_is_put_in_front_without_what_only_its_provider_could_read(given: Any, asked: Any) -> None:
+    history = [
+        {"id": "msg_0", "type": "message", "status": "completed", "role": "user", "content": "hi"},
+        {"id": "rs_1", "type": "reasoning", "summary": []},
+        {"id": "msg_1", "type": "message", "role": "assistant", "content": []},
+    ]
+    got = continued({"model": "m", "input": given, "previous_response_id": "resp_1", "store": True}, history)
+    assert got["input"] == [
+        {"type": "message", "role": "user", "content": "hi"},
+        {"type": "message", "role": "assistant", "content": []},
+        *asked,
+    ]
+    assert got["store"] is True
+    assert "previous_response_id" not in got
