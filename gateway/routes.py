@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from gateway.core import routekeys
+from gateway.core.endpoints import SERVED_MODES
 from gateway.core.outline import Node, Unreadable, joined, outline
 from gateway.core.providers import NOT_SERVED, PROVIDERS, SAME_WIRE, Provider
 from gateway.core.routekeys import Key, Verdict
@@ -23,8 +24,8 @@ from gateway.settings import Settings, SettingsError, address_of, fits_a_header
 _MOST_BYTES = 1 << 20
 #: More of them are only counted.
 _MOST_FAULTS = 100
-#: The mode of the models that this release answers for.
-_ANSWERED = "chat"
+#: The mode of a model of which the file says none.
+_USUAL_MODE = "chat"
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
 _OS_ENVIRON = "os.environ/"
@@ -226,8 +227,8 @@ class _Reader:
         if self._modes.setdefault(name, mode) != mode:
             self._fault(found["model_name"], path, "this model_name was given before, with another model_info.mode")
         self._targets.setdefault(name, []).append(target)
-        if mode != _ANSWERED and len(self._targets[name]) == 1:
-            self._warn(node, path, f"this release answers chat alone, so a model of mode {mode} is not listed")
+        if mode not in SERVED_MODES and len(self._targets[name]) == 1:
+            self._warn(node, path, f"this release does not answer mode {mode}, so the model is not listed")
 
     def _model_name(self, node: Node | None, path: str) -> str | None:
         name = self._text(node, path)
@@ -245,10 +246,10 @@ class _Reader:
 
     def _info(self, node: Node | None, path: str) -> tuple[tuple[str, str] | None, str]:
         if node is None:
-            return None, _ANSWERED
+            return None, _USUAL_MODE
         found = self._keys(node, path, routekeys.INFO, lambda key, _: _note(key))
         base = self._text(found.get("base_model"), f"{path}.base_model")
-        mode = found["mode"].text if "mode" in found else _ANSWERED
+        mode = found["mode"].text if "mode" in found else _USUAL_MODE
         if base is None:
             return None, mode
         provider, slash, model = base.partition("/")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from gateway import routes
 from gateway.core import routekeys
+from gateway.core.endpoints import SERVED_MODES
 from gateway.core.routing import Reach, Target
 from gateway.routes import Table
 from gateway.secret import Secret
@@ -150,9 +151,11 @@ def test_the_price_is_that_of_the_base_model() -> None:
 
 
 def test_a_model_of_another_mode_is_told_and_kept_out_of_the_list() -> None:
-    text = entry(model_info={"mode": "embedding"})
-    assert read(text).aliases["fast"].mode == "embedding"
-    assert "this release answers chat alone" in said(text)
+    text = entry(model_info={"mode": "rerank"})
+    assert read(text).aliases["fast"].mode == "rerank"
+    assert "this release does not answer mode rerank" in said(text)
+    for mode in SERVED_MODES:
+        assert "does not answer" not in said(entry(model_info={"mode": mode}))
 
 
 def test_a_key_without_a_value_is_as_if_it_were_not_there() -> None:

@@ -7,13 +7,12 @@ from typing import Any
 from flask import Response, request
 
 from gateway.core import routing, wire
+from gateway.core.endpoints import SERVED_MODES
 from gateway.errors import InvalidRequest
 from gateway.web import current_gateway
 
 JSON = dict[str, Any]
 
-#: LiteLLM's modes of the models that the served operations reach.
-_MODES = frozenset({"chat", "responses", "completion", "embedding"})
 #: No map tells when a model was made; clients want a time, and Anthropic has this one for "not known".
 _CREATED = 0
 _CREATED_AT = "1970-01-01T00:00:00Z"
@@ -24,7 +23,7 @@ _PAGE, _LONGEST_PAGE = 20, 1000
 
 def listing() -> Response:
     """All models (OpenAI API reference, "List models"; Anthropic's "List Models", in pages)."""
-    found = routing.listed(current_gateway().catalogue, _MODES)
+    found = routing.listed(current_gateway().catalogue, frozenset(SERVED_MODES))
     if _is_anthropics():
         return _said(_page([_anthropics(name) for name, _ in found]))
     return _said({"object": "list", "data": [_openais(name, provider) for name, provider in found]})

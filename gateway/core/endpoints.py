@@ -383,6 +383,9 @@ MODEL = Endpoint(
     parameters={},
 )
 
+#: LiteLLM's modes of the models that these operations reach; in the order in which docs name them.
+SERVED_MODES = ("chat", "responses", "completion", "embedding")
+
 ENDPOINTS: tuple[Endpoint, ...] = (
     CHAT,
     RESPONSES,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from gateway.core.endpoints import SERVED_MODES
+
 JSON = dict[str, Any]
 
 
@@ -33,7 +35,7 @@ class Key:
     choices: tuple[str, ...] = ()
 
 
-#: LiteLLM's modes of a model, of which only the first is answered by this release.
+#: LiteLLM's modes of a model; `endpoints.SERVED_MODES` are answered by this release.
 MODES = (
     *("chat", "completion", "embedding", "image_generation", "image_edit", "audio_speech", "audio_transcription"),
     *("moderation", "moderations", "rerank", "responses", "realtime", "batch", "ocr", "search", "vector_store"),
@@ -74,7 +76,7 @@ PARAMS = (
     Key("api_version", "text", f"The version of the provider's API, for Azure. {_VARIABLE}"),
 )
 INFO = (
-    Key("mode", "text", "What the model does; this release answers chat alone.", choices=MODES),
+    Key("mode", "text", f"What the model does; this release answers {', '.join(SERVED_MODES)}.", choices=MODES),
     Key(
         *("base_model", "text"),
         "The model whose price counts, where the deployment's name is one of your own: `azure/gpt-4o`.",
