@@ -71,7 +71,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     redactor = redactor_of(settings, table)
     catalogue = Catalogue(
         reaches={
-            name: Reach(reach.api_key, reach.api_base, reach.api_version, reach.missing)
+            name: Reach(reach.api_key, reach.api_base, reach.api_version, reach.missing, name in settings.relay)
             for name, reach in settings.credentials.items()
         },
         models=models,
@@ -106,7 +106,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     metrics.watch_spools(
         lambda: [SpoolState(name, one.waiting_bytes, one.oldest_s) for name, one in tracer.backlogs().items()]
     )
-    needed = table.usable or (table.open and any(reach.missing is None for reach in catalogue.reaches.values()))
+    reaches = [target.reach for _, target in table.targets] + (list(catalogue.reaches.values()) if table.open else [])
+    needed = any(reach.missing is None and not reach.relay for reach in reaches)
     return Gateway(
         catalogue=catalogue,
         upstreams={

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
 from gateway.core import routekeys
@@ -72,6 +72,15 @@ class Table:
     def demo_on(self, settings: Settings) -> bool:
         """Whether the demo models are served: under `GATEWAY_DEMO=auto` only while nothing else can be called."""
         return settings.demo_on and not (settings.demo == "auto" and self.usable)
+
+
+@dataclass(frozen=True)
+class _Info:
+    """What `model_info` says."""
+
+    priced_as: tuple[str, str] | None = None
+    mode: str = _USUAL_MODE
+    relay: Node | None = None
 
 
 def read(settings: Settings) -> Table:
@@ -217,8 +226,11 @@ class _Reader:
             return
         found = self._keys(node, path, routekeys.ENTRY, lambda _key, _value: None)
         name = self._model_name(found.get("model_name"), f"{path}.model_name")
-        priced_as, mode = self._info(found.get("model_info"), f"{path}.model_info")
-        target = self._params(found.get("litellm_params"), f"{path}.litellm_params", priced_as)
+        info = self._info(found.get("model_info"), f"{path}.model_info")
+        target = self._params(found.get("litellm_params"), f"{path}.litellm_params", info.priced_as)
+        mode = info.mode
+        if target is not None:
+            target = self._relayed(target, info.relay, f"{path}.model_info.relay")
         if name is None or target is None:
             return
         if name.endswith("*") != target.model.endswith("*"):
@@ -244,16 +256,24 @@ class _Reader:
             return name
         return None
 
-    def _info(self, node: Node | None, path: str) -> tuple[tuple[str, str] | None, str]:
+    def _relayed(self, target: Target, asked: Node | None, path: str) -> Target:
+        """Say whether the deployment's calls are relayed: the file's word counts, else the setting's."""
+        relay = target.provider in self._settings.relay if asked is None else bool(asked.flag)
+        if asked is not None and relay and target.provider not in SAME_WIRE:
+            self._fault(asked, path, f"{target.provider} takes OpenAI's wire not as it is, as relaying does")
+        return replace(target, reach=replace(target.reach, relay=relay))
+
+    def _info(self, node: Node | None, path: str) -> _Info:
         if node is None:
-            return None, _USUAL_MODE
+            return _Info()
         found = self._keys(node, path, routekeys.INFO, lambda key, _: _note(key))
         base = self._text(found.get("base_model"), f"{path}.base_model")
         mode = found["mode"].text if "mode" in found else _USUAL_MODE
+        relay = found.get("relay")
         if base is None:
-            return None, mode
+            return _Info(None, mode, relay)
         provider, slash, model = base.partition("/")
-        return ((provider, model) if slash and provider in PROVIDERS else ("", base)), mode
+        return _Info((provider, model) if slash and provider in PROVIDERS else ("", base), mode, relay)
 
     def _params(self, node: Node | None, path: str, priced_as: tuple[str, str] | None) -> Target | None:
         if node is None:

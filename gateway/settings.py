@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
-from gateway.core.providers import PROVIDERS, UNUSED_SECRETS, Provider
+from gateway.core.providers import PROVIDERS, SAME_WIRE, UNUSED_SECRETS, Provider
 from gateway.core.spelling import nearest
 from gateway.secret import Secret
 
@@ -153,6 +153,11 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     ),
     "Models": (
         Setting(
+            *("GATEWAY_RELAY", "relay", "relayed", None),
+            help="Providers that take OpenAI's wire as it is, whose calls are passed on without LiteLLM: names, "
+            "separated by commas, or `all` (docs/relay.md).",
+        ),
+        Setting(
             *("GATEWAY_CONFIG", "config", "path", None),
             help="The routes file, in the shape of LiteLLM's `config.yaml` (docs/routes.md); without it "
             "`gateway.yaml` where the gateway is started, if it is there.",
@@ -285,6 +290,7 @@ class Settings:
     log_format: str = "json"
     log_level: str = "info"
     workers: int | None = None
+    relay: frozenset[str] = frozenset()
     config: Path | None = None
     config_yaml: Secret | None = None
     variables: Variables = field(default_factory=lambda: Variables({}, {}), repr=False, compare=False)
@@ -574,6 +580,17 @@ def _secrets(row: Setting, text: str) -> tuple[Secret, ...]:
     return tuple(dict.fromkeys(_secret(row, token) for token in tokens))
 
 
+def _relayed(_row: Setting, text: str) -> frozenset[str]:
+    named = {name.lower() for part in text.split(",") if (name := _unquoted(part))}
+    if named == {"all"}:
+        return SAME_WIRE
+    for name in sorted(named - SAME_WIRE):
+        known = "does not take OpenAI's wire as it is" if name in PROVIDERS else "is no provider"
+        every = ", ".join(sorted(SAME_WIRE))
+        raise ValueError(f"names {name[:40]!r}, which {known}; it can be all, or some of {every}")
+    return frozenset(named)
+
+
 def _origins(_row: Setting, text: str) -> tuple[str, ...]:
     origins = [origin.rstrip("/").lower() for part in text.split(",") if (origin := _unquoted(part))]
     for origin in origins:
@@ -593,6 +610,7 @@ _READERS: Mapping[str, Callable[[Setting, str], Any]] = {
     "secrets": _secrets,
     "yaml": lambda _row, text: Secret(text),  # it may hold keys
     "origins": _origins,
+    "relayed": _relayed,
 }
 
 _PROVIDERS = (

@@ -150,6 +150,21 @@ def test_the_price_is_that_of_the_base_model() -> None:
     assert target(entry()).priced_as is None
 
 
+@pytest.mark.parametrize(
+    ("setting", "info", "relayed"),
+    [("", {}, False), ("openai", {}, True), ("", {"relay": True}, True), ("openai", {"relay": False}, False)],
+)
+def test_the_file_says_for_a_deployment_what_the_setting_says_for_its_provider(
+    setting: str, info: dict[str, Any], relayed: bool
+) -> None:
+    assert target(entry(model_info=info), GATEWAY_RELAY=setting).reach.relay is relayed
+
+
+def test_what_cannot_be_relayed_is_a_fault() -> None:
+    with pytest.raises(SettingsError, match=r"model_info.relay: groq takes OpenAI's wire not as it is"):
+        read(entry(model="groq/x", model_info={"relay": True}))
+
+
 def test_a_model_of_another_mode_is_told_and_kept_out_of_the_list() -> None:
     text = entry(model_info={"mode": "rerank"})
     assert read(text).aliases["fast"].mode == "rerank"

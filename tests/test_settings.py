@@ -262,13 +262,29 @@ def test_a_misspelt_name_is_a_fault_that_names_the_right_one(wrong: str, right: 
         "GATEWAY_SOMETHING_ELSE",
         "GATEWAY_ADMIN_TOKEN",
         "GATEWAY_RATE_LIMIT_RPM",
-        "GATEWAY_RELAY",
         "GATEWAY_USAGE_COST",
         "GATEWAY_BUDGET_RESERVE",
     ],
 )
 def test_an_unknown_name_is_a_warning(name: str) -> None:
     assert Settings.load({name: "1"}).warnings == (f"{name} is not a setting of this release and is ignored",)
+
+
+def test_all_that_can_be_relayed_are_meant_by_all() -> None:
+    assert Settings.load({"GATEWAY_RELAY": " openai, HOSTED_VLLM,"}).relay == {"openai", "hosted_vllm"}
+    assert Settings.load({"GATEWAY_RELAY": "all"}).relay == SAME_WIRE
+    assert Settings.load({}).relay == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("named", "why"),
+    [("anthropic", "does not take OpenAI's wire"), ("openia", "is no provider"), ("all,groq", "is no provider")],
+)
+def test_what_cannot_be_relayed_is_a_fault(named: str, why: str) -> None:
+    [fault] = faults({"GATEWAY_RELAY": named})
+    assert fault.startswith("GATEWAY_RELAY names ")
+    assert why in fault
+    assert "hosted_vllm" in fault
 
 
 def test_what_kubernetes_sets_for_a_service_named_gateway_is_ignored() -> None:

@@ -38,7 +38,8 @@ class Deployment:
     """A model at a provider, with all that is needed to reach it. None of it comes from a request.
 
     `model` is the provider's own name; `api_base` None means the provider's public address; `priced_as` names provider
-    and model whose price counts, None where they are its own.
+    and model whose price counts, None where they are its own; `relay` lets the provider's own operations pass without
+    LiteLLM.
     """
 
     provider: str
@@ -47,6 +48,7 @@ class Deployment:
     api_key: Secret | None = None
     api_version: str | None = None
     priced_as: tuple[str, str] | None = None
+    relay: bool = False
 
     @property
     def name(self) -> str:

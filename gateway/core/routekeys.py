@@ -59,7 +59,7 @@ ENTRY = (
         required=True,
     ),
     Key("litellm_params", "map", "How the deployment is reached.", required=True),
-    Key("model_info", "map", "What is known of the model; keys other than mode and base_model are notes."),
+    Key("model_info", "map", "What is known of the model; keys other than mode, base_model and relay are notes."),
 )
 PARAMS = (
     Key("model", "text", "`<provider>/<model>`; the provider's name is LiteLLM's.", required=True),
@@ -80,6 +80,11 @@ INFO = (
     Key(
         *("base_model", "text"),
         "The model whose price counts, where the deployment's name is one of your own: `azure/gpt-4o`.",
+    ),
+    Key(
+        *("relay", "flag"),
+        "Whether calls are relayed to this deployment without LiteLLM, where it speaks the caller's wire; without it "
+        "what GATEWAY_RELAY says of its provider.",
     ),
 )
 

@@ -38,12 +38,18 @@ _SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9@][\w.:/@+,=~() -]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Reach:
-    """How a provider is reached. `missing` says what the operator has to set, or is None when nothing is."""
+    """How a provider is reached.
+
+    Attributes:
+        missing: what the operator has to set, or None when nothing is.
+        relay: calls on the provider's own wire are passed on without LiteLLM.
+    """
 
     api_key: Secret | None = None
     api_base: str | None = None
     api_version: str | None = None
     missing: str | None = None
+    relay: bool = False
 
 
 @dataclass(frozen=True)
@@ -231,7 +237,7 @@ def _reached(provider: str, model: str, reach: Reach, priced_as: tuple[str, str]
         raise ProviderNotConfigured(
             f"{provider} is not configured on this gateway: {reach.missing}.", provider=provider
         )
-    return Deployment(provider, model, reach.api_base, reach.api_key, reach.api_version, priced_as)
+    return Deployment(provider, model, reach.api_base, reach.api_key, reach.api_version, priced_as, reach.relay)
 
 
 def listed(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, str]]:

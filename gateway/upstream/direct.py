@@ -16,7 +16,8 @@ import httpx
 
 from gateway.core import responses
 from gateway.core.calls import Attempt, Call, Chunk, Deployment
-from gateway.core.endpoints import Endpoint
+from gateway.core.endpoints import CHAT, EMBEDDINGS, Endpoint
+from gateway.core.providers import SAME_WIRE
 from gateway.core.transcript import Malformed
 from gateway.core.wire import dumps
 from gateway.errors import GatewayError, ProviderStreamEnded
@@ -42,6 +43,9 @@ _ENDINGS = {
 }
 #: What stands between an operator's address and the operation.
 _BETWEEN = {"anthropic": "/v1", "azure": "/openai/v1"}
+
+#: Operations that go to their provider so where the operator wants it, and else by way of LiteLLM.
+_RELAYED = (CHAT, EMBEDDINGS)
 
 #: How a key is shown, where it is no bearer's.
 _CREDENTIALS = {"anthropic": ("x-api-key", ""), "azure": ("api-key", "")}
@@ -76,7 +80,9 @@ class Direct:
         # one that has a public address, or is a cloud's, wants to know who asks
         keyless = deployment.provider not in _ADDRESSES and deployment.provider not in _BETWEEN
         known = deployment.api_base is not None or deployment.provider in _ADDRESSES
-        return deployment.provider in endpoint.native and known and (keyless or deployment.api_key is not None)
+        relayed = deployment.relay and endpoint in _RELAYED and deployment.provider in SAME_WIRE
+        spoken = deployment.provider in endpoint.native or relayed
+        return spoken and known and (keyless or deployment.api_key is not None)
 
     def open(self, attempt: Attempt, call: Call) -> _Answer:
         """Send the call (Upstream.open)."""
