@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.core.providers import SAME_WIRE
 from gateway.secret import Secret
 from gateway.settings import (
     GROUPS,
