@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+from gateway.tracing.delivery import Piece
 from gateway.tracing.frames import Frame, scan
 from gateway.tracing.keeping import read_state
 from gateway.tracing.room import used_bytes
@@ -25,6 +28,8 @@ _TROUBLE_S = 10.0
 #: Cannot stand within a JSON string, where its quotes would be escaped.
 _TIMES = re.compile(rb'"metrics":\{"start":([0-9.]+)(?:,"end":([0-9.]+))?')
 _LOOK_BYTES = 1 << 20
+_SAMPLE_BYTES = 256 << 10
+_MOST_PLACES = 8
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,29 @@ def waiting(folder: Path) -> Iterator[tuple[Path, Frame | int]]:
                 for found in scan(rest[:cut], offset):
                     yield path, found
                 offset, rest = offset + cut, rest[cut:]
+
+
+def some_waiting(folder: Path, chance: random.Random) -> list[Piece]:
+    """Return rows that wait, from a place that is picked by chance; none where that place has no whole row.
+
+    Chance, so that whoever fills the spool with rows of one kind does not choose which are found.
+    """
+    places = [(path, acked_bytes(path)) for _token, _number, path in named(folder)]
+    for path, acked in chance.sample(places, min(len(places), _MOST_PLACES)):
+        with suppress(OSError), path.open("rb") as segment:
+            least = max(0, segment.seek(0, os.SEEK_END) - _SAMPLE_BYTES)
+            at = acked if least <= acked else chance.randint(acked, least)
+            segment.seek(at)
+            buffer = segment.read(_SAMPLE_BYTES)
+            start = 0 if at == acked else buffer.find(b"\n") + 1
+            frames = scan(buffer[start : buffer.rfind(b"\n") + 1], at + start)
+            if found := [Piece(one.id, one.row, one.to, one.request) for one in frames if _is_row(one)]:
+                return found
+    return []
+
+
+def _is_row(found: Frame | int) -> TypeGuard[Frame]:
+    return isinstance(found, Frame) and found.kind == "id"
 
 
 def acked_bytes(segment: Path) -> int:

@@ -7,7 +7,6 @@ and tries again, for ever; rows that are refused for good are put aside and hold
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 import os
 import random
@@ -20,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from gateway.offload import offload
+from gateway.tracing.backlog import some_waiting
+from gateway.tracing.closing import interrupted, is_open, without_rows
 from gateway.tracing.delivery import Counts, Destination, Piece, Rejected, TooLarge, Unavailable
-from gateway.tracing.frames import Frame, cut, dumps
+from gateway.tracing.frames import Frame, cut
 from gateway.tracing.keeping import Quarantine, Receipts, State
-from gateway.tracing.segments import Segment, Writer, named, tidy
+from gateway.tracing.segments import Segment, Unreadable, Writer, named, tidy
 
 JSON = dict[str, Any]
 
@@ -48,8 +49,13 @@ _LONGEST_WAIT_S = 15.0
 _LONGEST_REFUSED_S = 30.0
 _LONGEST_ASKED_S = 300.0
 _COMPLAIN_S = 60.0
+#: How often a row alone must fail while others are taken, so that a flaky destination is not taken for a bad row.
+_MOST_PROOFS = 4
 #: Faults of a destination's own code for the same rows; then the rows are at fault.
 _MOST_FAULTS = 3
+
+
+_CHANCE = random.Random()  # noqa: S311  # no secret hangs on it
 
 
 class _GivenUp(Exception):
@@ -233,20 +239,27 @@ class Sender:
         moved = False
         self._look()
         for writer in list(self._writers.values()):
-            moved |= self._read(writer)
+            try:
+                moved |= self._read(writer)
+            except Unreadable as error:  # it stays for whoever can mend that; the others' rows are not held up
+                self._complain("traces that wait cannot be read: %s", error)
+            finally:
+                writer.close()
         self._state.tick()
         return moved
 
     def _look(self) -> None:
         for token, number, path in named(self._folder):
             writer = self._writers.get(token)
+            if writer is not None and number in writer.segments:
+                continue
+            try:
+                segment = Segment(path)
+            except FileNotFoundError:
+                continue  # somebody tidied up
             if writer is None:
                 writer = self._writers[token] = Writer(self._folder, token)
-            if number not in writer.segments:
-                try:
-                    writer.segments[number] = Segment(path)
-                except FileNotFoundError:
-                    continue  # somebody tidied up
+            writer.segments[number] = segment
 
     def _read(self, writer: Writer) -> bool:
         if dead := writer.is_dead():
@@ -290,7 +303,7 @@ class Sender:
                 if one.kind == "id":
                     pieces.append(Piece(one.id, one.row, one.to, one.request))
                 elif begun is not None:
-                    pieces.append(_without_rows(begun.piece, one.facts or {}))
+                    pieces.append(without_rows(begun.piece, one.facts or {}))
         self._deliver(pieces)
         if damaged:
             self._damaged(damaged)  # not before: if delivering is given up, all of this is read again
@@ -321,8 +334,8 @@ class Sender:
         """All of a dead writer is read: what it had begun and not ended was interrupted."""
         cut_off = [begun.piece for begun in self._begun.values() if begun.token == writer.token]
         if cut_off:
-            ended_s = max((segment.path.stat().st_mtime for segment in writer.segments.values()), default=time.time())
-            self._deliver([_interrupted(piece, ended_s) for piece in cut_off])
+            ended_s = max((segment.changed_s for segment in writer.segments.values()), default=0.0) or time.time()
+            self._deliver([interrupted(piece, ended_s) for piece in cut_off])
             self._counts.interrupted(len(cut_off))
             self._state.interrupted += len(cut_off)
             for piece in cut_off:
@@ -364,14 +377,23 @@ class Sender:
         if batch:
             yield batch
 
-    def _send(self, batch: Sequence[Piece]) -> None:
-        """Deliver a batch, or put it aside; returns when either is done."""
-        failures = faults = 0
+    def _send(self, batch: Sequence[Piece], *, suspected: bool = False) -> None:
+        """Deliver a batch, or put it aside; returns when either is done.
+
+        A row may make the destination fail for ever (its own fault, a firewall that dislikes a prompt). Where other
+        rows are taken meanwhile, the batch is split until that row is alone.
+        """
+        failures = faults = proofs = 0
         while True:
             try:
                 self._destination.deliver(batch)
             except Unavailable as error:
-                self._wait(error, failures)
+                # one that asks to wait is not to be asked twice
+                ask = error.retry_after_s is None and (suspected or failures > 0)
+                proofs = proofs + 1 if ask and self._takes_others(batch) else 0
+                if proofs >= (_MOST_PROOFS if len(batch) == 1 else 1):
+                    return self._send_without_the_bad(batch, f"{error} (others are taken)", suspected=True)
+                self._wait(error, 0 if proofs else failures)
                 failures += 1
                 continue
             except TooLarge:
@@ -404,14 +426,37 @@ class Sender:
         log.warning("a trace row of %d bytes is too large for %s and was cut", len(piece.row), self._name)
         self._send([replace(piece, row=shorter)])
 
-    def _send_without_the_bad(self, batch: Sequence[Piece], why: str) -> None:
+    def _send_without_the_bad(self, batch: Sequence[Piece], why: str, *, suspected: bool = False) -> None:
         if len(batch) == 1:
             self._put_aside(batch[0], why)
             return
-        self._send(batch[: len(batch) // 2])
-        self._send(batch[len(batch) // 2 :])
+        self._send(batch[: len(batch) // 2], suspected=suspected)
+        self._send(batch[len(batch) // 2 :], suspected=suspected)
+
+    def _takes_others(self, batch: Sequence[Piece]) -> bool:
+        """Whether the destination takes a row now that is not of this batch, or is but one of it.
+
+        That row is delivered again in its turn, which changes nothing. Where there is none, nothing is held up.
+        """
+        ids = {piece.id for piece in batch}
+        others = [piece for piece in some_waiting(self._folder, _CHANCE) if piece.id not in ids]
+        others = [piece for piece in others if piece.to != batch[0].to] or others
+        others = others or (list(batch) if len(batch) > 1 else [])
+        # no root before what is under it
+        others = [piece for piece in others if piece.request is None] or others
+        if not others:
+            return False
+        try:
+            self._destination.deliver([_CHANCE.choice(others)])
+        except Exception as error:  # noqa: BLE001  # whatever it is, nothing is proved
+            log.debug("another row is not taken either: %s", error)
+            return False
+        return True
 
     def _put_aside(self, piece: Piece, why: str) -> None:
+        if is_open(piece):  # its end is still to come; put back after that, this row would take its place
+            log.error("%s does not take the row of a call that is open: %s", self._name, why)
+            return
         log.error("%s does not take a row, which is put aside (gateway spool quarantine): %s", self._name, why)
         try:
             kept = offload(self._quarantine.add, piece, why)
@@ -453,24 +498,3 @@ class Sender:
         if now_s - self._complained_s >= _COMPLAIN_S:
             self._complained_s = now_s
             log.error(message, *about)
-
-
-def _interrupted(piece: Piece, ended_s: float) -> Piece:
-    row = json.loads(piece.row)
-    row["error"] = "The gateway's process died before the call ended."
-    row["metrics"]["end"] = max(ended_s, row["metrics"]["start"])
-    row["metadata"] = {**_closed(row), "interrupted": True}
-    return replace(piece, row=dumps(row))
-
-
-def _without_rows(piece: Piece, facts: JSON) -> Piece:
-    """What is known of a call whose rows had no room."""
-    row = json.loads(piece.row)
-    row["error"] = "The trace had no room in the spool and was dropped."
-    row["metrics"]["end"] = facts.get("end", row["metrics"]["start"])
-    row["metadata"] = {**_closed(row), "rows_dropped": facts.get("rows")}
-    return replace(piece, row=dumps(row))
-
-
-def _closed(row: JSON) -> JSON:
-    return {name: value for name, value in row["metadata"].items() if name != "open"}

@@ -260,6 +260,7 @@ def test_waits_grow_and_do_what_the_destination_asks(tmp_path: Path, monkeypatch
             raise failures.pop(0)
 
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(Sender, "_takes_others", lambda self, batch: False)
     monkeypatch.setattr(Sender, "_rest", lambda self, seconds: waits.append(seconds))
     written(tmp_path, "a")
     taken = Recording(fail=fail)
