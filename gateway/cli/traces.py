@@ -167,6 +167,8 @@ def _show(search: Search, options: argparse.Namespace) -> int:
         print("No traces.")
         return 0
     rows = search.rows(trace)
+    if not rows or rows[-1].get("id") != trace.id:
+        raise _Nothing(f"the rows of {paint.visible(trace.request_id)} have just been deleted")
     if options.json:
         for row in rows:
             print(paint.json_line(row))

@@ -197,7 +197,12 @@ _KEEP_SPAN = _upsert_span()
 _KEEP_TRACE = _upsert_trace()
 _FORGET_TRACE = delete(traces).where(traces.c.id == bindparam("gone"))
 _DELETIONS = (
-    delete(spans).where(spans.c.root_span_id == bindparam("root"), spans.c.parent_span_id == bindparam("above")),
+    delete(spans).where(
+        spans.c.root_span_id == bindparam("root"),
+        spans.c.parent_span_id == bindparam("above"),
+        # a call may hang under another one, and goes when its own time has come
+        ~select(traces.c.id).where(traces.c.id == spans.c.id).exists(),
+    ),
     delete(spans).where(spans.c.id == bindparam("gone")),
     _FORGET_TRACE,
 )

@@ -367,3 +367,12 @@ def test_a_reader_without_the_tables_is_told_so(tmp_path: Path) -> None:
     kept.database.write(lambda connection: connection.execute(text("DROP TABLE traces")) and None)
     with pytest.raises(local.StorageError, match="not those of this release"):
         kept.search.count()
+
+
+def test_a_call_that_hangs_under_an_older_one_stays_whole_when_that_one_goes(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, keep_days=1)
+    older = trace(1, ago_s=90_000)
+    kept.put(older, trace(2, ago_s=60, root=older[-1]["root_span_id"], parent=older[-1]["span_id"]))
+    kept.store.sweep()
+    [left] = kept.search.list(limit=10)
+    assert [row["id"] for row in kept.search.rows(left)] == ["llm-000002", "row-000002"]
