@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from gateway.cli.screen import visible
 from gateway.cli.spool import counted, is_locked, settings_or_faults
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ will be told as interrupted; frames that are damaged and rows that were dropped 
 With --log, compare the gateway's log (JSON lines) with what was kept: each request that became a call is among the
 delivered ones (known for 7 days), in the spool, in quarantine, in the local database, or told in the log itself.
 
-Exit status: 0 when nothing is missing, 1 when something is, 2 when the settings or the log cannot be used."""
+Exit status: 0 when nothing is missing, 1 when something is, 2 when the settings, the log or the spool cannot be
+read."""
 
 #: How long the sender remembers what it delivered (tracing.keeping).
 _KNOWN_S = 7 * 86_400
@@ -226,11 +228,15 @@ def _verify(options: argparse.Namespace) -> int:
         except OSError as error:
             print(f"{options.log} cannot be read: {error.strerror or error}", file=sys.stderr)
             return 2
-    report = compare(settings, log)
+    try:
+        report = compare(settings, log)
+    except OSError as error:
+        print(f"{error.filename} cannot be read: {error.strerror or error}", file=sys.stderr)
+        return 2
     if options.json:
         print(json.dumps(report, indent=2))
     else:
-        print("\n".join(_told(report)))
+        print("\n".join(map(visible, _told(report))))
     return int(not report["ok"])
 
 

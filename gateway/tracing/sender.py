@@ -24,6 +24,7 @@ from gateway.tracing.closing import interrupted, is_open, without_rows
 from gateway.tracing.delivery import Counts, Destination, Piece, Rejected, TooLarge, Unavailable
 from gateway.tracing.frames import Frame, cut
 from gateway.tracing.keeping import Quarantine, Receipts, State
+from gateway.tracing.room import is_at
 from gateway.tracing.segments import Segment, Unreadable, Writer, named, tidy
 
 JSON = dict[str, Any]
@@ -105,6 +106,7 @@ class Sender:
         self._writers: dict[str, Writer] = {}
         self._begun: dict[str, _Begun] = {}
         self._lock: int | None = None
+        self._lock_fault: str | None = None
         self._turn_bytes = 0
         self._complained_s = -_COMPLAIN_S
         self._thread = threading.Thread(target=self._run, name="spool-sender", daemon=True)
@@ -153,6 +155,8 @@ class Sender:
         self._finishing.set()
         try:
             if not self._is_sender():
+                if self._lock_fault is not None:
+                    raise Unavailable(self._lock_fault)
                 return False
             while self._turn():
                 pass
@@ -198,15 +202,22 @@ class Sender:
 
     def _is_sender(self) -> bool:
         """Hold the folder's lock, or take it where it is free."""
+        path = self._folder / "sender.lock"
         if self._lock is not None:
-            if os.fstat(self._lock).st_nlink:
+            if is_at(self._lock, path):
                 return True
-            os.close(self._lock)  # the folder was deleted, and another one may have a sender already
+            os.close(self._lock)  # the folder was deleted or moved, and another one may have a sender already
             self._lock = None
+            self._forget()
         try:
-            lock = os.open(self._folder / "sender.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return False  # no folder yet
+            lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if not self._folder.exists():
+                return False  # not yet
+            self._lock_fault = f"{path}: {error.strerror or error}"
+            self._complain("traces are not delivered: %s", self._lock_fault)
+            return False
+        self._lock_fault = None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
