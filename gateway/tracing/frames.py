@@ -172,7 +172,7 @@ def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8 that every reader takes: no NaN, no half of a surrogate pair, nothing unknown to JSON."""
     try:
         return _ROWS.encode(value).encode()
-    except (ValueError, TypeError):  # UnicodeEncodeError is a ValueError; keys may be of any type
+    except (ValueError, TypeError, RecursionError):  # UnicodeEncodeError is a ValueError; keys may be of any type
         return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 

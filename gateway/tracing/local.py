@@ -27,6 +27,7 @@ _SWEEP_EVERY_S = 60.0
 _SWEEP_TRACES = 500
 _SWEEP_PAUSE_S = 0.02
 _VACUUM_PAGES = 2_000
+_YEAR_10000_S = 253_402_300_800.0
 _LARGEST_INT = 2**63 - 1
 
 
@@ -283,7 +284,7 @@ def _vacuum(connection: Connection) -> bool:
 
 def _started_s(row: JSON, metrics: JSON) -> float:
     started = _float(metrics.get("start"))
-    if started is not None:
+    if started is not None and 0 <= started < _YEAR_10000_S:  # what cannot be shown would break every list
         return started
     try:
         moment = datetime.fromisoformat(row.get("created", ""))

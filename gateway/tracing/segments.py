@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from gateway.tracing.room import write_grant
 
 _NAME = re.compile(r"(\d{20}-[0-9a-f]{8})-(\d{6,})\.seg")
 _CHUNK_BYTES = 256 << 10
+#: Longer than it takes to write a segment.
+_ABANDONED_S = 3600.0
 #: Nothing but a file is meant: a link leads elsewhere, and a named pipe would be waited for.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -193,6 +196,10 @@ def tidy(folder: Path) -> None:
 
     For who has the sender's lock. A `.live` file that is locked is a process that has no segment yet.
     """
+    for path in folder.glob(".*.seg"):  # of who was killed while rows were put back; they are in quarantine still
+        with suppress(FileNotFoundError):
+            if time.time() - path.lstat().st_mtime > _ABANDONED_S:
+                path.unlink()
     kept = {path.stem for _token, _number, path in named(folder)}
     tokens = {name.rpartition("-")[0] for name in kept}
     for path in (*folder.glob("*.ack"), *folder.glob("*.live")):

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import tempfile
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -376,3 +377,13 @@ def test_a_call_that_hangs_under_an_older_one_stays_whole_when_that_one_goes(tmp
     kept.store.sweep()
     [left] = kept.search.list(limit=10)
     assert [row["id"] for row in kept.search.rows(left)] == ["llm-000002", "row-000002"]
+
+
+@pytest.mark.parametrize("start", [1e250, -1e18, 253_402_300_800.0])
+def test_a_time_that_cannot_be_shown_is_that_of_the_row_s_making(kept: Kept, start: float) -> None:
+    rows = trace(1)
+    now = datetime.now(UTC)
+    rows[-1]["created"] = now.isoformat()
+    rows[-1]["metrics"]["start"] = start
+    kept.put(rows)
+    assert kept.search.list(limit=1)[0].started == now.timestamp()
