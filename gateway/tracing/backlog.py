@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import json
+import os
+import random
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from gateway.tracing import locks
+from gateway.tracing.delivery import Piece
 from gateway.tracing.frames import Frame, scan
 from gateway.tracing.keeping import read_state
 from gateway.tracing.room import used_bytes
@@ -23,9 +26,9 @@ NEARLY_FULL = 0.8
 #: A delivery that fails for so long is no hiccup.
 _TROUBLE_S = 10.0
 
-#: Cannot stand within a JSON string, where its quotes would be escaped.
-_TIMES = re.compile(rb'"metrics":\{"start":([0-9.]+)(?:,"end":([0-9.]+))?')
 _LOOK_BYTES = 1 << 20
+_SAMPLE_BYTES = 256 << 10
+_MOST_PLACES = 8
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,17 @@ class Backlog:
 
 
 def look(sink: str, folder: Path, cap_bytes: int) -> Backlog:
-    """Look at a folder. Touches nothing, and reads no row but the oldest."""
+    """Look at a folder. Touches nothing, and reads no row but the oldest of each process."""
     waiting, oldest_s = 0, 0.0
-    for _token, _number, path in named(folder):
+    looked_at: set[str] = set()
+    for token, _number, path in named(folder):
         with suppress(FileNotFoundError):
             size = path.stat().st_size
             if size > (acked := acked_bytes(path, size)):
                 waiting += size - acked
-                oldest_s = max(oldest_s, _age_s(path, acked))
+                if token not in looked_at:  # what a writer wrote later is younger
+                    looked_at.add(token)
+                    oldest_s = max(oldest_s, _age_s(path, acked))
     return Backlog(sink, folder, cap_bytes, waiting, used_bytes(folder), oldest_s, read_state(folder))
 
 
@@ -86,6 +92,30 @@ def waiting(folder: Path) -> Iterator[tuple[Path, Frame | int]]:
                 for found in scan(rest[:cut], offset):
                     yield path, found
                 offset, rest = offset + cut, rest[cut:]
+
+
+def some_waiting(folder: Path, chance: random.Random) -> list[Piece]:
+    """Return rows that wait, from a place that is picked by chance; none where that place has no whole row.
+
+    Chance, so that whoever fills the spool with rows of one kind does not choose which are found.
+    """
+    places = [path for _token, _number, path in named(folder)]
+    for path in chance.sample(places, min(len(places), _MOST_PLACES)):
+        with suppress(OSError), path.open("rb") as segment:
+            size = segment.seek(0, os.SEEK_END)
+            acked, least = acked_bytes(path, size), max(0, size - _SAMPLE_BYTES)
+            at = acked if least <= acked else chance.randint(acked, least)
+            segment.seek(at)
+            buffer = segment.read(_SAMPLE_BYTES)
+            start = 0 if at == acked else buffer.find(b"\n") + 1
+            frames = scan(buffer[start : buffer.rfind(b"\n") + 1], at + start)
+            if found := [Piece(one.id, one.row, one.to, one.request) for one in frames if _is_row(one)]:
+                return found
+    return []
+
+
+def _is_row(found: Frame | int) -> TypeGuard[Frame]:
+    return isinstance(found, Frame) and found.kind == "id"
 
 
 @dataclass
@@ -143,8 +173,21 @@ def _read_segment(path: Path, begun: dict[str, str], found: Calls) -> None:
 
 
 def _age_s(path: Path, acked: int) -> float:
-    """The age of the first row behind `acked`: since its call ended, or began where that is open."""
+    """The age of the first row behind `acked`: since its call ended, or began where that is open.
+
+    The row is read as JSON, since a caller's words in it may look like its times. Of one that is too long for that,
+    the age is that of the last change to its segment, at least.
+    """
     with path.open("rb") as segment:
         segment.seek(acked)
-        found = _TIMES.search(segment.read(_LOOK_BYTES))
-    return max(0.0, time.time() - float(found[2] or found[1])) if found else 0.0
+        buffer = segment.read(_SAMPLE_BYTES)
+        since_s = os.fstat(segment.fileno()).st_mtime
+    for one in scan(buffer[: buffer.rfind(b"\n") + 1], acked):
+        try:
+            metrics = json.loads(one.row)["metrics"] if isinstance(one, Frame) and one.row else {}
+            since_s = float(metrics.get("end", metrics.get("start", since_s)))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+            continue
+        if metrics:
+            break
+    return max(0.0, time.time() - since_s)
