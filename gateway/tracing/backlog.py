@@ -17,7 +17,7 @@ from gateway.tracing.delivery import Piece
 from gateway.tracing.frames import Frame, scan
 from gateway.tracing.keeping import read_state
 from gateway.tracing.room import used_bytes
-from gateway.tracing.segments import acked_bytes, named
+from gateway.tracing.segments import acked_bytes, named, opened
 
 JSON = dict[str, Any]
 
@@ -41,6 +41,7 @@ class Backlog:
         used_bytes: of all files, which `cap_bytes` bounds.
         oldest_s: how old the oldest row is that waits; 0 where none does.
         sender: what the sender said last (keeping.State).
+        listed: whether the folder let itself be listed; where not, the numbers are 0.
     """
 
     sink: str
@@ -50,11 +51,12 @@ class Backlog:
     used_bytes: int = 0
     oldest_s: float = 0.0
     sender: JSON = field(default_factory=dict)
+    listed: bool = True
 
     @property
     def trouble(self) -> str | None:
         """Why traces are not safe or not delivered, in words that a stranger may read; None where all is well."""
-        if not self.folder.is_dir():
+        if not (self.listed and self.folder.is_dir()):
             return "traces cannot be kept"
         if self.used_bytes > NEARLY_FULL * self.cap_bytes:
             return f"the spool is {100 * self.used_bytes // self.cap_bytes} % full"
@@ -65,12 +67,16 @@ class Backlog:
 
 
 def look(sink: str, folder: Path, cap_bytes: int) -> Backlog:
-    """Look at a folder. Touches nothing, and reads no row but the oldest of each process."""
+    """Look at a folder. Touches nothing, and reads no row but the oldest of each process.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
     waiting, oldest_s = 0, 0.0
     looked_at: set[str] = set()
     for token, _number, path in named(folder):
         with suppress(FileNotFoundError):
-            size = path.stat().st_size
+            size = path.lstat().st_size
             if size > (acked := acked_bytes(path, size)):
                 waiting += size - acked
                 if token not in looked_at:  # what a writer wrote later is younger
@@ -82,8 +88,8 @@ def look(sink: str, folder: Path, cap_bytes: int) -> Backlog:
 def waiting(folder: Path) -> Iterator[tuple[Path, Frame | int]]:
     """Give each frame that is not delivered yet, and for a damaged one a number, with the segment that it is in."""
     for _token, _number, path in named(folder):
-        with suppress(FileNotFoundError), path.open("rb") as segment:
-            offset = acked_bytes(path, path.stat().st_size)
+        with suppress(FileNotFoundError), opened(path) as segment:
+            offset = acked_bytes(path, path.lstat().st_size)
             segment.seek(offset)
             rest = b""
             while chunk := segment.read(_LOOK_BYTES):
@@ -101,7 +107,7 @@ def some_waiting(folder: Path, chance: random.Random) -> list[Piece]:
     """
     places = [path for _token, _number, path in named(folder)]
     for path in chance.sample(places, min(len(places), _MOST_PLACES)):
-        with suppress(OSError), path.open("rb") as segment:
+        with suppress(OSError), opened(path) as segment:
             size = segment.seek(0, os.SEEK_END)
             acked, least = acked_bytes(path, size), max(0, size - _SAMPLE_BYTES)
             at = acked if least <= acked else chance.randint(acked, least)
@@ -155,7 +161,8 @@ def read_calls(folders: Iterable[Path]) -> Calls:
 
 def _read_segment(path: Path, begun: dict[str, str], found: Calls) -> None:
     try:
-        raw = path.read_bytes()
+        with opened(path) as segment:
+            raw = segment.read()
     except FileNotFoundError:
         return  # delivered meanwhile
     for one in scan(raw[: raw.rfind(b"\n") + 1], 0):
@@ -175,13 +182,13 @@ def _read_segment(path: Path, begun: dict[str, str], found: Calls) -> None:
 def _age_s(path: Path, acked: int) -> float:
     """The age of the first row behind `acked`: since its call ended, or began where that is open.
 
-    The row is read as JSON, since a caller's words in it may look like its times. Of one that is too long for that,
-    the age is that of the last change to its segment, at least.
+    The row is read as JSON, since a caller's words in it may look like its times. Of one that is too long for that, or
+    cannot be read, the age is that of the last change to its segment, at least.
     """
-    with path.open("rb") as segment:
+    since_s, buffer = path.lstat().st_mtime, b""
+    with suppress(OSError), opened(path) as segment:  # it waits all the same; the sender says that it cannot be read
         segment.seek(acked)
         buffer = segment.read(_SAMPLE_BYTES)
-        since_s = os.fstat(segment.fileno()).st_mtime
     for one in scan(buffer[: buffer.rfind(b"\n") + 1], acked):
         try:
             metrics = json.loads(one.row)["metrics"] if isinstance(one, Frame) and one.row else {}

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from gateway.tracing import locks
 from gateway.tracing.frames import Frame, scan
@@ -177,6 +178,15 @@ def acked_bytes(segment: Path, size_bytes: int) -> int:
         return 0
     # one that tells of more than there is was made for another file, and one that is torn for none
     return int(text) if len(text) == 20 and text.isdigit() and int(text) <= size_bytes else 0
+
+
+def opened(segment: Path) -> BinaryIO:
+    """Open a segment for reading from outside. A link is not followed, and a named pipe is not waited for.
+
+    Raises:
+        OSError: it is gone, is no file, or may not be read.
+    """
+    return open(segment, "rb", opener=lambda path, _flags: os.open(path, _READ))
 
 
 def named(folder: Path) -> Iterator[tuple[str, int, Path]]:

@@ -366,7 +366,11 @@ class Spool:
 
     def backlog(self) -> Backlog:
         """What waits in the folder (tracing.Sink)."""
-        return look(self.name, self.folder, self._cap_bytes)
+        try:
+            return look(self.name, self.folder, self._cap_bytes)
+        except OSError as error:  # another user's folder, say: readiness and metrics are to tell of it, not to fail
+            self._complaints.say("traces in %s cannot be looked at: %s", self.folder, error.strerror or error)
+            return Backlog(self.name, self.folder, self._cap_bytes, listed=False)
 
 
 def _make_private(folder: Path) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.tracing.backlog import look, waiting
+from gateway.tracing.backlog import look, read_calls, some_waiting, waiting
 from gateway.tracing.frames import row_frame
 from gateway.tracing.record import Record
 from gateway.tracing.segments import Segment
@@ -73,3 +76,41 @@ def test_of_each_process_one_segment_is_read_however_many_wait(tmp_path: Path, m
     monkeypatch.setattr(json, "loads", counted)
     assert look("t", tmp_path, CAP).waiting_bytes == sum(path.stat().st_size for path in tmp_path.glob("*.seg"))
     assert len(read) < 5
+
+
+STRANGE: dict[str, Callable[[Path], None]] = {
+    "a folder": Path.mkdir,
+    "a named pipe": os.mkfifo,
+    "a link": lambda path: path.symlink_to(by_hand(path.parent, "elsewhere", "not-ours")),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_segment_hides_no_row_and_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    STRANGE[kind](tmp_path / f"{1:020d}-aaaaaaaa-000001.seg")
+    good = by_hand(tmp_path, f"{2:020d}-aaaaaaaa", "good")
+    found = look("t", tmp_path, CAP)
+    assert found.waiting_bytes >= good.stat().st_size
+    assert found.oldest_s > 1e9, "that row is of 1970, the other file is new"
+    assert {piece.id for seed in range(9) for piece in some_waiting(tmp_path, random.Random(seed))} == {
+        "good-0",
+        "good",
+    }
+    with nullcontext() if kind == "a named pipe" else pytest.raises(OSError, match=r"000001\.seg"):
+        read_calls([tmp_path])
+
+
+def test_a_folder_that_may_not_be_listed_is_trouble_and_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forbidden(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    made = spool(tmp_path)
+    made.write(trace("a"))
+    assert made.backlog().trouble is None
+    with monkeypatch.context() as while_forbidden:
+        while_forbidden.setattr(os, "listdir", forbidden)  # root may read anything
+        assert made.backlog().trouble == "traces cannot be kept"
+    assert "Permission denied" in caplog.text
+    assert made.backlog().waiting_bytes > 0
