@@ -5,6 +5,7 @@ from gevent import monkey
 monkey.patch_all()  # before anything else is imported: a lock made earlier would block the whole worker
 
 import atexit  # noqa: E402
+import fcntl  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
 import sys  # noqa: E402
@@ -13,7 +14,27 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 _MEMORY = "/dev/shm"  # noqa: S108  # counting must not wait for a disk
+_PREFIX = "gateway-metrics-"
+_LOCK = ".lock"
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def _remove_abandoned(place: str) -> None:
+    """Delete folders of ours whose processes were all killed: nobody else would, and they may be in memory."""
+    for folder in Path(place).glob(f"{_PREFIX}*"):
+        try:
+            if folder.lstat().st_uid != os.geteuid():
+                continue
+            lock = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue  # no folder, just being made, or gone meanwhile
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            continue  # in use
+        finally:
+            os.close(lock)
 
 
 def _share_metrics() -> OSError | None:
@@ -24,8 +45,14 @@ def _share_metrics() -> OSError | None:
     if "prometheus_client" in sys.modules:
         return None  # SIGHUP: this file is read again, and the workers go on counting where they did
     os.environ.pop(_FOLDER, None)  # SIGUSR2: the older master's
+    place = _MEMORY if os.access(_MEMORY, os.W_OK) else tempfile.gettempdir()
     try:
-        folder = tempfile.mkdtemp(prefix="gateway-metrics-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+        _remove_abandoned(place)
+        folder = tempfile.mkdtemp(prefix=_PREFIX, dir=place)
+        # locked before it has its name; never closed, so that it ends with the last process of this master
+        lock = os.open(f"{folder}/.new", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(f"{folder}/.new", f"{folder}/{_LOCK}")
     except OSError as error:
         return error
     os.environ[_FOLDER] = folder

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gateway.cli.screen import visible
+
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
@@ -48,7 +50,8 @@ class Finding:
     advice: str = ""
 
     def __str__(self) -> str:
-        return f"{self.status:4}  {self.check:12} {self.saw}" + (f" – {self.advice}" if self.advice else "")  # noqa: RUF001
+        line = f"{self.status:4}  {self.check:12} {self.saw}" + (f" – {self.advice}" if self.advice else "")  # noqa: RUF001
+        return visible(line)
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def _doctor(options: argparse.Namespace) -> int:
                 print(shown, flush=True)
     ok = all(finding.status != "fail" for finding in findings)
     if options.json:
-        print(json.dumps({"ok": ok, "checks": [asdict(finding) for finding in findings]}, indent=2, ensure_ascii=False))
+        print(json.dumps({"ok": ok, "checks": [asdict(finding) for finding in findings]}, indent=2))
     return 0 if ok else 1
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.cli.screen import visible
 from gateway.tracing.search import Trace
 
 JSON = dict[str, Any]
@@ -40,14 +41,6 @@ _NOT_PARAMETERS = frozenset(
         "dropped_params",
     }
 )
-
-
-def visible(text: str, keep: str = "") -> str:
-    r"""Write what a terminal would obey, or not show, as `\x1b` and the like; `keep` lists what may stay."""
-    return "".join(
-        sign if sign.isprintable() or sign in keep else sign.encode("unicode_escape", "replace").decode()
-        for sign in text
-    )
 
 
 def json_line(value: Any) -> str:

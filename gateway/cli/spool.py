@@ -7,12 +7,14 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.cli.arguments import timeout_s, without_command
 from gateway.cli.check import settings_or_faults
+from gateway.cli.screen import visible
 
 if TYPE_CHECKING:
     from gateway.assembly import Delivery
@@ -57,14 +59,22 @@ def add(commands: Commands) -> None:
     raw = argparse.RawDescriptionHelpFormatter
     one = inner.add_parser("status", help="say what waits", description=_STATUS_HELP, formatter_class=raw)
     one.add_argument("--json", action="store_true", help="print one JSON object")
-    one.set_defaults(run=_status)
+    one.set_defaults(run=lambda options: _run(_status, options))
     one = inner.add_parser("drain", help="deliver what waits", description=_DRAIN_HELP, formatter_class=raw)
     one.add_argument("--timeout", type=timeout_s, default=60.0, metavar="SECONDS", help="for all of it (60)")
-    one.set_defaults(run=_drain)
+    one.set_defaults(run=lambda options: _run(_drain, options))
     one = inner.add_parser("quarantine", help="rows put aside", description=_QUARANTINE_HELP, formatter_class=raw)
     one.add_argument("--again", action="store_true", help="put them back into the spool")
     one.add_argument("--json", action="store_true", help="print one JSON object")
-    one.set_defaults(run=_quarantine)
+    one.set_defaults(run=lambda options: _run(_quarantine, options))
+
+
+def _run(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    try:
+        return command(options)
+    except OSError as error:  # another user's folder, say
+        print(f"{error.filename} cannot be read: {error.strerror or error}", file=sys.stderr)
+        return 1
 
 
 @dataclass
@@ -192,7 +202,7 @@ def _status(options: argparse.Namespace) -> int:
     if not found:
         print("No traces are spooled: they go to the log alone (GATEWAY_LOCAL_TRACES=off). Nothing waits from before.")
     for one in found:
-        print("\n".join(_told(one)))
+        print("\n".join(map(visible, _told(one))))
     return int(needed)
 
 
@@ -277,6 +287,8 @@ def _drain_one(delivery: Delivery, end_s: float) -> None:
             ended.append(delivery.sender().drain(max(0.0, end_s - time.monotonic())))
         except Unavailable as error:
             ended.append(str(error))
+        except OSError as error:
+            ended.append(f"{error.filename or delivery.folder}: {error.strerror or error}")
 
     # in a thread: a destination that hangs must not hold this up for longer than was asked
     thread = threading.Thread(target=deliver, daemon=True)
@@ -289,7 +301,8 @@ def _drain_one(delivery: Delivery, end_s: float) -> None:
             while time.monotonic() < end_s and look(delivery.sink, delivery.folder, delivery.cap_bytes).waiting_bytes:
                 time.sleep(_POLL_S)
         elif not ended or isinstance(ended[0], str):
-            print(f"{delivery.sink}: {ended[0] if ended else 'no answer within that time'}", file=sys.stderr)
+            why = str(ended[0]) if ended else "no answer within that time"
+            print(visible(f"{delivery.sink}: {why}"), file=sys.stderr)
     after = facts()
     more = {name: after[name] - before[name] for name in after}
     aside = f", {more['quarantined']} put aside" if more["quarantined"] else ""
@@ -312,8 +325,8 @@ def _quarantine(options: argparse.Namespace) -> int:
         print(json.dumps({"rows": rows}, indent=2))
         return 0
     for row in rows:
-        what = row["request_id"] or "(a span under a root)"
-        print(f"{row['at'] or '?'}  {what:36}  {row['bytes']:>9} bytes  {row['why']}")
+        about = str(row["request_id"] or "(a span under a root)")
+        print(visible(f"{row['at'] or '?'}  {about:36}  {row['bytes']:>9} bytes  {row['why']}"))
     print(f"{counted(len(rows), 'row')} in quarantine" + (" (--again puts them back)" if rows else ""))
     return 0
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from gateway.cli import verify
 from gateway.cli.arguments import MOMENTS, count, moment, one_or_more, usd, without_command
 from gateway.cli.check import settings_or_faults
+from gateway.cli.screen import visible
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -169,6 +170,8 @@ def _show(search: Search, options: argparse.Namespace) -> int:
         print(_NONE_YET)
         return 0
     rows = search.rows(trace)
+    if not rows or rows[-1].get("id") != trace.id:
+        raise _Nothing(f"the rows of {visible(trace.request_id)} have just been deleted")
     if options.json:
         for row in rows:
             print(paint.json_line(row))
@@ -178,7 +181,6 @@ def _show(search: Search, options: argparse.Namespace) -> int:
 
 
 def _chosen(search: Search, asked: str | None) -> Trace | None:
-    from gateway.cli import paint  # noqa: PLC0415
     from gateway.tracing.search import SHORTEST_PREFIX, Ambiguous, NoSuchTrace  # noqa: PLC0415
 
     if asked is None:
@@ -187,9 +189,9 @@ def _chosen(search: Search, asked: str | None) -> Trace | None:
         return search.get(asked)
     except NoSuchTrace:
         hint = f" ({SHORTEST_PREFIX} characters at least)" if len(asked) < SHORTEST_PREFIX else ""
-        raise _Nothing(f"no trace has or begins with the id {paint.visible(asked)}{hint}") from None
+        raise _Nothing(f"no trace has or begins with the id {visible(asked)}{hint}") from None
     except Ambiguous as error:
-        raise _Nothing(paint.visible(str(error))) from None
+        raise _Nothing(visible(str(error))) from None
 
 
 def _tail(search: Search, options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.cli.arguments import MOMENTS, moment
 from gateway.cli.check import settings_or_faults
+from gateway.cli.screen import visible
 from gateway.cli.spool import counted
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ will be told as interrupted; frames that are damaged and rows that were dropped 
 With --log, compare the gateway's log (JSON lines) with what was kept: each request that became a call is among the
 delivered ones (known for 7 days), in the spool, in quarantine, in the local database, or told in the log itself.
 
-Exit status: 0 when nothing is missing, 1 when something is, 2 when the settings or the log cannot be used."""
+Exit status: 0 when nothing is missing, 1 when something is, 2 when the settings, the log or the spool cannot be
+read."""
 
 
 def add(subcommands: Commands) -> None:
@@ -145,11 +147,15 @@ def _verify(options: argparse.Namespace) -> int:
                 f"{options.log} has no line of JSON: the gateway has to write it with LOG_FORMAT=json", file=sys.stderr
             )
             return 2
-    report = compare(settings, log)
+    try:
+        report = compare(settings, log)
+    except OSError as error:
+        print(f"{error.filename} cannot be read: {error.strerror or error}", file=sys.stderr)
+        return 2
     if options.json:
         print(json.dumps(report, indent=2))
     else:
-        print("\n".join(_told(report)))
+        print("\n".join(map(visible, _told(report))))
     return int(not report["ok"])
 
 

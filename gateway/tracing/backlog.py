@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import re
+import json
+import os
+import random
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from gateway.tracing import locks
+from gateway.tracing.delivery import Piece
 from gateway.tracing.frames import Frame, scan
 from gateway.tracing.keeping import read_state
 from gateway.tracing.room import used_bytes
-from gateway.tracing.segments import acked_bytes, named
+from gateway.tracing.segments import acked_bytes, named, opened
 
 JSON = dict[str, Any]
 
@@ -23,9 +26,9 @@ NEARLY_FULL = 0.8
 #: A delivery that fails for so long is no hiccup.
 _TROUBLE_S = 10.0
 
-#: Cannot stand within a JSON string, where its quotes would be escaped.
-_TIMES = re.compile(rb'"metrics":\{"start":([0-9.]+)(?:,"end":([0-9.]+))?')
 _LOOK_BYTES = 1 << 20
+_SAMPLE_BYTES = 256 << 10
+_MOST_PLACES = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Backlog:
         used_bytes: of all files, which `cap_bytes` bounds.
         oldest_s: how old the oldest row is that waits; 0 where none does.
         sender: what the sender said last (keeping.State).
+        listed: whether the folder let itself be listed; where not, the numbers are 0.
     """
 
     sink: str
@@ -47,11 +51,12 @@ class Backlog:
     used_bytes: int = 0
     oldest_s: float = 0.0
     sender: JSON = field(default_factory=dict)
+    listed: bool = True
 
     @property
     def trouble(self) -> str | None:
         """Why traces are not safe or not delivered, in words that a stranger may read; None where all is well."""
-        if not self.folder.is_dir():
+        if not (self.listed and self.folder.is_dir()):
             return "traces cannot be kept"
         if self.used_bytes > NEARLY_FULL * self.cap_bytes:
             return f"the spool is {100 * self.used_bytes // self.cap_bytes} % full"
@@ -62,22 +67,29 @@ class Backlog:
 
 
 def look(sink: str, folder: Path, cap_bytes: int) -> Backlog:
-    """Look at a folder. Touches nothing, and reads no row but the oldest."""
+    """Look at a folder. Touches nothing, and reads no row but the oldest of each process.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
     waiting, oldest_s = 0, 0.0
-    for _token, _number, path in named(folder):
+    looked_at: set[str] = set()
+    for token, _number, path in named(folder):
         with suppress(FileNotFoundError):
-            size = path.stat().st_size
+            size = path.lstat().st_size
             if size > (acked := acked_bytes(path, size)):
                 waiting += size - acked
-                oldest_s = max(oldest_s, _age_s(path, acked))
+                if token not in looked_at:  # what a writer wrote later is younger
+                    looked_at.add(token)
+                    oldest_s = max(oldest_s, _age_s(path, acked))
     return Backlog(sink, folder, cap_bytes, waiting, used_bytes(folder), oldest_s, read_state(folder))
 
 
 def waiting(folder: Path) -> Iterator[tuple[Path, Frame | int]]:
     """Give each frame that is not delivered yet, and for a damaged one a number, with the segment that it is in."""
     for _token, _number, path in named(folder):
-        with suppress(FileNotFoundError), path.open("rb") as segment:
-            offset = acked_bytes(path, path.stat().st_size)
+        with suppress(FileNotFoundError), opened(path) as segment:
+            offset = acked_bytes(path, path.lstat().st_size)
             segment.seek(offset)
             rest = b""
             while chunk := segment.read(_LOOK_BYTES):
@@ -86,6 +98,30 @@ def waiting(folder: Path) -> Iterator[tuple[Path, Frame | int]]:
                 for found in scan(rest[:cut], offset):
                     yield path, found
                 offset, rest = offset + cut, rest[cut:]
+
+
+def some_waiting(folder: Path, chance: random.Random) -> list[Piece]:
+    """Return rows that wait, from a place that is picked by chance; none where that place has no whole row.
+
+    Chance, so that whoever fills the spool with rows of one kind does not choose which are found.
+    """
+    places = [path for _token, _number, path in named(folder)]
+    for path in chance.sample(places, min(len(places), _MOST_PLACES)):
+        with suppress(OSError), opened(path) as segment:
+            size = segment.seek(0, os.SEEK_END)
+            acked, least = acked_bytes(path, size), max(0, size - _SAMPLE_BYTES)
+            at = acked if least <= acked else chance.randint(acked, least)
+            segment.seek(at)
+            buffer = segment.read(_SAMPLE_BYTES)
+            start = 0 if at == acked else buffer.find(b"\n") + 1
+            frames = scan(buffer[start : buffer.rfind(b"\n") + 1], at + start)
+            if found := [Piece(one.id, one.row, one.to, one.request) for one in frames if _is_row(one)]:
+                return found
+    return []
+
+
+def _is_row(found: Frame | int) -> TypeGuard[Frame]:
+    return isinstance(found, Frame) and found.kind == "id"
 
 
 @dataclass
@@ -125,7 +161,8 @@ def read_calls(folders: Iterable[Path]) -> Calls:
 
 def _read_segment(path: Path, begun: dict[str, str], found: Calls) -> None:
     try:
-        raw = path.read_bytes()
+        with opened(path) as segment:
+            raw = segment.read()
     except FileNotFoundError:
         return  # delivered meanwhile
     for one in scan(raw[: raw.rfind(b"\n") + 1], 0):
@@ -143,8 +180,21 @@ def _read_segment(path: Path, begun: dict[str, str], found: Calls) -> None:
 
 
 def _age_s(path: Path, acked: int) -> float:
-    """The age of the first row behind `acked`: since its call ended, or began where that is open."""
-    with path.open("rb") as segment:
+    """The age of the first row behind `acked`: since its call ended, or began where that is open.
+
+    The row is read as JSON, since a caller's words in it may look like its times. Of one that is too long for that, or
+    cannot be read, the age is that of the last change to its segment, at least.
+    """
+    since_s, buffer = path.lstat().st_mtime, b""
+    with suppress(OSError), opened(path) as segment:  # it waits all the same; the sender says that it cannot be read
         segment.seek(acked)
-        found = _TIMES.search(segment.read(_LOOK_BYTES))
-    return max(0.0, time.time() - float(found[2] or found[1])) if found else 0.0
+        buffer = segment.read(_SAMPLE_BYTES)
+    for one in scan(buffer[: buffer.rfind(b"\n") + 1], acked):
+        try:
+            metrics = json.loads(one.row)["metrics"] if isinstance(one, Frame) and one.row else {}
+            since_s = float(metrics.get("end", metrics.get("start", since_s)))
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+            continue
+        if metrics:
+            break
+    return max(0.0, time.time() - since_s)

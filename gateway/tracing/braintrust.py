@@ -8,6 +8,7 @@ spoken here is what it speaks (braintrust 0.48): `POST {app}/api/apikey/login`, 
 from __future__ import annotations
 
 import json
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -27,6 +28,9 @@ _API_VERSION = 2
 _LIMIT_BYTES = 6 << 20
 _ENVELOPE_BYTES = 256
 _MOST_PROJECTS = 1000
+#: Of an answer: to posted rows their ids, some 40 KB at most.
+_MOST_ANSWER_BYTES = 1 << 20
+_ANSWER_S = 30.0
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -99,10 +103,11 @@ class Braintrust:
         if self._api_url is not None:
             return self._api_url
         found = self._ask("POST", f"{self._app_url.rstrip('/')}/api/apikey/login", b"{}")
-        orgs = [org for org in found.get("org_info") or () if isinstance(org, dict)]
+        told = found.get("org_info")
+        orgs = [org for org in told if isinstance(org, dict)] if isinstance(told, list) else []
         org = next((org for org in orgs if self._org_name in (None, org.get("name"))), None)
         if org is None:
-            names = ", ".join(str(org.get("name")) for org in orgs) or "none"
+            names = _line(", ".join(str(org.get("name")) for org in orgs)) or "none"
             raise Unavailable(f"the key belongs to no organisation {self._org_name!r} (to: {names})", refused=True)
         api_url = str(self._given_api_url or org.get("api_url") or "").rstrip("/")
         if not api_url:
@@ -119,7 +124,7 @@ class Braintrust:
             if not error.refused:
                 raise
             return _LIMIT_BYTES  # an older server has no such address
-        return limit if isinstance(limit, int) and limit > 0 else _LIMIT_BYTES
+        return limit if type(limit) is int and limit > 0 else _LIMIT_BYTES
 
     def _place(self, api_url: str, to: JSON, at_fault: str) -> JSON:
         """The fields that say where a row belongs."""
@@ -152,22 +157,31 @@ class Braintrust:
         """
         if self._http is None:
             self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
-        headers = {"Authorization": f"Bearer {self._api_key.reveal()}", "Content-Type": "application/json"}
+        headers = {
+            "Authorization": f"Bearer {self._api_key.reveal()}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # a small answer could unpack to one that fills the memory
+        }
         try:
-            answer = self._http.request(method, url, content=body, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            with self._http.stream(method, url, content=body, headers=headers) as answer:
+                content = _content(answer)
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             raise Unavailable(f"{_where(url)}: {type(error).__name__}") from error
         if not answer.is_success:
-            raise self._refusal(answer, url, at_fault)
+            raise self._refusal(answer, content or b"", url, at_fault)
+        if content is None:
+            raise Unavailable(f"{_where(url)}: {answer.status_code} and an answer without end")
+        if _is_page(answer, content):  # of a proxy that wants a login, say: nothing was taken
+            raise Unavailable(f"{_where(url)}: {answer.status_code} and a web page", refused=True)
         try:
-            found = json.loads(answer.content) if answer.content else {}
-        except ValueError:
+            found = json.loads(content) if content else {}
+        except (ValueError, RecursionError):
             found = {}
         return found if isinstance(found, dict) else {}
 
-    def _refusal(self, answer: httpx.Response, url: str, at_fault: str) -> Undelivered:
+    def _refusal(self, answer: httpx.Response, content: bytes, url: str, at_fault: str) -> Undelivered:
         status = answer.status_code
-        why = f"{_where(url)}: {status} {_words(answer, self._api_key)}".rstrip()
+        why = f"{_where(url)}: {status} {_words(content, self._api_key)}".rstrip()
         if status in (408, 425, 429) or status >= 500:
             return Unavailable(why, retry_after_s=_retry_after_s(answer.headers.get("retry-after")))
         if at_fault != "us" and status in (400, 422):
@@ -180,14 +194,32 @@ class Braintrust:
         return Unavailable(why, refused=True)
 
 
+def _content(answer: httpx.Response) -> bytes | None:
+    """Read the answer to its end; None for one that is too long or takes too long."""
+    end_s = time.monotonic() + _ANSWER_S
+    content = b""
+    for chunk in answer.iter_raw():
+        content += chunk
+        if len(content) > _MOST_ANSWER_BYTES or time.monotonic() > end_s:
+            return None
+    return content
+
+
+def _is_page(answer: httpx.Response, content: bytes) -> bool:
+    return "html" in answer.headers.get("content-type", "").lower() or content.lstrip()[:1] == b"<"
+
+
 def _where(url: str) -> str:
-    return "/" + url.split("/", 3)[-1]
+    return _line("/" + url.split("/", 3)[-1])
 
 
-def _words(answer: httpx.Response, key: Secret) -> str:
+def _words(content: bytes, key: Secret) -> str:
     """The beginning of what a refusal says, on one line. Some quote the request, key and all."""
-    text = answer.content[:4096].decode("utf-8", "replace").replace(key.reveal(), "[key]")[:300]
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())[:200]
+    return _line(content[:4096].decode("utf-8", "replace").replace(key.reveal(), "[key]"))
+
+
+def _line(text: str) -> str:
+    return " ".join("".join(char if char.isprintable() else " " for char in text[:300]).split())[:200]
 
 
 def _retry_after_s(header: str | None) -> float | None:
@@ -198,5 +230,5 @@ def _retry_after_s(header: str | None) -> float | None:
         if header.strip().isdigit():
             return float(header)
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None

@@ -1,7 +1,7 @@
 """Hands rows to a destination: in batches that it takes, again where it cannot, and without those that it will not.
 
-What it cannot take now is tried again, for ever; rows that it refuses for good are found by halving, are put aside,
-and hold nothing up.
+What it cannot take now is tried again, for ever; rows that it refuses for good, or fails on while it takes others, are
+found by halving, are put aside, and hold nothing up.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from gateway.offload import offload
+from gateway.tracing.closing import is_open
 from gateway.tracing.complaints import Complaints
 from gateway.tracing.delivery import Counts, Destination, Piece, Rejected, TooLarge, Unavailable
 from gateway.tracing.frames import cut
@@ -30,8 +31,12 @@ _LONGEST_WAIT_S = 15.0
 #: Where the destination says that the gateway may not, waiting helps less.
 _LONGEST_REFUSED_S = 30.0
 _LONGEST_ASKED_S = 300.0
+#: How often a row alone must fail while others are taken, so that a flaky destination is not taken for a bad row.
+_MOST_PROOFS = 4
 #: Faults of a destination's own code for the same rows; then the rows are at fault.
 _MOST_FAULTS = 3
+
+_CHANCE = random.Random()  # noqa: S311  # no secret hangs on it
 
 
 class GivenUp(Exception):
@@ -87,6 +92,8 @@ class Dispatcher:
         receipts: note what was taken.
         counts: of this sink.
         ending: bounds how long it tries.
+        others: gives rows that wait, picked by the chance that it is handed; by one of them it is seen whether the
+            destination fails on all rows or on some.
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class Dispatcher:
         receipts: Receipts,
         counts: Counts,
         ending: Ending,
+        others: Callable[[random.Random], Sequence[Piece]],
     ) -> None:
         self._destination = destination
         self._name = name
@@ -107,6 +115,7 @@ class Dispatcher:
         self._receipts = receipts
         self._counts = counts
         self._ending = ending
+        self._others = others
         self._complaints = Complaints(log)
 
     def deliver(self, pieces: Sequence[Piece]) -> None:
@@ -135,14 +144,23 @@ class Dispatcher:
         if batch:
             yield batch
 
-    def _send(self, batch: Sequence[Piece]) -> None:
-        """Deliver a batch, or put it aside; returns when either is done."""
-        failures = faults = 0
+    def _send(self, batch: Sequence[Piece], *, suspected: bool = False) -> None:
+        """Deliver a batch, or put it aside; returns when either is done.
+
+        A row may make the destination fail for ever (its own fault, a firewall that dislikes a prompt). Where other
+        rows are taken meanwhile, the batch is split until that row is alone.
+        """
+        failures = faults = proofs = 0
         while True:
             try:
                 self._destination.deliver(batch)
             except Unavailable as error:
-                self._wait(error, failures)
+                # one that asks to wait is not to be asked twice
+                ask = error.retry_after_s is None and (suspected or failures > 0)
+                proofs = proofs + 1 if ask and self._takes_others(batch) else 0
+                if proofs >= (_MOST_PROOFS if len(batch) == 1 else 1):
+                    return self._send_without_the_bad(batch, f"{error} (others are taken)", suspected=True)
+                self._wait(error, 0 if proofs else failures)
                 failures += 1
                 continue
             except TooLarge:
@@ -175,14 +193,37 @@ class Dispatcher:
         log.warning("a trace row of %d bytes is too large for %s and was cut", len(piece.row), self._name)
         self._send([replace(piece, row=shorter)])
 
-    def _send_without_the_bad(self, batch: Sequence[Piece], why: str) -> None:
+    def _send_without_the_bad(self, batch: Sequence[Piece], why: str, *, suspected: bool = False) -> None:
         if len(batch) == 1:
             self._put_aside(batch[0], why)
             return
-        self._send(batch[: len(batch) // 2])
-        self._send(batch[len(batch) // 2 :])
+        self._send(batch[: len(batch) // 2], suspected=suspected)
+        self._send(batch[len(batch) // 2 :], suspected=suspected)
+
+    def _takes_others(self, batch: Sequence[Piece]) -> bool:
+        """Whether the destination takes a row now that is not of this batch, or is but one of it.
+
+        That row is delivered again in its turn, which changes nothing. Where there is none, nothing is held up.
+        """
+        ids = {piece.id for piece in batch}
+        others = [piece for piece in self._others(_CHANCE) if piece.id not in ids]
+        others = [piece for piece in others if piece.to != batch[0].to] or others
+        others = others or (list(batch) if len(batch) > 1 else [])
+        # no root before what is under it
+        others = [piece for piece in others if piece.request is None] or others
+        if not others:
+            return False
+        try:
+            self._destination.deliver([_CHANCE.choice(others)])
+        except Exception as error:  # noqa: BLE001  # whatever it is, nothing is proved
+            log.debug("another row is not taken either: %s", error)
+            return False
+        return True
 
     def _put_aside(self, piece: Piece, why: str) -> None:
+        if is_open(piece):  # its end is still to come; put back after that, this row would take its place
+            log.error("%s does not take the row of a call that is open: %s", self._name, why)
+            return
         log.error("%s does not take a row, which is put aside (gateway spool quarantine): %s", self._name, why)
         try:
             kept = offload(self._quarantine.add, piece, why)

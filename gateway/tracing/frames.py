@@ -23,6 +23,7 @@ JSON = dict[str, Any]
 
 _BEFORE_ROW = b',"row":{'  # cannot stand within a JSON string, where its first quote would be escaped
 _RESYNC = re.compile(rb"(?<![0-9a-f])[0-9a-f]{8} \{\"(?:begin|id|void)\":")
+_KINDS = frozenset({"begin", "id", "void"})
 _LOOKS_BEGUN = re.compile(rb"[0-9a-f]{8} ")
 
 
@@ -111,7 +112,12 @@ def _read(line: bytes, end: int) -> Frame | None:
         head = json.loads(payload if at < 0 else payload[:at] + b"}")
         kind = next(iter(head))
         row = b"" if at < 0 else payload[at + 7 : -1]
-        return Frame(kind, head[kind], end, row, head.get("to"), head.get("request"), None if row else head)
+        id, to, request = head[kind], head.get("to"), head.get("request")
+        if not (isinstance(id, str) and isinstance(to, dict | None) and isinstance(request, str | None)):
+            return None
+        if kind not in _KINDS or bool(row) is (kind == "void"):
+            return None
+        return Frame(kind, id, end, row, to, request, None if row else head)
     except (ValueError, StopIteration, AttributeError, LookupError, TypeError, RecursionError):
         return None
 
@@ -166,7 +172,7 @@ def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8 that every reader takes: no NaN, no half of a surrogate pair, nothing unknown to JSON."""
     try:
         return _ROWS.encode(value).encode()
-    except (ValueError, TypeError):  # UnicodeEncodeError is a ValueError; keys may be of any type
+    except (ValueError, TypeError, RecursionError):  # UnicodeEncodeError is a ValueError; keys may be of any type
         return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 

@@ -22,6 +22,8 @@ JSON = dict[str, Any]
 log = logging.getLogger(__name__)
 
 _SAVE_EACH_S = 1.0
+#: A caller chooses where its rows go, and so whether they are refused: half of the spool is for the others' rows.
+_QUARANTINE_SHARE = 2
 _RECEIPT_BYTES = 16
 #: How long it is known what was delivered.
 KEEP_RECEIPTS_S = 7 * 86_400.0
@@ -121,6 +123,8 @@ class Quarantine:
         """
         about = {"at": datetime.now(UTC).isoformat(), "why": why, "request": piece.request, "to": piece.to}
         line = b'%s,"row":%s}\n' % (dumps(about)[:-1], piece.row)
+        if used_bytes(self._folder) + len(line) > self._cap_bytes // _QUARANTINE_SHARE:
+            return False
         taken = used_bytes(self._spool) + granted_bytes(self._spool)
         if taken + len(line) > self._cap_bytes - SLACK_BYTES // 2:
             return False
@@ -144,10 +148,11 @@ class Quarantine:
 def put_aside(folder: Path) -> Iterator[tuple[Path, JSON]]:
     """Give each row in a folder's quarantine with the file that it is in; what cannot be read is left out."""
     for path in sorted((folder / "quarantine").glob("*.jsonl")):
-        with path.open("rb") as lines:
+        with suppress(FileNotFoundError), path.open("rb") as lines:  # put back meanwhile
             for line in lines:
-                with suppress(ValueError):
-                    yield path, json.loads(line)
+                with suppress(ValueError, RecursionError):
+                    if isinstance(found := json.loads(line), dict):
+                        yield path, found
 
 
 class Receipts:
@@ -168,6 +173,8 @@ class Receipts:
             name = datetime.now(UTC).strftime("%Y-%m-%d")
             handle = os.open(self._folder / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
+                if spare := os.fstat(handle).st_size % _RECEIPT_BYTES:  # half an id would spoil all that follow
+                    os.ftruncate(handle, os.fstat(handle).st_size - spare)
                 os.write(handle, ids)
             finally:
                 os.close(handle)
@@ -192,7 +199,10 @@ def receipts(folder: Path) -> set[str]:
     """Return the ids of the requests whose traces were delivered, as far back as is known."""
     found: set[str] = set()
     for path in sorted((folder / "receipts").glob("*")):
-        ids = path.read_bytes()
+        try:
+            ids = path.read_bytes()
+        except FileNotFoundError:
+            continue  # too old, and deleted meanwhile
         found.update(
             f"req_{ids[at : at + _RECEIPT_BYTES].hex()}"
             for at in range(0, len(ids) - _RECEIPT_BYTES + 1, _RECEIPT_BYTES)

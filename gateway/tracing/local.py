@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _SWEEP_EVERY_S = 60.0
 _SWEEP_TRACES = 500
 _SWEEP_PAUSE_S = 0.02
+_YEAR_10000_S = 253_402_300_800.0
 _LARGEST_INT = 2**63 - 1
 
 
@@ -195,7 +196,12 @@ _KEEP_SPAN = _upsert_span()
 _KEEP_TRACE = _upsert_trace()
 _FORGET_TRACE = delete(traces).where(traces.c.id == bindparam("gone"))
 _DELETIONS = (
-    delete(spans).where(spans.c.root_span_id == bindparam("root"), spans.c.parent_span_id == bindparam("above")),
+    delete(spans).where(
+        spans.c.root_span_id == bindparam("root"),
+        spans.c.parent_span_id == bindparam("above"),
+        # a call may hang under another one, and goes when its own time has come
+        ~select(traces.c.id).where(traces.c.id == spans.c.id).exists(),
+    ),
     delete(spans).where(spans.c.id == bindparam("gone")),
     _FORGET_TRACE,
 )
@@ -270,7 +276,7 @@ def _used_bytes(connection: Connection) -> int:
 
 def _started_s(row: JSON, metrics: JSON) -> float:
     started = _float(metrics.get("start"))
-    if started is not None:
+    if started is not None and 0 <= started < _YEAR_10000_S:  # what cannot be shown would break every list
         return started
     try:
         moment = datetime.fromisoformat(row.get("created", ""))

@@ -11,12 +11,12 @@ def take(path: Path) -> int | None:
     """Lock a file, which is made where there is none, for as long as the handle is open.
 
     Returns:
-        The handle; None where another process has the lock, or the file cannot be opened.
+        The handle; None where another process has the lock.
+
+    Raises:
+        OSError: the file cannot be opened.
     """
-    try:
-        handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return None
+    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

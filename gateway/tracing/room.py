@@ -33,6 +33,15 @@ def used_bytes(folder: Path) -> int:
     return total
 
 
+def is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one at `path`; rows that go into one that was deleted or moved are lost unnoticed."""
+    try:
+        here, there = os.fstat(handle), os.lstat(path)
+    except OSError:
+        return False
+    return (here.st_ino, here.st_dev) == (there.st_ino, there.st_dev)
+
+
 class Room:
     """The room of one process in one folder. Not safe for threads: its spool has the lock.
 

@@ -269,10 +269,21 @@ _TOKENS = (
 )
 
 
+#: What is told of a call. A caller is not to tell it where the gateway does not: that a call cost nothing, say.
+_OURS = frozenset(
+    {
+        "request_id", "client_request_id", "caller", "path", "suppressed", "model", "stream", "provider", "attempt",
+        "attempts", "served_model", "response_id", "finish_reasons", "dropped_params", "ignored_parent", "status",
+        "error_code", "error_source", "caller_gone", "overhead_ms", "usage", "usage_estimated", "cost_usd",
+        "time_to_first_token_s", "open", "interrupted", "rows_dropped", "cut_from_bytes",
+    }
+)  # fmt: skip
+
+
 def _propagate(row: JSON, event: Mapping[str, Any]) -> None:
     """Add what the caller's SDK hands down to every span under its own; nothing that the gateway says is replaced."""
     for name in ("metadata", "span_attributes"):
         if isinstance(fields := event.get(name), Mapping):
-            row[name] = {**fields, **row[name]}
+            row[name] = {**{field: value for field, value in fields.items() if field not in _OURS}, **row[name]}
     if isinstance(tags := event.get("tags"), list):
         row["tags"] = list(dict.fromkeys([*row.get("tags", ()), *(tag for tag in tags if isinstance(tag, str))]))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from gateway.tracing import locks
 from gateway.tracing.frames import Frame, scan
@@ -14,34 +16,74 @@ from gateway.tracing.room import write_grant
 
 _NAME = re.compile(r"(\d{20}-[0-9a-f]{8})-(\d{6,})\.seg")
 _CHUNK_BYTES = 256 << 10
+#: Longer than it takes to write a segment.
+_ABANDONED_S = 3600.0
+#: Nothing but a file is meant: a link leads elsewhere, and a named pipe would be waited for.
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_WRITE = os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class Unreadable(Exception):
+    """A segment is there and does not let itself be read; `str()` says which, and why."""
 
 
 class Segment:
-    """One file of frames, opened for reading.
+    """One file of frames, for reading. No descriptor stays open: after a long outage there may be thousands.
 
     Attributes:
         read_bytes: how far it has been read.
         acked_bytes: how far its rows are delivered; kept in the `.ack` file beside it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._ack_path = path.with_suffix(".ack")
-        self._ack: int | None = None  # opened where it can be written: a full disk does not keep rows from being sent
-        self.acked_bytes = acked_bytes(path, self.size_bytes)
+        self._acks = False
+        self.acked_bytes = acked_bytes(path, path.lstat().st_size)
         self.read_bytes = 0
 
     @property
     def size_bytes(self) -> int:
-        """Its size now."""
-        return os.fstat(self._handle).st_size
+        """Its size now; 0 where it is gone."""
+        try:
+            return self.path.lstat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def changed_s(self) -> float:
+        """When it was last written to, in seconds since the epoch; 0 where it is gone."""
+        try:
+            return self.path.lstat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def next(self) -> list[Frame | int] | None:
-        """Read on, about a quarter of a megabyte at a time; what `frames.scan` finds, None where no whole line is."""
+        """Read on, about a quarter of a megabyte at a time; what `frames.scan` finds, None where no whole line is.
+
+        Raises:
+            Unreadable: it has no right to, the disk has a fault, or that is no file.
+        """
+        try:
+            handle = os.open(self.path, _READ)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._unreadable(error) from error
+        try:
+            return self._next(handle)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        finally:
+            os.close(handle)
+
+    def _next(self, handle: int) -> list[Frame | int] | None:
         want = _CHUNK_BYTES
         while True:
-            buffer = os.pread(self._handle, want, self.read_bytes)
+            buffer = os.pread(handle, want, self.read_bytes)
             if cut := buffer.rfind(b"\n") + 1:
                 offset = self.read_bytes
                 self.read_bytes += cut
@@ -50,10 +92,14 @@ class Segment:
                 return None
             want *= 4  # one line that is longer than that
 
+    def _unreadable(self, error: OSError) -> Unreadable:
+        return Unreadable(f"{self.path}: {error.strerror or error}")
+
     def skip_torn(self) -> bool:
         """Go behind a last line that has no end, which its writer will not finish. True where there is one."""
-        torn = self.size_bytes > max(self.read_bytes, self.acked_bytes)
-        self.read_bytes = max(self.read_bytes, self.size_bytes)
+        size_bytes = self.size_bytes
+        torn = size_bytes > max(self.read_bytes, self.acked_bytes)
+        self.read_bytes = max(self.read_bytes, size_bytes)
         return torn
 
     def ack(self) -> None:
@@ -64,25 +110,24 @@ class Segment:
         """
         if self.read_bytes > self.acked_bytes:
             self.acked_bytes = self.read_bytes
-            if self._ack is None:
-                self._ack = os.open(self._ack_path, os.O_CREAT | os.O_TRUNC | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            os.pwrite(self._ack, b"%020d" % self.acked_bytes, 0)
+            handle = os.open(self._ack_path, _WRITE if self._acks else _WRITE | os.O_TRUNC, 0o600)
+            try:
+                os.pwrite(handle, b"%020d" % self.acked_bytes, 0)
+                self._acks = True
+            finally:
+                os.close(handle)
 
     def remove(self) -> None:
         """Delete it. The acknowledgement goes to the disk first: a row that was sent is not sent again."""
-        if self._ack is not None:
+        if self._acks:
             with suppress(OSError):
-                os.fdatasync(self._ack)
+                handle = os.open(self._ack_path, _READ)
+                try:
+                    os.fdatasync(handle)
+                finally:
+                    os.close(handle)
         self.path.unlink(missing_ok=True)
         self._ack_path.unlink(missing_ok=True)
-        self.close()
-
-    def close(self) -> None:
-        """Close its files."""
-        os.close(self._handle)
-        if self._ack is not None:
-            os.close(self._ack)
-            self._ack = None
 
 
 class Writer:
@@ -102,7 +147,8 @@ class Writer:
         """Whether the process has ended; from then on nobody adds to its segments."""
         if self._live is not None:
             return True
-        self._live = locks.take(self._path)
+        with suppress(OSError):  # one that cannot be asked may live
+            self._live = locks.take(self._path)
         if self._live is None:
             return False
         with suppress(OSError):
@@ -118,10 +164,7 @@ class Writer:
         self.close()
 
     def close(self) -> None:
-        """Close its files."""
-        for segment in self.segments.values():
-            segment.close()
-        self.segments.clear()
+        """Close its file. What was read stays known."""
         if self._live is not None:
             os.close(self._live)
             self._live = None
@@ -135,6 +178,15 @@ def acked_bytes(segment: Path, size_bytes: int) -> int:
         return 0
     # one that tells of more than there is was made for another file, and one that is torn for none
     return int(text) if len(text) == 20 and text.isdigit() and int(text) <= size_bytes else 0
+
+
+def opened(segment: Path) -> BinaryIO:
+    """Open a segment for reading from outside. A link is not followed, and a named pipe is not waited for.
+
+    Raises:
+        OSError: it is gone, is no file, or may not be read.
+    """
+    return open(segment, "rb", opener=lambda path, _flags: os.open(path, _READ))
 
 
 def named(folder: Path) -> Iterator[tuple[str, int, Path]]:
@@ -153,6 +205,10 @@ def tidy(folder: Path) -> None:
 
     For who has the sender's lock. A `.live` file that is locked is a process that has no segment yet.
     """
+    for path in folder.glob(".*.seg"):  # of who was killed while rows were put back; they are in quarantine still
+        with suppress(FileNotFoundError):
+            if time.time() - path.lstat().st_mtime > _ABANDONED_S:
+                path.unlink()
     kept = {path.stem for _token, _number, path in named(folder)}
     tokens = {name.rpartition("-")[0] for name in kept}
     for path in (*folder.glob("*.ack"), *folder.glob("*.live")):

@@ -6,7 +6,6 @@ and tries again, for ever; rows that are refused for good are put aside and hold
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import threading
@@ -14,18 +13,19 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from gateway.tracing import locks
+from gateway.tracing.backlog import some_waiting
+from gateway.tracing.closing import interrupted, without_rows
 from gateway.tracing.complaints import Complaints
 from gateway.tracing.delivery import Counts, Destination, Piece, Unavailable
 from gateway.tracing.dispatch import Dispatcher, Ending, GivenUp
-from gateway.tracing.frames import Frame, dumps
+from gateway.tracing.frames import Frame
 from gateway.tracing.keeping import Quarantine, Receipts, State
-from gateway.tracing.segments import Segment, Writer, named, tidy
-
-JSON = dict[str, Any]
+from gateway.tracing.room import is_at
+from gateway.tracing.segments import Segment, Unreadable, Writer, named, tidy
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +86,12 @@ class Sender:
             receipts=Receipts(folder, cap_bytes),
             counts=self._counts,
             ending=self._ending,
+            others=partial(some_waiting, folder),
         )
         self._writers: dict[str, Writer] = {}
         self._begun: dict[str, _Begun] = {}
         self._lock: int | None = None
+        self._lock_fault: str | None = None
         self._turn_bytes = 0
         self._complaints = Complaints(log)
         self._thread = threading.Thread(target=self._run, name="spool-sender", daemon=True)
@@ -133,6 +135,8 @@ class Sender:
         self._ending.say(timeout_s, insist=True)
         try:
             if not self._is_sender():
+                if self._lock_fault is not None:
+                    raise Unavailable(self._lock_fault)
                 return False
             while self._turn():
                 pass
@@ -178,14 +182,21 @@ class Sender:
 
     def _is_sender(self) -> bool:
         """Hold the folder's lock, or take it where it is free."""
+        path = self._folder / "sender.lock"
         if self._lock is not None:
-            if os.fstat(self._lock).st_nlink:
+            if is_at(self._lock, path):
                 return True
-            os.close(self._lock)  # the folder was deleted, and another one may have a sender already
+            os.close(self._lock)  # the folder was deleted or moved, and another one may have a sender already
             self._lock = None
-        self._lock = locks.take(self._folder / "sender.lock")
+            self._forget()
+        try:
+            self._lock, self._lock_fault = locks.take(path), None
+        except OSError as error:
+            if self._folder.exists():  # else it is not made yet
+                self._lock_fault = f"{path}: {error.strerror or error}"
+                self._complaints.say("traces are not delivered: %s", self._lock_fault)
         if self._lock is None:
-            return False  # another's, or no folder yet
+            return False
         self._state.load()
         tidy(self._folder)
         return True
@@ -212,20 +223,27 @@ class Sender:
         moved = False
         self._look()
         for writer in list(self._writers.values()):
-            moved |= self._read(writer)
+            try:
+                moved |= self._read(writer)
+            except Unreadable as error:  # it stays for whoever can mend that; the others' rows are not held up
+                self._complaints.say("traces that wait cannot be read: %s", error)
+            finally:
+                writer.close()
         self._state.tick()
         return moved
 
     def _look(self) -> None:
         for token, number, path in named(self._folder):
             writer = self._writers.get(token)
+            if writer is not None and number in writer.segments:
+                continue
+            try:
+                segment = Segment(path)
+            except FileNotFoundError:
+                continue  # somebody tidied up
             if writer is None:
                 writer = self._writers[token] = Writer(self._folder, token)
-            if number not in writer.segments:
-                try:
-                    writer.segments[number] = Segment(path)
-                except FileNotFoundError:
-                    continue  # somebody tidied up
+            writer.segments[number] = segment
 
     def _read(self, writer: Writer) -> bool:
         if dead := writer.is_dead():
@@ -272,7 +290,7 @@ class Sender:
                 facts = one.facts or {}
                 lost_rows += facts["rows"] if isinstance(facts.get("rows"), int) else 0
                 if begun is not None:
-                    pieces.append(_without_rows(begun.piece, facts))
+                    pieces.append(without_rows(begun.piece, facts))
         self._dispatcher.deliver(pieces)
         # not before: if delivering is given up, all of this is read again
         self._state.dropped += lost_rows  # the metrics have them from the process that dropped them
@@ -305,8 +323,8 @@ class Sender:
         """All of a dead writer is read: what it had begun and not ended was interrupted."""
         cut_off = [begun.piece for begun in self._begun.values() if begun.token == writer.token]
         if cut_off:
-            ended_s = max((segment.path.stat().st_mtime for segment in writer.segments.values()), default=time.time())
-            self._dispatcher.deliver([_interrupted(piece, ended_s) for piece in cut_off])
+            ended_s = max((segment.changed_s for segment in writer.segments.values()), default=0.0) or time.time()
+            self._dispatcher.deliver([interrupted(piece, ended_s) for piece in cut_off])
             self._counts.interrupted(len(cut_off))
             self._state.interrupted += len(cut_off)
             for piece in cut_off:
@@ -324,24 +342,3 @@ class Sender:
             segment.ack()
         except OSError as error:  # a full disk: the rows are sent again after a restart, which changes nothing
             self._complaints.say("how far traces are delivered cannot be written down: %s", error.strerror or error)
-
-
-def _interrupted(piece: Piece, ended_s: float) -> Piece:
-    row = json.loads(piece.row)
-    row["error"] = "The gateway's process died before the call ended."
-    row["metrics"]["end"] = max(ended_s, row["metrics"]["start"])
-    row["metadata"] = {**_closed(row), "interrupted": True}
-    return replace(piece, row=dumps(row))
-
-
-def _without_rows(piece: Piece, facts: JSON) -> Piece:
-    """What is known of a call whose rows had no room."""
-    row = json.loads(piece.row)
-    row["error"] = "The trace had no room in the spool and was dropped."
-    row["metrics"]["end"] = facts.get("end", row["metrics"]["start"])
-    row["metadata"] = {**_closed(row), "rows_dropped": facts.get("rows")}
-    return replace(piece, row=dumps(row))
-
-
-def _closed(row: JSON) -> JSON:
-    return {name: value for name, value in row["metadata"].items() if name != "open"}

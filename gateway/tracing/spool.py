@@ -31,7 +31,7 @@ from gateway.tracing.complaints import Complaints
 from gateway.tracing.delivery import Counts
 from gateway.tracing.frames import cut, dumps, row_frame, void_frame
 from gateway.tracing.record import Record
-from gateway.tracing.room import Room
+from gateway.tracing.room import Room, is_at
 
 JSON = dict[str, Any]
 
@@ -219,12 +219,12 @@ class Spool:
     def _ready(self) -> _Open | None:
         """Open the folder; None where that is not possible now."""
         opened = self._open
-        if opened is not None and _is_there(opened.segment):
+        if opened is not None and opened.segment >= 0 and is_at(opened.segment, self._path(opened)):
             return opened
         if time.monotonic() < self._broken_until_s:
             return None
         try:
-            if opened is None or not _is_there(opened.live):  # else this process would seem to have died
+            if opened is None or not is_at(opened.live, self.folder / f"{opened.token}.live"):  # else it seems dead
                 self._open = None
                 if opened is not None:
                     self._forget(opened)
@@ -257,13 +257,15 @@ class Spool:
         return opened
 
     def _next_segment(self, opened: _Open) -> None:
-        path = self.folder / f"{opened.token}-{opened.number + 1:06d}.seg"
-        segment = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        before, opened.segment = opened.segment, segment
         opened.number += 1
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+        before, opened.segment = opened.segment, os.open(self._path(opened), flags, 0o600)
         opened.size_bytes, opened.opened_s = 0, time.monotonic()
         if before >= 0:
             os.close(before)
+
+    def _path(self, opened: _Open) -> Path:
+        return self.folder / f"{opened.token}-{opened.number:06d}.seg"
 
     def _turn_page(self, opened: _Open, next_bytes: int) -> None:
         """Go on in a new segment where this one is full or old; `next_bytes` must have room after that."""
@@ -289,6 +291,9 @@ class Spool:
             with suppress(OSError):
                 os.ftruncate(opened.segment, opened.size_bytes)
             opened.leave_segment()  # a reader may be behind what was taken back: go on in a new one
+            if opened.size_bytes == 0:  # on a disk that is full there would be one more of these each second
+                with suppress(OSError):
+                    self._path(opened).unlink()
             raise
         opened.size_bytes += len(frames)
         opened.room.spent(len(frames))
@@ -361,15 +366,11 @@ class Spool:
 
     def backlog(self) -> Backlog:
         """What waits in the folder (tracing.Sink)."""
-        return look(self.name, self.folder, self._cap_bytes)
-
-
-def _is_there(handle: int) -> bool:
-    """Whether an open file still has a name. Written to one that was deleted, rows would be lost unnoticed."""
-    try:
-        return handle >= 0 and os.fstat(handle).st_nlink > 0
-    except OSError:
-        return False
+        try:
+            return look(self.name, self.folder, self._cap_bytes)
+        except OSError as error:  # another user's folder, say: readiness and metrics are to tell of it, not to fail
+            self._complaints.say("traces in %s cannot be looked at: %s", self.folder, error.strerror or error)
+            return Backlog(self.name, self.folder, self._cap_bytes, listed=False)
 
 
 def _make_private(folder: Path) -> None:

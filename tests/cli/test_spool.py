@@ -267,3 +267,44 @@ def test_a_sender_that_runs_takes_them_by_itself(folder: Path, place: Path, brai
         braintrust.wait_rows(1)
     finally:
         sender.finish(None, 1)
+
+
+EVIL = "\x1b]0;owned\x07\x9b2J\u202e"
+
+
+def test_no_control_character_of_the_files_gets_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave(folder, 1)
+    (folder / "sender.json").write_text(json.dumps({"trouble": EVIL, "since_s": 1.0}))
+    (folder / "quarantine").mkdir()
+    line = {"at": EVIL, "why": EVIL, "request": EVIL, "row": {"id": EVIL}}
+    other = {"at": 5, "why": [], "request": [1], "row": {}}
+    lines = [json.dumps(line), json.dumps(other), "5", "[" * 100_000]
+    (folder / "quarantine" / "2026-01-01.jsonl").write_text("\n".join(lines))
+    for command in (["spool", "status"], ["spool", "quarantine"], ["traces", "verify"], ["doctor"]):
+        cli.main(command)
+        out = capsys.readouterr().out
+        assert out
+        assert [sign for sign in out if sign != "\n" and not sign.isprintable()] == []
+
+
+def test_drain_says_why_it_cannot_have_the_lock(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    leave(folder, 1)
+    (folder / "sender.lock").mkdir()
+    assert cli.main(["spool", "drain", "--timeout", "2"]) == 1
+    said = capsys.readouterr()
+    assert "sender.lock: Is a directory" in said.err
+    assert "A gateway runs" not in said.out
+
+
+@pytest.mark.parametrize("command", [["spool", "status"], ["spool", "drain"], ["spool", "quarantine"]])
+def test_a_folder_that_may_not_be_read_is_no_traceback(
+    folder: Path, command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(folder, 1)
+
+    def forbidden(path: Path) -> object:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)  # root may read anything
+    assert cli.main(command) == 1
+    assert "Permission denied" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from gateway import cli
+from gateway.tracing.search import Search
 from tests.tracing.kept import Kept, trace
 
 GATEWAY = str(Path(sys.executable).parent / "gateway")
@@ -207,6 +208,16 @@ def test_show_of_an_open_call_has_no_end(kept: Kept) -> None:
     status, out, _ = run("show")
     assert status == 0
     assert "no end" in out
+
+
+def test_show_of_a_trace_whose_rows_have_just_gone_says_so(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.put(trace(1))
+    with monkeypatch.context() as swept:
+        for left in ([], trace(1)[:1]):
+            swept.setattr(Search, "rows", lambda self, one, left=left: left)
+            status, out, err = run("show")
+            assert (status, out) == (1, "")
+            assert "deleted" in err
 
 
 def hostile() -> list[dict[str, Any]]:

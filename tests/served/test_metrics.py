@@ -238,6 +238,24 @@ def test_a_start_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
     assert made() <= before
 
 
+def test_what_a_killed_master_leaves_is_removed_by_the_next_start_and_nothing_that_is_in_use(
+    tmp_path: Path, settings: dict[str, str]
+) -> None:
+    def folder(served: Served) -> Path:
+        assert ask(served, "demo/echo") == 200
+        (made,) = {place for pid in workers(served) for place in folders(pid)}
+        return made
+
+    with Served(tmp_path / "living", settings) as living, Served(tmp_path / "killed", settings) as killed:
+        left, used = folder(killed), folder(living)
+        killed.kill(workers_too=True)
+        assert left.exists()
+        with Served(tmp_path / "next", settings) as served:
+            assert not left.exists()
+            assert used.exists()
+            assert folder(served).exists()
+
+
 def test_without_a_folder_each_worker_counts_alone_and_says_so(tmp_path: Path, settings: dict[str, str]) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import tempfile\ndef mkdtemp(*_, **__):\n    raise OSError(30, 'Read-only file system')\n"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.secret import Secret
+from gateway.tracing import braintrust as module
 from gateway.tracing.braintrust import Braintrust
 from gateway.tracing.delivery import Piece, Rejected, TooLarge, Unavailable, Undelivered
 from tests.fakes.braintrust_server import FakeBraintrust
@@ -288,7 +292,7 @@ def test_the_limit_is_what_the_server_says(server: Scripted, make: Make) -> None
     assert destination.limit_bytes == 5000
 
 
-@pytest.mark.parametrize("said", [None, "6000", 0, -1, 1.5, []])
+@pytest.mark.parametrize("said", [None, "6000", 0, -1, 1.5, [], True])
 def test_a_limit_that_is_none_leaves_the_default(server: Scripted, make: Make, said: Any) -> None:
     server.answer("/version", 200, {"logs3_payload_max_bytes": said})
     destination = make()
@@ -380,7 +384,19 @@ def test_the_wait_may_be_a_date(server: Scripted, make: Make, away_s: float, lea
 
 @pytest.mark.parametrize(
     "header",
-    ["", "soon", "-5", "1e3", "²", "٣", "Wed, 99 Foo 2026 00:00:00 GMT", "9" * 5000, "Wed, 25 Nov 2026 08:00:00"],
+    [
+        "",
+        "soon",
+        "-5",
+        "1e3",
+        "²",
+        "٣",
+        "Wed, 99 Foo 2026 00:00:00 GMT",
+        "9" * 5000,
+        "Wed, 25 Nov 2026 08:00:00",
+        "Wed, 99999999999999999999 Nov 2026 08:00:00 GMT",
+        "Wed, 25 Nov 2026 08:00:00 +99999999999999999999",
+    ],
 )
 def test_a_wait_that_nobody_can_read_is_no_fault(server: Scripted, make: Make, header: str) -> None:
     server.answer("/logs3", 429, {}, Retry_After=header.encode().decode("latin-1"))
@@ -540,3 +556,91 @@ def test_a_check_says_why_not(server: Scripted, make: Make) -> None:
     with pytest.raises(Unavailable, match="may not make projects") as caught:
         make().check()
     assert caught.value.refused
+
+
+# Nonsense.
+
+DEEP = b"[" * 200_000
+NONSENSE: dict[str, tuple[str, Any]] = {
+    "organisations that are a number": (LOGIN, {"org_info": 5}),
+    "organisations that are texts": (LOGIN, {"org_info": ["x", None]}),
+    "an address with half a surrogate pair": (LOGIN, b'{"org_info":[{"name":"a","api_url":"http://x/\\ud800"}]}'),
+    "an address that is none": (LOGIN, {"org_info": [{"name": "a", "api_url": "\0"}]}),
+    "an address that is a list": (LOGIN, {"org_info": [{"name": "a", "api_url": [1]}]}),
+    "a login nested too deep": (LOGIN, DEEP),
+    "a login that is a page": (LOGIN, b"<!doctype html>"),
+    "a project nested too deep": ("/v1/project", DEEP),
+    "a project without an id": ("/v1/project", {"id": 5}),
+    "rows that are answered with a page": ("/logs3", b"\n <html>Please sign in"),
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_nonsense_in_the_place_of_an_answer_takes_no_row_and_blames_none(
+    server: Scripted, make: Make, kind: str
+) -> None:
+    path, body = NONSENSE[kind]
+    server.answer(path, 200, body)
+    destination = make()
+    assert isinstance(refused(destination), Unavailable)
+    server.instead.clear()
+    destination.deliver([piece()])
+    assert len(server.rows()) == 1
+
+
+def test_rows_that_are_taken_are_taken_whatever_the_answer_says(server: Scripted, make: Make) -> None:
+    for body in (b"", b"[]", b"null", b'"ok"', DEEP, b"\xff"):
+        server.answer("/logs3", 200, body)
+        make().deliver([piece()])
+
+
+def test_a_page_is_told_by_its_type_too(server: Scripted, make: Make) -> None:
+    server.answer("/logs3", 200, b"Please sign in", Content_Type="text/HTML; charset=utf-8")
+    assert "a web page" in str(refused(make()))
+
+
+def test_no_control_character_of_a_server_gets_into_what_is_said(server: Scripted, make: Make) -> None:
+    evil = "\x1b[31m\u202e\x07"
+    for answer in ({"org_info": [org(evil)]}, {"org_info": [org("ours", api_url=f"http://127.0.0.1:1/{evil}")]}):
+        server.answer(LOGIN, 200, answer)
+        assert str(refused(make(org_name="ours"))).isprintable()
+
+
+class Endless(FakeBraintrust):
+    """Answers posted rows for ever: in large pieces, or in small ones every `every_s`."""
+
+    def __init__(self, status: int, piece: bytes, every_s: float) -> None:
+        self.status, self.piece, self.every_s = status, piece, every_s
+        super().__init__(KEY)
+
+    def handle(self, exchange: Exchange) -> None:
+        if exchange.request.path == "/logs3":
+            exchange.begin(self.status, {})
+            while not self.stopping:
+                exchange.send(self.piece)
+                exchange.wait(self.every_s)
+        else:
+            super().handle(exchange)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize(("piece_of_it", "every_s"), [(b" " * 65_536, 0.0), (b" ", 0.02)])
+def test_an_answer_without_end_ends(
+    make: Make, monkeypatch: pytest.MonkeyPatch, status: int, piece_of_it: bytes, every_s: float
+) -> None:
+    monkeypatch.setattr(module, "_ANSWER_S", 0.3)
+    with Endless(status, piece_of_it, every_s) as server:
+        began_s = time.monotonic()
+        assert isinstance(refused(make(app_url=server.url)), Unavailable)
+        assert time.monotonic() - began_s < 5
+
+
+def test_an_answer_is_never_unpacked(server: Scripted, make: Make) -> None:
+    server.answer("/logs3", 500, gzip.compress(b"A" * (64 << 20)), Content_Encoding="gzip")
+    tracemalloc.start()
+    try:
+        refused(make())
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+    assert {one.headers["accept-encoding"] for one in server.requests()} == {"identity"}

@@ -144,3 +144,10 @@ def test_json_is_made_of_anything() -> None:
         "list": [1, 2],
     }
     assert json.loads(dumps({("a", 1): float("inf")})) == {"('a', 1)": "inf"}
+
+
+def test_json_is_made_of_what_is_nested_deeper_than_python_follows() -> None:
+    deep: Any = "x"
+    for _ in range(100_000):
+        deep = [deep]
+    assert json.loads(dumps({"id": "a", "output": deep}))["id"] == "a"

@@ -7,6 +7,7 @@ import random
 import sqlite3
 import tempfile
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -374,3 +375,22 @@ def test_of_many_requests_those_with_a_trace_are_found(kept: Kept) -> None:
     asked = {f"req_{number:032x}" for number in (1, 2, *range(1000, 2200))}
     assert kept.search.kept_of(asked) == {f"req_{1:032x}", f"req_{2:032x}"}
     assert kept.search.kept_of(()) == set()
+
+
+def test_a_call_that_hangs_under_an_older_one_stays_whole_when_that_one_goes(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, keep_days=1)
+    older = trace(1, ago_s=90_000)
+    kept.put(older, trace(2, ago_s=60, root=older[-1]["root_span_id"], parent=older[-1]["span_id"]))
+    kept.store.sweep()
+    [left] = kept.search.list(limit=10)
+    assert [row["id"] for row in kept.search.rows(left)] == ["llm-000002", "row-000002"]
+
+
+@pytest.mark.parametrize("start", [1e250, -1e18, 253_402_300_800.0])
+def test_a_time_that_cannot_be_shown_is_that_of_the_row_s_making(kept: Kept, start: float) -> None:
+    rows = trace(1)
+    now = datetime.now(UTC)
+    rows[-1]["created"] = now.isoformat()
+    rows[-1]["metrics"]["start"] = start
+    kept.put(rows)
+    assert kept.search.list(limit=1)[0].started == now.timestamp()

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from gateway.tracing.locks import is_taken, take
 
 
@@ -42,5 +44,9 @@ def test_asking_makes_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_there_is_no_folder_nothing_is_locked(tmp_path: Path) -> None:
-    assert take(tmp_path / "nowhere" / "sender.lock") is None
+def test_a_lock_that_cannot_be_made_is_not_said_to_be_anothers(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        take(tmp_path / "nowhere" / "sender.lock")
+    (tmp_path / "sender.lock").mkdir()
+    with pytest.raises(IsADirectoryError):
+        take(tmp_path / "sender.lock")

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from gateway.tracing.delivery import Piece, Rejected, TooLarge, Unavailable
-from gateway.tracing.dispatch import Ending
+from gateway.tracing.dispatch import Dispatcher, Ending
 from gateway.tracing.frames import dumps, row_frame
 from gateway.tracing.keeping import Quarantine, put_aside, read_state
 from gateway.tracing.room import granted_bytes, used_bytes
@@ -261,6 +261,7 @@ def test_waits_grow_and_do_what_the_destination_asks(tmp_path: Path, monkeypatch
             raise failures.pop(0)
 
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(Dispatcher, "_takes_others", lambda self, batch: False)
     monkeypatch.setattr(Ending, "rest", lambda self, seconds: waits.append(seconds))
     written(tmp_path, "a")
     taken = Recording(fail=fail)

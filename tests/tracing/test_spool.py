@@ -227,3 +227,36 @@ def test_always_means_that_rows_are_on_the_disk_when_write_returns(
     never = spool(tmp_path / "never", fsync="off")
     never.write(trace("x"))
     assert len(synced) == 3
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("made_again", [True, False])
+def test_a_folder_that_is_moved_away_is_made_again_with_the_open_calls(tmp_path: Path, made_again: bool) -> None:
+    made = spool(tmp_path / "s")
+    made.begin(root("open"), None, 0)
+    call(made, "a")
+    (tmp_path / "s").rename(tmp_path / "aside")
+    if made_again:
+        (tmp_path / "s").mkdir()
+    call(made, "b")
+    assert made.dropped_rows == 0
+    assert [one.id for one in frames(tmp_path / "s")] == ["open", "b", "b-0", "b"]
+    assert [one.id for one in frames(tmp_path / "aside")] == ["open", "a", "a-0", "a"]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_disk_that_stays_full_does_not_collect_empty_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = spool(tmp_path)
+
+    def full(handle: int, data: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as while_full:
+        while_full.setattr(os, "write", full)
+        for number in range(20):
+            call(made, f"c{number}")
+    assert len(segments(tmp_path)) <= 1
+    call(made, "after")
+    assert [one.id for one in frames(tmp_path)][-2:] == ["after-0", "after"]

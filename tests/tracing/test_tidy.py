@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from gateway.tracing.segments import tidy
@@ -26,3 +27,12 @@ def test_files_of_the_dead_that_belong_to_no_segment_are_deleted_and_no_others(t
         f"{WITH_SEGMENT}-000001.seg",
         f"{WITH_SEGMENT}.live",
     ]
+
+
+def test_a_segment_that_was_never_finished_goes_when_nobody_can_be_writing_it(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".{token}-000001.seg" for token in (DEAD, LIVING))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (time.time(), time.time() - 7200))
+    tidy(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]

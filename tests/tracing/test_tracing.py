@@ -298,6 +298,19 @@ def test_what_a_parent_hands_down_is_added_and_replaces_nothing_of_the_gateways(
     assert set(root["tags"]) == {"ours", "theirs"}
 
 
+def test_a_parent_hands_down_nothing_that_the_gateway_alone_may_tell() -> None:
+    told = finished(call("gpt-test"), said(*GOOD))[0]["metadata"]
+    more = {"interrupted": 1, "rows_dropped": 1, "open": 1}
+    lies = {**dict.fromkeys([*told, *more], "a lie"), "error_code": "a lie", "cost_usd": -5, "theirs": 1}
+    made = call("gpt-test", parent=Parent(object_id="p", propagated={"metadata": lies}))
+    for attempts in ([said(*GOOD)], []):
+        root, spans = finished(made, *attempts)
+        for row in (root, *spans):
+            assert row["metadata"]["theirs"] == 1
+            assert not {"a lie", -5} & {value for value in row["metadata"].values() if isinstance(value, str | int)}
+            assert not more.keys() & row["metadata"].keys()
+
+
 @pytest.mark.parametrize(
     "event", [{"metadata": 1, "metrics": "x", "tags": 1}, {"tags": [1, {}, "t"]}, {"span_attributes": []}]
 )
