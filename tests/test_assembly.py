@@ -23,8 +23,8 @@ from gateway.settings import Settings, SettingsError
 from gateway.storage.owned import RESPONSE, Owned
 from gateway.tracing.console import Console
 from gateway.tracing.spool import Spool
-from gateway.upstream.lanes import Lanes
 from gateway.upstream.scripted import MODELS
+from gateway.upstream.stored import StoredResponses
 from tests.builders import settings
 
 
@@ -49,7 +49,7 @@ def test_with_a_key_its_provider_is_called_and_litellm_is_loaded_before_the_fork
     assert attempt.deployment.api_key == Secret("hunter2-openai")
     assert attempt.deployment.api_base == "https://here.example/v1"
     assert made.preload is not None
-    assert isinstance(made.upstreams["litellm"], Lanes)
+    assert isinstance(made.upstreams["litellm"], StoredResponses)
     with pytest.raises(ModelNotFound):
         plan("demo/echo", made.catalogue)
 

@@ -107,13 +107,16 @@ def test_the_chat_is_the_callers_call_in_all_but_its_wire(endpoint: Endpoint, st
     assert json.dumps(made.body) == before
 
 
+SEARCH = {"type": "web_search_20250305", "name": "w"}
+
+
 @pytest.mark.parametrize(
     ("endpoint", "body", "dropped"),
     [
         (
             RESPONSES,
             {"tools": [{"type": "web_search"}], "client_metadata": {}},
-            ("client_metadata", "tools.mcp"),
+            ("client_metadata", "tools.web_search"),
         ),
         (
             MESSAGES,
