@@ -73,7 +73,7 @@ def two_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         routing,
         "plan",
-        lambda _model, _catalogue, **_only: (attempt("openai/first"), attempt("openai/second", number=2)),
+        lambda _model, _catalogue, **_more: (attempt("openai/first"), attempt("openai/second", number=2)),
     )
 
 

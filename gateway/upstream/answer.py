@@ -11,7 +11,7 @@ from gateway.core.embeddings import as_base64
 from gateway.core.endpoints import EMBEDDINGS
 from gateway.core.transcript import Malformed
 from gateway.core.wire import data_event, dumps
-from gateway.errors import GatewayError, ProviderInvalid, ProviderStreamEnded
+from gateway.errors import GatewayError, ProviderInvalid
 from gateway.upstream.door import Exchange
 from gateway.upstream.failures import Failures
 from gateway.upstream.relay import Relay, ended_early
@@ -76,9 +76,10 @@ class LiteLLMAnswer:
             chunks = self._translated()
         try:
             yield from chunks
-        except ProviderStreamEnded:
-            raise self._failures.stopped(self._call.cancellation) or ended_early(self._provider) from None
         except GatewayError:
+            # a connection that was shut down can look like a stream that was cut, in the middle of an event too
+            if (stopped := self._failures.stopped(self._call.cancellation)) is not None:
+                raise stopped from None
             raise
         except Exception as error:
             # a stream of LiteLLM's raises as many classes as its opening

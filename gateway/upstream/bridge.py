@@ -144,6 +144,14 @@ class _Answer:
     def chunks(self) -> Iterator[Chunk]:
         """Tell the stream to its end (upstream.Answer)."""
         try:
+            yield from self._telling()
+        except GatewayError as error:
+            if (failed := self._teller.failed(error.message, error.public_code)) is not None:
+                yield Chunk(self._framed([failed]), last=True, piece=failed)
+            raise
+
+    def _telling(self) -> Iterator[Chunk]:
+        try:
             for chunk in self._chat.chunks():
                 events = self._teller.feed(chunk.piece) if chunk.piece is not None else []
                 yield Chunk(self._framed(events), chunk.content)
@@ -152,10 +160,6 @@ class _Answer:
                 yield Chunk(self._framed(events[-1:]), content=True, last=True, piece=events[-1])
         except Malformed as error:
             raise self._untold() from error
-        except GatewayError as error:
-            if (failed := self._teller.failed(error.message, error.public_code)) is not None:
-                yield Chunk(self._framed([failed]), last=True, piece=failed)
-            raise
 
     def _framed(self, events: list[JSON]) -> bytes:
         for event in events:

@@ -20,11 +20,11 @@ from gateway.core.endpoints import CHAT, EMBEDDINGS, Endpoint
 from gateway.core.providers import SAME_WIRE
 from gateway.core.transcript import Malformed
 from gateway.core.wire import dumps
-from gateway.errors import GatewayError, ProviderStreamEnded
+from gateway.errors import GatewayError, ObjectNotFound
 from gateway.upstream import door
 from gateway.upstream.door import Door, Exchange
 from gateway.upstream.failures import Failures
-from gateway.upstream.relay import EventRelay, Relay, ended_early
+from gateway.upstream.relay import EventRelay, Relay
 
 #: Where each provider answers, down to what its version begins with.
 _ADDRESSES = {
@@ -100,7 +100,7 @@ class Direct:
         raised: Exception | None = None
         try:
             self._door.handle_request(request)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raised = error  # the exchange knows better what happened
         finally:
             door.current.reset(token)
@@ -115,6 +115,8 @@ class Direct:
 
 
 def _request(deployment: Deployment, call: Call) -> httpx.Request:
+    if call.path_id in (".", ".."):  # RFC 3986, section 5.2.4: it would be another path; no escape keeps it in place
+        raise ObjectNotFound(f"{deployment.provider} has nothing of the id {call.path_id!r}.", param="id")
     path = call.endpoint.provider_path.replace("{id}", quote(call.path_id or "", safe=""))
     url = _base(deployment) + path + (f"?{call.query}" if call.query else "")
     content = None
@@ -173,6 +175,8 @@ class _Answer:
             if not isinstance(document, dict):
                 raise Malformed("the answer is no object")
             transcript.take(document)
+            if (clean := self._failures.cleaned(document)) is not None:
+                self.body = dumps(clean)
         except (ValueError, RecursionError) as error:
             raise self._failure(error) from error
         finally:
@@ -183,10 +187,13 @@ class _Answer:
     def chunks(self) -> Iterator[Chunk]:
         """Read the stream to its end (upstream.Answer)."""
         try:
-            yield from self._relay().chunks(iter(self._exchange.answer or ()))
-        except ProviderStreamEnded:
-            raise self._failures.stopped(self._call.cancellation) or ended_early(self._provider) from None
+            for chunk in self._relay().chunks(iter(self._exchange.answer or ())):
+                self._exchange.ended = self._exchange.ended or chunk.last
+                yield chunk
         except GatewayError:
+            # a connection that was shut down can look like a stream that was cut, in the middle of an event too
+            if (stopped := self._failures.stopped(self._call.cancellation)) is not None:
+                raise stopped from None
             raise
         except httpx.HTTPError as error:
             raise self._failure(error) from error

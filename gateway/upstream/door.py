@@ -86,6 +86,7 @@ class Exchange:
         aborted: why the call was stopped, or None.
         path, status, headers, body: of the last request and its answer; `body` of one that was not streamed.
         streamed: the request that was sent asks for a stream.
+        ended: whoever reads the stream has its last event; what follows is the terminator of the chunked body alone.
         head, tail: the first 4 KB or more, and the last piece, that a stream gave.
     """
 
@@ -100,6 +101,7 @@ class Exchange:
     headers: Any = None
     body: bytes | None = None
     streamed: bool = False
+    ended: bool = False
     answer: Body | None = None
     head: bytes = b""
     tail: bytes = b""
@@ -278,7 +280,7 @@ class Body(httpx.SyncByteStream):
         self._end(clean=False)
 
     def _ended_well(self) -> bool:
-        return any(words in self._exchange.tail for words in _LAST_WORDS)
+        return self._exchange.ended or any(words in self._exchange.tail for words in _LAST_WORDS)
 
 
 def _decoder(encoding: str) -> Any:

@@ -14,7 +14,6 @@ from typing import Any
 
 from gateway.core.calls import CALLER_GONE, DEADLINE, SHUTTING_DOWN, Cancellation
 from gateway.core.redaction import Redactor
-from gateway.core.wire import named_event
 from gateway.errors import (
     CallerGone,
     DeadlineExceeded,
@@ -107,7 +106,7 @@ class Failures:
         if not exchange.sent:
             return _not_sent(provider, raised)
         return self._error_in(provider, exchange.body) or ProviderInvalid(
-            f"{provider} sent an answer that is no chat completion.", provider=provider
+            f"{provider} sent an answer that cannot be read.", provider=provider
         )
 
     def reported(self, provider: str, error: Any) -> UpstreamError:
@@ -126,10 +125,17 @@ class Failures:
             provider=provider,
         )
 
-    def cleaned(self, event: bytes, piece: Mapping[str, Any]) -> bytes:
-        """An event that tells of a failure, without credentials: as it came where it has none."""
-        said = event.decode(errors="replace")
-        return event if self._redactor.text(said) == said else named_event(self._redactor.value(piece))
+    def cleaned(self, answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """An answer, or the event that ends one, whose `error` holds no credential any more; None where it held none.
+
+        Only the error is looked at: what the model said is the caller's.
+        """
+        response = answer.get("response")
+        told = response if isinstance(response, Mapping) else answer
+        error = told.get("error")
+        if error is None or (clean := self._redactor.value(error)) == error:
+            return None
+        return {**answer, "response": {**told, "error": clean}} if told is response else {**answer, "error": clean}
 
     def _answered(self, provider: str, exchange: Exchange) -> UpstreamError:
         status, headers = exchange.status or 500, exchange.headers or {}

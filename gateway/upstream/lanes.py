@@ -36,7 +36,7 @@ class Lanes:
 
     def is_native(self, endpoint: Endpoint, deployment: Deployment) -> bool:
         """Whether the deployment is asked on the operation's own wire, so that what it stores is its own."""
-        return deployment.provider in endpoint.native and any(lane.serves(endpoint, deployment) for lane in self._lanes)
+        return deployment.provider in endpoint.native and self._lanes[0].serves(endpoint, deployment)
 
     def open(self, attempt: Attempt, call: Call) -> Answer:
         """Send the call (Upstream.open).

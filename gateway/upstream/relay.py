@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.core.calls import Chunk
 from gateway.core.transcript import Malformed, Transcript
-from gateway.core.wire import Events, EventTooLarge, data_event, data_of
+from gateway.core.wire import Events, EventTooLarge, data_event, data_of, named_event
 from gateway.errors import GatewayError, ProviderInvalid, ProviderStreamEnded
 from gateway.upstream.failures import Failures
 
@@ -120,12 +120,13 @@ class EventRelay:
             UpstreamError: an error inside the stream, an event that is none, or an end without an ending event.
             httpx.TransportError: the connection failed.
         """
+        ended = False
         try:
             for event in _whole_events(pieces):
                 if (chunk := self._read(event)) is None:
                     continue
                 yield chunk
-                if chunk.last:
+                if ended := chunk.last:
                     break
         except (Malformed, EventTooLarge) as error:
             raise ProviderInvalid(
@@ -133,7 +134,7 @@ class EventRelay:
             ) from error
         if (failure := getattr(self._transcript, "failure", None)) is not None:
             raise self._failures.reported(self._provider, failure)
-        if not self._transcript.complete:
+        if not ended:  # its reason may have come, but SDKs hand the answer out at the ending event
             raise ended_early(self._provider)
 
     def _read(self, event: bytes) -> Chunk | None:
@@ -146,9 +147,10 @@ class EventRelay:
             raise self._failures.reported(self._provider, piece.get("error") or {**piece, "type": None})
         content = self._transcript.add(piece)
         last = kind in self._ends
+        if last and (clean := self._failures.cleaned(piece)) is not None:
+            event = named_event({**clean})
         if last and getattr(self._transcript, "failure", None) is not None:
-            # its words may hold a credential, and before any content the call may still be tried elsewhere
-            return Chunk(self._failures.cleaned(event, piece), last=True, piece=piece)
+            return Chunk(event, last=True, piece=piece)  # before any content the call may still be tried elsewhere
         if last and not self._transcript.complete:
             raise ended_early(self._provider)
         return Chunk(event, content or last, last, piece)

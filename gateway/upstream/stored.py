@@ -168,7 +168,7 @@ def _told(found: Owned, call: Call) -> JSON:
 def _page(items: list[JSON], query: dict[str, list[str]]) -> JSON:
     asked = {name: values[-1] for name, values in query.items()}
     limit = asked.get("limit", str(_PAGE))
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= _LONGEST_PAGE):
+    if not (limit.isascii() and limit.isdigit() and len(limit) < 9 and 1 <= int(limit) <= _LONGEST_PAGE):
         raise InvalidRequest(f"limit must be a whole number from 1 to {_LONGEST_PAGE}", param="limit")
     if asked.get("order", "desc") not in ("asc", "desc"):
         raise InvalidRequest("order must be asc or desc", param="order")

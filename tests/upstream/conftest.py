@@ -14,8 +14,9 @@ from gateway.tracing.catcher import Catcher
 from gateway.upstream.failures import Failures
 from gateway.upstream.litellm import LiteLLM
 from tests.fakes.provider import FakeProvider
+from tests.upstream.natively import OWN_KEY, Natively
 
-OWN_KEY = "the-gateways-own-key-without-a-shape"
+__all__ = ["OWN_KEY"]
 
 
 @pytest.fixture(scope="session")
@@ -39,3 +40,10 @@ def loaded() -> Iterator[LiteLLM]:
 def provider() -> Iterator[FakeProvider]:
     with FakeProvider() as server:
         yield server
+
+
+@pytest.fixture
+def native(provider: FakeProvider) -> Iterator[Natively]:
+    made = Natively(provider)
+    yield made
+    made.direct.close()

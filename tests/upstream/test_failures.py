@@ -218,7 +218,7 @@ def test_an_image_that_nobody_fetches_is_the_callers_matter() -> None:
 def test_an_answer_that_is_none_is_a_failure(body: Any) -> None:
     error = said(200, body)
     assert type(error) is ProviderInvalid
-    assert error.message == "openai sent an answer that is no chat completion."
+    assert error.message == "openai sent an answer that cannot be read."
 
 
 def test_an_error_in_an_answer_with_200_is_the_providers_own() -> None:

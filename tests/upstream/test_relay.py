@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from gateway.core.calls import Chunk
-from gateway.core.redaction import Redactor
-from gateway.core.transcript import ChatTranscript, Usage
-from gateway.core.wire import MOST_EVENT_BYTES, data_of
+from gateway.core.endpoints import MESSAGES, RESPONSES, Endpoint
+from gateway.core.redaction import REDACTED, Redactor
+from gateway.core.responses import ResponsesTranscript
+from gateway.core.transcript import ChatTranscript, Transcript, Usage
+from gateway.core.wire import MOST_EVENT_BYTES, Events, data_of
 from gateway.errors import GatewayError, ProviderFailed, ProviderInvalid, ProviderLimited, ProviderStreamEnded
 from gateway.upstream.failures import Failures
-from gateway.upstream.relay import Relay
+from gateway.upstream.relay import EventRelay, Relay
 from tests.builders import delta, finish
+
+JSON = dict[str, Any]
 
 DONE = b"data: [DONE]\n\n"
 
@@ -257,3 +264,178 @@ def test_a_failure_of_the_wire_is_raised_as_it_is() -> None:
 
     with pytest.raises(httpx.ReadError):
         list(relay(ChatTranscript()).chunks(pieces()))
+
+
+# Streams whose events have names.
+
+SPLITS = st.lists(st.integers(min_value=0, max_value=1 << 12), max_size=12)
+
+
+def named(kind: str, newline: str = "\n", **fields: Any) -> bytes:
+    value = json.dumps({"type": kind, **fields}, ensure_ascii=False)
+    return f"event: {kind}{newline}data: {value}{newline}{newline}".encode()
+
+
+BEGUN = named("response.created", response={"id": "resp_1", "status": "in_progress", "output": []})
+SAID = named("response.output_text.delta", output_index=0, content_index=0, delta="ä😀")
+COMPLETED = named("response.completed", response={"id": "resp_1", "status": "completed", "output": []})
+MESSAGE_BEGUN = named("message_start", message={"id": "msg_1"}) + named(
+    "content_block_start", index=0, content_block={"type": "text", "text": ""}
+)
+MESSAGE_SAID = named("content_block_delta", index=0, delta={"type": "text_delta", "text": "ä😀"})
+STOPPED = named("message_delta", delta={"stop_reason": "end_turn"})
+STOP = named("message_stop")
+OWN_KEY = "the-gateways-own-key"
+
+
+def event_relay(transcript: Transcript, endpoint: Endpoint = RESPONSES) -> EventRelay:
+    return EventRelay("openai", transcript, endpoint.ends, Failures(Redactor([OWN_KEY])))
+
+
+def events_out(*pieces: bytes, endpoint: Endpoint = RESPONSES) -> list[Chunk]:
+    return list(event_relay(endpoint.transcript(), endpoint).chunks(iter(pieces)))
+
+
+def event_failure(*pieces: bytes, endpoint: Endpoint = RESPONSES) -> tuple[GatewayError, list[Chunk]]:
+    got: list[Chunk] = []
+    with pytest.raises(GatewayError) as raised:
+        got.extend(event_relay(endpoint.transcript(), endpoint).chunks(iter(pieces)))
+    return raised.value, got
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "wanted"),
+    [
+        (RESPONSES, [BEGUN, named("response.own", x=[None]), SAID, named("response.own", "\r\n"), COMPLETED]),
+        (MESSAGES, [MESSAGE_BEGUN, named("ping", "\r"), MESSAGE_SAID, named("own"), STOPPED, STOP]),
+    ],
+    ids=["responses", "messages"],
+)
+@given(splits=SPLITS)
+@example(splits=list(range(1 << 11)))
+def test_wherever_the_network_cuts_the_same_events_go_out(
+    endpoint: Endpoint, wanted: list[bytes], splits: list[int]
+) -> None:
+    stream = b"\xef\xbb\xbf: hello\n\n" + b": ping\r\n\r\n".join(wanted) + DONE + named("late")
+    places = sorted({place for place in splits if place < len(stream)})
+    pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
+    chunks = events_out(*pieces, endpoint=endpoint)
+    assert b"".join(chunk.data for chunk in chunks) == b"".join(wanted)
+    assert [chunk.last for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert chunks[-1].data == wanted[-1]
+    assert [chunk.content for chunk in chunks].index(True) == next(
+        number for number, chunk in enumerate(chunks) if b"delta" in chunk.data
+    )
+
+
+def test_the_record_of_named_events_grows_with_what_was_read() -> None:
+    transcript = ResponsesTranscript()
+    chunks = event_relay(transcript).chunks(iter([BEGUN + SAID, COMPLETED]))
+    next(chunks)
+    assert (transcript.id, transcript.started, transcript.complete) == ("resp_1", False, False)
+    next(chunks)
+    assert transcript.said()[0]["content"][0]["text"] == "ä😀"
+    list(chunks)
+    assert transcript.complete
+
+
+def test_what_follows_the_last_event_is_not_asked_for() -> None:
+    def pieces() -> Iterator[bytes]:
+        yield BEGUN + COMPLETED
+        raise AssertionError("it was asked for more")
+
+    assert len(list(event_relay(ResponsesTranscript()).chunks(pieces()))) == 2
+
+
+@pytest.mark.parametrize("last", [COMPLETED, COMPLETED.removesuffix(b"\n\n"), COMPLETED.replace(b"\n", b"\r\n")])
+def test_the_last_event_may_lack_its_blank_line(last: bytes) -> None:
+    chunks = events_out(BEGUN, last)
+    assert chunks[-1].last
+    assert chunks[-1].data.startswith(b"event: response.completed")
+    assert Events().feed(chunks[-1].data) == [chunks[-1].data]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "pieces"),
+    [
+        *((RESPONSES, pieces) for pieces in ((), (DONE,), (BEGUN,), (BEGUN, SAID), (BEGUN, SAID, DONE))),
+        *((MESSAGES, pieces) for pieces in ((MESSAGE_BEGUN,), (MESSAGE_BEGUN, STOP), (STOP,))),
+        (MESSAGES, (MESSAGE_BEGUN, MESSAGE_SAID, STOPPED)),
+    ],
+)
+def test_a_stream_without_its_last_event_has_failed(endpoint: Endpoint, pieces: tuple[bytes, ...]) -> None:
+    error, got = event_failure(*pieces, endpoint=endpoint)
+    assert isinstance(error, ProviderStreamEnded)
+    assert error.elsewhere
+    assert not any(chunk.last for chunk in got)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"data: {not json\n\n",
+        b"data: 1\n\n",
+        b"data: {}\n\n",
+        b'data: {"type": 1}\n\n',
+        b'data: {"type": {}}\n\n',
+        b'data: {"type": "response.output_text.delta", "delta": 1, "output_index": 0}\n\n',
+        b'data: {"type": "response.completed"}\n\n',
+        b'data: {"type": "response.completed", "response": {"output": 1}}\n\n',
+        b"data: " + b"[" * 100_000 + b"\n\n",
+        b"data: \xff\xfe\n\n",
+        b"data: " + b"x" * (MOST_EVENT_BYTES + 1),
+    ],
+    ids=lambda bad: repr(bad[:40]),
+)
+def test_a_named_event_that_cannot_be_read_is_a_failure_after_what_was_good(bad: bytes) -> None:
+    error, got = event_failure(BEGUN, SAID, bad)
+    assert isinstance(error, ProviderInvalid)
+    assert [chunk.data for chunk in got] == [BEGUN, SAID]
+
+
+SHAPES: dict[str, tuple[Any, str]] = {
+    "the reference's": ({"type": "error", "code": "c", "message": f"no {OWN_KEY}", "param": "p"}, f"no {REDACTED}"),
+    "with an object": ({"type": "error", "error": {"code": "c", "message": f"no {OWN_KEY}"}}, f"no {REDACTED}"),
+    "Anthropic's": ({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}, "busy"),
+    "with a text": ({"type": "error", "error": "busy"}, "busy"),
+    "chat's": ({"error": {"message": "busy"}}, "busy"),
+    "a text alone": ({"error": "busy"}, "busy"),
+    "without a word": ({"type": "error"}, "openai reported an error."),
+    "of a strange kind": ({"type": "error", "error": [1]}, "openai reported an error."),
+}
+
+
+@pytest.mark.parametrize(("shape", "said"), SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("endpoint", [RESPONSES, MESSAGES], ids=lambda row: row.name)
+def test_an_error_event_is_the_providers_own_in_every_shape(endpoint: Endpoint, shape: JSON, said: str) -> None:
+    error, got = event_failure(b"event: error\n" + event(shape), COMPLETED, endpoint=endpoint)
+    assert isinstance(error, ProviderFailed)
+    assert (error.message, error.source) == (said, "provider")
+    assert got == []
+
+
+def test_an_error_of_null_on_an_event_is_none() -> None:
+    piece = event({"type": "response.own", "error": None})
+    assert piece in [chunk.data for chunk in events_out(BEGUN, piece, COMPLETED)]
+
+
+def test_a_response_that_failed_ends_with_its_own_event_and_is_raised() -> None:
+    plain = named("response.failed", response={"status": "failed", "error": {"code": "server_error", "message": "no"}})
+    error, got = event_failure(BEGUN, SAID, plain, DONE)
+    assert got[-1].data == plain, "nothing in it had to be taken out"
+    assert (got[-1].last, got[-1].content) == (True, False)
+    assert (error.message, error.public_code) == ("no", "server_error")
+    output = [
+        {
+            "type": "message",
+            "content": [{"type": "output_text", "text": OWN_KEY, "image": "data:image/png;base64,aaaa"}],
+        }
+    ]
+    failed = {"status": "failed", "output": output, "error": {"code": "c", "message": f"no {OWN_KEY}"}}
+    error, got = event_failure(BEGUN, named("response.failed", response=failed, own=1))
+    assert OWN_KEY not in error.message
+    assert json.loads(data_of(got[-1].data) or b"") == {
+        "type": "response.failed",
+        "response": {**failed, "error": {"code": "c", "message": f"no {REDACTED}"}},
+        "own": 1,
+    }

@@ -204,7 +204,7 @@ def continued(body: JSON, history: Sequence[JSON]) -> JSON:
     known = [
         {name: value for name, value in item.items() if name not in ("id", "status")}
         for item in history
-        if item.get("type") != "reasoning"
+        if item.get("type") not in ("reasoning", "item_reference")  # what is referred to stands there itself
     ]
     given = body.get("input") or []
     asked = [{"role": "user", "content": given}] if isinstance(given, str) else given
