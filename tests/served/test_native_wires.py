@@ -16,7 +16,7 @@ from gateway.core.endpoints import MESSAGES, RESPONSES
 from tests.fakes.provider import FakeProvider, raw, raw_bytes, split, sse
 from tests.served.caller import Caller
 from tests.served.process import PROVIDER_KEY, TOKEN, Served
-from tests.served.test_sdk import client_of
+from tests.served.sdks import client_of
 
 JSON = dict[str, Any]
 
