@@ -100,6 +100,10 @@ class FakeProvider(Loopback):
                 return embeddings() if isinstance(request.model, str) else error(400)
             case "POST", "/v1/messages/count_tokens":
                 return plain_json({"input_tokens": 12})
+            case "POST", "/v1/responses/input_tokens":
+                return plain_json({"object": "response.input_tokens", "input_tokens": 12})
+            case _, path if path.startswith("/v1/responses/resp_"):
+                return stored(path.removeprefix("/v1/responses/"))
             case "GET", "/v1/models":
                 models = [
                     {"id": name, "object": "model", "created": wires.CREATED, "owned_by": "fake"}
@@ -181,6 +185,35 @@ def embeddings(*vectors: Sequence[float], tokens: int | None = 5, headers: Heade
         turn.exchange.respond_json(200, wires.embeddings(found, tokens, turn.body), headers)
 
     return Reply(play, delay)
+
+
+def stored(path: str) -> Reply:
+    """Answer about a response that is kept, whatever its id, as a provider does for all who share a key.
+
+    Args:
+        path: what follows `/v1/responses/`, the id first.
+    """
+    response_id, _, about = path.partition("/")
+    kept = wires.Answer(["kept answer"], (12, 7), "stop", {}, {"id": response_id})
+
+    def play(turn: Turn) -> None:
+        document = wires.response(kept, turn.number, {"model": "kept"})
+        match turn.exchange.request.method, about:
+            case "GET", "" if "stream=true" in turn.exchange.request.path:
+                sse(*(event(one["type"], one) for one in wires.response_events(document))).play(turn)
+            case "GET", "":
+                turn.exchange.respond_json(200, document)
+            case "DELETE", "":
+                turn.exchange.respond_json(200, {"id": response_id, "object": "response", "deleted": True})
+            case "POST", "cancel":
+                turn.exchange.respond_json(200, {**document, "status": "cancelled"})
+            case "GET", "input_items":
+                items = [{"id": "msg_asked", "type": "message", "role": "user", "content": []}]
+                turn.exchange.respond_json(200, {"object": "list", "data": items, "has_more": False})
+            case _:
+                error(404).play(turn)
+
+    return Reply(play)
 
 
 def sse(*actions: Action, status: int = 200, headers: Headers = None, delay: float = 0.0) -> Reply:

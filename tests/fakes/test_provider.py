@@ -379,3 +379,18 @@ def test_five_hundred_at_once_each_get_their_own_answer(provider: FakeProvider) 
         thread.join(30)
     assert wrong == []
     assert len(provider.requests("crowd")) == 500
+
+
+def test_kept_responses_are_answered_for_any_id(client: openai.OpenAI) -> None:
+    kept = client.responses.retrieve("resp_a")
+    assert (kept.id, kept.output_text) == ("resp_a", "kept answer")
+    assert [event.type for event in client.responses.retrieve("resp_b", stream=True)][-1] == "response.completed"
+    assert client.responses.cancel("resp_c").status == "cancelled"
+    assert [item.id for item in client.responses.input_items.list("resp_d")] == ["msg_asked"]
+    client.responses.delete("resp_e")
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve("other")
+
+
+def test_tokens_of_a_response_are_counted(client: openai.OpenAI) -> None:
+    assert client.responses.input_tokens.count(model="m", input="x").input_tokens == 12

@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.braintrust_server import FakeBraintrust
 from tests.fakes.provider import FakeProvider
 from tests.served.caller import Caller
-from tests.served.process import BRAINTRUST_KEY, ORIGIN, PROVIDER_KEY, THREADS_CONF, TOKEN, Served
+from tests.served.process import BRAINTRUST_KEY, ORIGIN, OTHER_TOKEN, PROVIDER_KEY, THREADS_CONF, TOKEN, Served
 
 _numbers = itertools.count(1)
 
@@ -45,9 +45,9 @@ def braintrust() -> Iterator[FakeBraintrust]:
 
 @pytest.fixture(scope="session")
 def settings(provider: FakeProvider) -> dict[str, str]:
-    """What every start has set: who may call, one worker, two providers; traces go to the log."""
+    """What every start has set: two who may call, one worker, two providers; traces go to the log."""
     return {
-        "GATEWAY_AUTH_TOKEN": TOKEN,
+        "GATEWAY_AUTH_TOKEN": f"{TOKEN},{OTHER_TOKEN}",
         "GATEWAY_CORS_ORIGINS": ORIGIN,
         "WEB_CONCURRENCY": "1",
         "OPENAI_API_KEY": PROVIDER_KEY,

@@ -16,6 +16,7 @@ from typing import Self
 import psutil
 
 TOKEN = "caller-token-7f3a91"
+OTHER_TOKEN = "other-caller-token-c2d004"  # another caller, and with static tokens another tenant
 PROVIDER_KEY = "sk-provider-0123456789abcdefSECRET"
 BRAINTRUST_KEY = "bt-key-5d21c0aa"
 ORIGIN = "https://app.example"

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-import anthropic
 import httpx
 import openai
 import pytest
@@ -20,7 +19,8 @@ from tests.fakes.provider import (
     hang,
     sse,
 )
-from tests.served.process import TOKEN, Served
+from tests.served.process import Served
+from tests.served.sdks import async_client_of, client_of
 
 MESSAGES: Any = [{"role": "user", "content": "Say something short."}]
 TOOLS: Any = [
@@ -30,16 +30,6 @@ CALLS = [
     {"id": "call_a", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Oslo"}'}},
     {"id": "call_b", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Lima ☃"}'}},
 ]
-
-
-def client_of(gateway: Served, path: str = "/v1", token: str = TOKEN, **options: Any) -> openai.OpenAI:
-    return openai.OpenAI(
-        base_url=gateway.url + path,
-        api_key=token,
-        timeout=20,
-        http_client=httpx.Client(trust_env=False),
-        **{"max_retries": 0, **options},
-    )
 
 
 @pytest.fixture(params=["/v1", ""], ids=["with /v1", "without /v1"])
@@ -287,27 +277,7 @@ def test_the_async_sdk_streams_many_at_once(gateway: Served, provider: FakeProvi
         return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
     async def many() -> list[str]:
-        async with openai.AsyncOpenAI(
-            base_url=f"{gateway.url}/v1",
-            api_key=TOKEN,
-            max_retries=0,
-            timeout=30,
-            http_client=httpx.AsyncClient(trust_env=False),
-        ) as client:
+        async with async_client_of(gateway) as client:
             return await asyncio.gather(*(one(client, f"text {number}") for number in range(30)))
 
     assert asyncio.run(many()) == [f"got text {number}" for number in range(30)]
-
-
-def test_anthropics_sdk_is_told_that_its_endpoint_is_not_here_yet(gateway: Served) -> None:
-    with (
-        anthropic.Anthropic(
-            base_url=gateway.url,
-            api_key=TOKEN,
-            max_retries=0,
-            http_client=anthropic.DefaultHttpxClient(trust_env=False),
-        ) as client,
-        pytest.raises(anthropic.NotFoundError) as raised,
-    ):
-        client.messages.create(model="anthropic/x", max_tokens=5, messages=[{"role": "user", "content": "hi"}])
-    assert raised.value.response.json()["error"]["code"] == "unknown_url"
