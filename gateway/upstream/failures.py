@@ -45,6 +45,18 @@ _MILLISECONDS = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
 #: What a provider says of trying again, in the header that its own SDKs obey.
 _SAID = {"true": True, "false": False}
 
+#: Codes that find the request at fault where no status says so: a Response's own (API reference, "The response object",
+#: `error.code`), and that of a prompt which is too long.
+REFUSALS = frozenset(
+    (
+        *("context_length_exceeded", "invalid_prompt", "bio_policy", "misalignment_policy_violation"),
+        *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode"),
+        *("image_too_large", "image_too_small", "image_parse_error", "image_content_policy_violation"),
+        *("image_file_too_large", "unsupported_image_media_type", "empty_image_file", "failed_to_download_image"),
+        "image_file_not_found",
+    )
+)
+
 _REASONS: dict[str, tuple[type[GatewayError], str]] = {
     CALLER_GONE: (CallerGone, "The caller closed the connection."),
     DEADLINE: (
@@ -117,6 +129,8 @@ class Failures:
         kind: type[UpstreamError] = ProviderFailed
         if status == 429 or code == "rate_limit_exceeded" or fields.get("type") == "rate_limit_error":
             kind = ProviderLimited
+        elif code in REFUSALS or fields.get("type") == "invalid_request_error":
+            kind = ProviderRefused
         return kind(
             self._message(fields) or f"{provider} reported an error.",
             code=code or "provider_error",

@@ -269,6 +269,43 @@ def test_the_vendors_own_sdks_raise_at_the_error_event(served: Served, path: str
         list(create(**body, stream=True))
 
 
+# Where a chat stands in.
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("path", "more", "dropped"),
+    [
+        ("/v1/responses", {"tools": [{"type": "web_search"}], "own": 1}, "own,tools.web_search"),
+        ("/v1/messages", {"container": "c", "d\u00e4": 1}, "container,d%C3%A4"),
+        ("/v1/completions", {"echo": True, "b\r\nc": 1}, "b%0D%0Ac,echo"),
+    ],
+)
+def test_what_a_chat_could_not_carry_is_named_in_a_header(
+    served: Served, path: str, more: JSON, dropped: str, stream: bool
+) -> None:
+    asked = {"model": "demo/echo", **ASKED.get(path, {"prompt": "hi"}), "stream": stream, **more}
+    response = served.ask("POST", path, asked)
+    assert response.status_code == 200
+    assert response.headers["x-gateway-dropped-params"] == dropped
+    assert b"hi" in response.data
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "named"),
+    [
+        ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "one two"}]}, {}),
+        ("/v1/responses/input_tokens", {"input": "one two"}, {"object": "response.input_tokens"}),
+    ],
+)
+def test_tokens_are_counted_where_the_provider_counts_none(served: Served, path: str, asked: JSON, named: JSON) -> None:
+    response = served.ask("POST", path, {"model": "demo/echo", **asked})
+    tokens = response.json["input_tokens"]
+    assert response.json == {**named, "input_tokens": tokens}
+    assert 2 < tokens < 15
+    assert served.traced.traces
+
+
 # About what was stored.
 
 

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.transcript import MOST_TOKENS, ChatTranscript, Malformed, Usage, estimated, usage_of
+from gateway.core.transcript import (
+    MOST_TOKENS,
+    ChatTranscript,
+    DocumentTranscript,
+    Malformed,
+    Usage,
+    estimated,
+    usage_of,
+)
 from tests.builders import finish
 
 JSON = dict[str, Any]
@@ -365,3 +373,33 @@ def test_an_estimate_is_never_negative_whatever_was_said(asked: Any, said: Any) 
     got = estimated(asked, said)
     assert got.prompt >= 0
     assert got.completion >= 0
+
+
+# Documents.
+
+
+def test_a_document_is_the_record_whatever_it_holds() -> None:
+    record = DocumentTranscript()
+    assert (record.started, record.complete) == (False, False)
+    record.take({"id": "resp_1", "own": [None]})
+    assert (record.id, record.started, record.complete, record.usage) == ("resp_1", True, True, None)
+    assert record.said() == {"id": "resp_1", "own": [None]}
+
+
+def test_a_document_that_is_streamed_again_is_the_latest_that_came() -> None:
+    record = DocumentTranscript()
+    for event in (
+        {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
+        {"type": "response.output_text.delta", "delta": "a"},
+        {"type": "response.completed", "response": {"id": "resp_1", "status": "completed"}},
+    ):
+        assert record.add(event), "all of it was said before: it is content from the first event on"
+    assert record.said() == {"id": "resp_1", "status": "completed"}
+
+
+@pytest.mark.parametrize("event", [{}, {"type": None}, {"type": ["x"]}, {"response": {"id": "x"}}])
+def test_what_is_no_event_is_not_taken_for_a_document(event: dict[str, Any]) -> None:
+    record = DocumentTranscript()
+    with pytest.raises(Malformed):
+        record.add(event)
+    assert not record.started

@@ -20,7 +20,7 @@ from tests.fakes.provider import (
     silence,
     sse,
 )
-from tests.served.caller import Caller, body
+from tests.served.caller import CHAT, JSON, Caller, body
 from tests.served.process import TOKEN, Served
 from tests.served.wire import Wire, chat_request
 
@@ -39,7 +39,30 @@ class Scene:
     stream: bool = True
     seen: bytes = b""
     provider: str = "openai"
+    path: str = CHAT
 
+
+ITEM = {"id": "msg_1", "type": "message", "role": "assistant", "content": []}
+RESPONDING: tuple[Action, ...] = (
+    event("response.created", {"type": "response.created", "response": {"id": "resp_1"}}),
+    event("response.output_item.added", {"type": "response.output_item.added", "output_index": 0, "item": ITEM}),
+    event(
+        "response.output_text.delta",
+        {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "tok0"},
+    ),
+)
+
+MESSAGING: tuple[Action, ...] = (
+    event("message_start", {"type": "message_start", "message": MESSAGE}),
+    event(
+        "content_block_start",
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    ),
+    event(
+        "content_block_delta",
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "tok0"}},
+    ),
+)
 
 SCENES = {
     "in a call that is not streamed": Scene(hang(), stream=False),
@@ -49,23 +72,26 @@ SCENES = {
     "in a silent stream": Scene(sse(*SILENT_AFTER_TOKENS), seen=b"tok0"),
     "in a busy stream": Scene(sse(*BUSY), seen=b"tok0"),
     "in a translated call": Scene(hang(), stream=False, provider="anthropic"),
-    "in a translated stream": Scene(
-        sse(
-            event("message_start", {"type": "message_start", "message": MESSAGE}),
-            event(
-                "content_block_start",
-                {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-            ),
-            event(
-                "content_block_delta",
-                {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "tok0"}},
-            ),
-            silence(),
-        ),
-        seen=b"tok0",
-        provider="anthropic",
+    "in a translated stream": Scene(sse(*MESSAGING, silence()), seen=b"tok0", provider="anthropic"),
+    "in a response": Scene(hang(), stream=False, path="/v1/responses"),
+    "before a response's stream": Scene(hang(), path="/v1/responses"),
+    "in a response's silent stream": Scene(sse(*RESPONDING, silence()), seen=b"tok0", path="/v1/responses"),
+    "in a response's busy stream": Scene(
+        sse(*RESPONDING, repeat(600, pause(0.05), RESPONDING[-1])), seen=b"tok0", path="/v1/responses"
     ),
+    "in a message": Scene(hang(), stream=False, provider="anthropic", path="/v1/messages"),
+    "in a message's silent stream": Scene(
+        sse(*MESSAGING, silence()), seen=b"tok0", provider="anthropic", path="/v1/messages"
+    ),
+    "in a message that a chat stands in for": Scene(sse(*SILENT_AFTER_TOKENS), seen=b"tok0", path="/v1/messages"),
 }
+
+
+def asked(path: str, name: str, stream: bool) -> JSON:
+    """The body of an operation."""
+    if path == "/v1/responses":
+        return {"model": name, "stream": stream, "input": "hi"}
+    return body(name, stream=stream, max_tokens=9)
 
 
 @pytest.fixture(params=["gateway", "threaded"])
@@ -82,7 +108,7 @@ def test_a_caller_that_leaves_closes_the_providers_connection(
 ) -> None:
     provider.script(model, scene.reply)
     with Wire(served) as wire:
-        wire.send(chat_request(body(f"{scene.provider}/{model}", stream=scene.stream)))
+        wire.send(chat_request(asked(scene.path, f"{scene.provider}/{model}", scene.stream), path=scene.path))
         (received,) = provider.wait_for(1, model)
         if scene.seen:
             wire.read_until(scene.seen)
@@ -144,4 +170,24 @@ def test_connections_to_a_provider_are_used_again(served: Served, provider: Fake
         for _ in range(5):
             assert caller.chat(f"openai/{model}").status_code == 200
             assert caller.stream(f"openai/{model}").ends_well
+    assert len({one.connection for one in provider.requests(model)}) <= 2
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "end"),
+    [
+        ("/v1/responses", "openai", b"event: response.completed"),
+        ("/v1/messages", "anthropic", b"event: message_stop"),
+    ],
+)
+def test_a_native_streams_connection_is_used_again(
+    served: Served, provider: FakeProvider, model: str, path: str, name: str, end: bytes
+) -> None:
+    provider.script(model, answer("one two three"))
+    with Wire(served) as wire:
+        for _ in range(5):
+            wire.send(chat_request(asked(path, f"{name}/{model}", stream=True), path=path))
+            status, got = wire.read_answer()
+            assert status == 200
+            assert end in got
     assert len({one.connection for one in provider.requests(model)}) <= 2

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types.responses import ResponseError
 from urllib3 import HTTPHeaderDict
 
 from gateway.core.calls import Cancellation
@@ -27,7 +28,7 @@ from gateway.errors import (
     ShuttingDown,
 )
 from gateway.upstream.door import Exchange, Fault
-from gateway.upstream.failures import Failures
+from gateway.upstream.failures import REFUSALS, Failures
 
 OWN_KEY = "a-key-without-any-shape-of-one-000"
 CREDENTIAL = "sk-" + "a1B2c3D4" * 4
@@ -166,6 +167,36 @@ def test_a_credential_at_the_end_of_a_long_message_is_not_cut_into_a_piece_that_
 
 def test_an_endless_message_is_cut() -> None:
     assert len(said(400, {"error": {"message": "x" * 100_000}}).message) <= 4000
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"code": "server_error"}, ProviderFailed),
+        ({"type": "overloaded_error"}, ProviderFailed),
+        ({"code": 500}, ProviderFailed),
+        ({"code": ["invalid_prompt"]}, ProviderFailed),
+        ({"code": 429}, ProviderLimited),
+        ({"status_code": 429}, ProviderLimited),
+        ({"code": "rate_limit_exceeded", "type": "invalid_request_error"}, ProviderLimited),
+        ({"type": "rate_limit_error"}, ProviderLimited),
+        ({"code": "invalid_prompt"}, ProviderRefused),
+        ({"code": "context_length_exceeded", "type": "invalid_request_error"}, ProviderRefused),
+        ({"type": "invalid_request_error"}, ProviderRefused),
+    ],
+)
+def test_an_error_without_a_status_is_told_by_its_own_words(fields: dict[str, Any], kind: type[GatewayError]) -> None:
+    error = FAILURES.reported("openai", {"message": "m", **fields})
+    assert type(error) is kind
+    assert error.http_status == {ProviderFailed: 502, ProviderLimited: 429, ProviderRefused: 400}[kind]
+    assert error.elsewhere == (kind is not ProviderRefused)
+    assert error.message == "m"
+
+
+def test_every_code_of_a_response_that_failed_has_its_place() -> None:
+    known = set(get_args(ResponseError.model_fields["code"].annotation))
+    providers = {"server_error", "rate_limit_exceeded", "vector_store_timeout", "data_residency_mismatch"}
+    assert known - providers == REFUSALS - {"context_length_exceeded"}, "new in the SDK, or gone from it"
 
 
 # Faults.

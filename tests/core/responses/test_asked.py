@@ -301,3 +301,37 @@ def test_a_conversation_is_put_in_front_without_what_only_its_provider_could_rea
     ]
     assert got["store"] is True
     assert "previous_response_id" not in got
+
+
+# A conversation that only the gateway knows.
+
+
+@pytest.mark.parametrize(
+    ("asked", "behind"),
+    [
+        ({"input": "now"}, [{"role": "user", "content": "now"}]),
+        (
+            {"input": [{"role": "user", "content": "now", "own": None}]},
+            [{"role": "user", "content": "now", "own": None}],
+        ),
+        ({"input": None}, []),
+        ({}, []),
+    ],
+)
+def test_a_conversation_is_put_in_front_without_what_only_its_keeper_understands(asked: Any, behind: Any) -> None:
+    history = [
+        {"id": "msg_1", "type": "message", "role": "user", "status": "completed", "content": [], "own": 1},
+        {"id": "rs_1", "type": "reasoning", "summary": []},
+        {"id": "msg_1", "type": "item_reference"},
+        {"id": "fc_1", "type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+    ]
+    body = {"model": "m", "previous_response_id": "resp_1", **asked, "store": True}
+    before = json.dumps([body, history])
+    got = continued(body, history)
+    assert got["input"] == [
+        {"type": "message", "role": "user", "content": [], "own": 1},
+        {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+        *behind,
+    ]
+    assert {name: value for name, value in got.items() if name != "input"} == {"model": "m", "store": True}
+    assert json.dumps([body, history]) == before
