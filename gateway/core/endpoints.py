@@ -28,7 +28,7 @@ class Endpoint:
         summary: one line for the docs.
         asked: the field that a trace shows as what was asked.
         system: the field that a trace shows in front of it, as a system's message.
-        span: what a span of it is called, as Braintrust's patch of LiteLLM names them.
+        span: what a span of it is called; where a model answers, as Braintrust's patch of LiteLLM would name it.
         span_kind: `llm`, or `function` where no model says anything.
         metered: an answer has used tokens.
         dialect: how its errors look: `openai`, `anthropic` or `responses` (see `wire`).
@@ -204,6 +204,7 @@ _STORED: dict[str, Any] = {
     "parameters": {},
     "asked": "id",
     "dialect": "responses",
+    "span": "Stored response",
     "span_kind": "function",
     "metered": False,
     "native": _RESPONDERS,
@@ -266,6 +267,7 @@ INPUT_TOKENS = Endpoint(
     summary="How many tokens its input has, with nothing generated; an estimate where the provider counts none",
     asked="input",
     dialect="responses",
+    span="Token count",
     span_kind="function",
     metered=False,
     transcript=DocumentTranscript,
@@ -353,6 +355,7 @@ COUNT_TOKENS = Endpoint(
     summary="How many tokens a message has, with nothing generated; an estimate where the provider counts none",
     system="system",
     dialect="anthropic",
+    span="Token count",
     span_kind="function",
     metered=False,
     transcript=DocumentTranscript,

@@ -171,7 +171,7 @@ def own_time(value: float, found: Found) -> bool:
 
 
 NO_LLM: JSON = dict.fromkeys(
-    ("llm.input", "llm.output", "llm.error", "finish", "tokens", "cost", "ttft", "served", "provider"), ABSENT
+    ("span", "llm.input", "llm.output", "llm.error", "finish", "tokens", "cost", "ttft", "served", "provider"), ABSENT
 )
 REFUSED: JSON = NO_LLM | dict.fromkeys(("root.input", "asked", "attempts", "overhead_ms", "tags", "gone"), ABSENT)
 WHOLE: JSON = {"ttft": ABSENT}
@@ -288,24 +288,33 @@ KINDS: dict[str, Kind] = {
         asks(answer("from it", usage=CACHES, extra={"model": DATED_CLAUDE}, delay=WAIT_S), f"anthropic/{CLAUDE}"),
         EARLY
         | {"output": [said("from it")], "tokens": (2400, 40, 2000, 300, 0)}
-        | {"provider": "anthropic", "asked": f"anthropic/{CLAUDE}", "served": DATED_CLAUDE},
+        | {"provider": "anthropic", "asked": f"anthropic/{CLAUDE}", "served": DATED_CLAUDE, "priced": CLAUDE},
     ),
 }
 
 
-def golden(name: str) -> JSON:
+def golden(name: str, kind: Kind) -> JSON:
     """The whole row of a kind: what every call has, and over it what differs."""
-    own = dict(KINDS[name].golden)
-    words, parts, guess = question(name), own.pop("parts", None), own.pop("guess", None)
+    own = dict(kind.golden)
+    words, parts, guess, priced = question(name), own.pop("parts", None), own.pop("guess", None), own.pop("priced", GPT)
     output, fault = own.pop("output", ABSENT), own.pop("error", ABSENT)
-    asked = [{"role": "user", "content": [{"type": "text", "text": words}, *parts] if parts else words}]
+    asked = own.pop(
+        "input", [{"role": "user", "content": [{"type": "text", "text": words}, *parts] if parts else words}]
+    )
     tokens = own.get("tokens", ABSENT) if guess is None else (quarter(words), quarter(guess), 0, 0, 0)
     if tokens != ABSENT:
         own["tokens"] = (*tokens, tokens[0] + tokens[1])
-        own["cost"] = pytest.approx(by_hand(CLAUDE if name == "anthropic" else GPT, *tokens), rel=1e-9)
-        own["finish"] = [one["finish_reason"] for one in output]
+        own["cost"] = pytest.approx(by_hand(priced, *tokens), rel=1e-9)
+        if "finish" not in own:
+            own["finish"] = [one["finish_reason"] for one in output]
     row: JSON = {"root.input": asked, "llm.input": asked, "root.output": output, "llm.output": output}
-    row |= {"root.error": fault, "llm.error": fault, "code": ABSENT, "estimated": ABSENT if guess is None else True}
+    row |= {
+        "span": "llm Completion",
+        "root.error": fault,
+        "llm.error": fault,
+        "code": ABSENT,
+        "estimated": ABSENT if guess is None else True,
+    }
     row |= {"ttft": first_content, "asked": GPT, "served": GPT, "provider": "openai", "attempts": 1, "status": 200}
     row |= {"overhead_ms": own_time, "caller": CALLER, "tags": TAGS, "gone": False, "repeated": True, "once": True}
     return row | own
@@ -315,7 +324,9 @@ def by_hand(model: str, prompt: int, completion: int, cached: int, written: int,
     """The bill, from the prices of LiteLLM's map; reasoning is part of the completion."""
     price = modelmap.read()[model]
     bill = (prompt - cached - written) * price["input_cost_per_token"] + completion * price["output_cost_per_token"]
-    bill += cached * price["cache_read_input_token_cost"] + written * price.get("cache_creation_input_token_cost", 0)
+    bill += cached * price.get("cache_read_input_token_cost", 0) + written * price.get(
+        "cache_creation_input_token_cost", 0
+    )
     return float(bill)
 
 
@@ -325,7 +336,8 @@ def question(name: str) -> str:
 
 def actual(found: Found) -> JSON:
     """Read the same fields out of a trace; null and missing are one."""
-    root, llm = found.root, found.llm if found.under else {"metadata": {}, "metrics": {}}
+    (llm,) = found.under or [{"metadata": {}, "metrics": {}, "span_attributes": {}}]
+    root = found.root
     about, its, metrics = root["metadata"], llm["metadata"], llm["metrics"]
     counts = tuple(metrics.get(name) for name in TOKENS)
     usage_of_llm = {name: metrics[name] for name in TOKENS if name in metrics} or None
@@ -334,6 +346,7 @@ def actual(found: Found) -> JSON:
     row = {
         **{f"root.{name}": root.get(name) for name in ("input", "output", "error")},
         **{f"llm.{name}": llm.get(name) for name in ("input", "output", "error")},
+        "span": " ".join(llm["span_attributes"].get(name, "") for name in ("type", "name")).strip() or None,
         "finish": its.get("finish_reasons"),
         "tokens": None if counts == (None,) * 6 else counts,
         "estimated": its.get("usage_estimated"),
@@ -358,7 +371,8 @@ def actual(found: Found) -> JSON:
 class Table:
     """Makes each call once, when its row is first asked for."""
 
-    def __init__(self, desk: Desk, braintrust: FakeBraintrust) -> None:
+    def __init__(self, kinds: dict[str, Kind], desk: Desk, braintrust: FakeBraintrust) -> None:
+        self.kinds = kinds
         self._desk = desk
         self._braintrust = braintrust
         self._rows: dict[str, tuple[JSON, dict[str, str]]] = {}
@@ -366,9 +380,10 @@ class Table:
     def row(self, name: str) -> tuple[JSON, dict[str, str]]:
         """What was found, and of each field that is wrong what it should have been."""
         if name not in self._rows:
-            found = trace_of(self._braintrust, KINDS[name].call(self._desk, question(name)))
+            kind = self.kinds[name]
+            found = trace_of(self._braintrust, kind.call(self._desk, question(name)))
             got, wrong = actual(found), {}
-            for column, wanted in golden(name).items():
+            for column, wanted in golden(name, kind).items():
                 value = got[column]
                 right = value != ABSENT and wanted(value, found) if callable(wanted) else value == wanted
                 if not right:
@@ -376,10 +391,21 @@ class Table:
             self._rows[name] = got, wrong
         return self._rows[name]
 
+    def show(self) -> None:
+        """Print all of it."""
+        rows = {name: self.row(name) for name in self.kinds}
+        columns = list(golden(*next(iter(self.kinds.items()))))
+        lines = [["kind", *columns]]
+        lines += [[name, *(cell(got[one], one in wrong) for one in columns)] for name, (got, wrong) in rows.items()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        print()
+        for line in lines:
+            print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
 
 @pytest.fixture(scope="module")
 def table(gateway: Served, caller: Caller, provider: FakeProvider, braintrust: FakeBraintrust) -> Table:
-    return Table(Desk(gateway, caller, provider), braintrust)
+    return Table(KINDS, Desk(gateway, caller, provider), braintrust)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -388,15 +414,8 @@ def test_every_field_of_a_trace_is_what_the_provider_said(table: Table, name: st
 
 
 def test_the_table_has_no_wrong_cell(table: Table) -> None:
-    rows = {name: table.row(name) for name in KINDS}
-    columns = list(golden("answered"))
-    lines = [["kind", *columns]]
-    lines += [[name, *(cell(got[one], one in wrong) for one in columns)] for name, (got, wrong) in rows.items()]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print()
-    for line in lines:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    assert {name: wrong for name, (_got, wrong) in rows.items() if wrong} == {}
+    table.show()
+    assert {name: wrong for name in KINDS if (wrong := table.row(name)[1])} == {}
 
 
 def cell(value: Any, wrong: bool) -> str:
