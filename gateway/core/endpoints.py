@@ -10,7 +10,7 @@ from gateway.core.completions import CompletionsTranscript
 from gateway.core.embeddings import EmbeddingsTranscript
 from gateway.core.fields import Field
 from gateway.core.messages import MessagesTranscript
-from gateway.core.responses import ResponsesTranscript, RetrievedTranscript
+from gateway.core.responses import ResponsesTranscript
 from gateway.core.transcript import ChatTranscript, DocumentTranscript, Transcript
 from gateway.core.wire import DONE
 
@@ -282,7 +282,7 @@ RESPONSE = Endpoint(
     summary="A stored response of the caller's own",
     query=("include", "include_obfuscation", "starting_after", "stream"),
     ends=RESPONSES.ends,
-    **{**_STORED, "transcript": RetrievedTranscript},
+    **_STORED,
 )
 
 RESPONSE_DELETE = Endpoint(

@@ -374,8 +374,16 @@ class DocumentTranscript:
         return []
 
     def add(self, chunk: Mapping[str, Any]) -> bool:
-        """Nothing of the kind is streamed."""
-        raise Malformed("this is not streamed")
+        """Take in an event of a stored response that is streamed again; its document is the latest that came.
+
+        Raises:
+            Malformed: it is no event.
+        """
+        if not isinstance(chunk.get("type"), str):
+            raise Malformed("an event has no type")
+        if isinstance(response := chunk.get("response"), Mapping):
+            self.take(response)
+        return True
 
     def take(self, document: Mapping[str, Any]) -> None:
         """Take in the answer; any object is one."""

@@ -386,6 +386,20 @@ def test_a_document_is_the_record_whatever_it_holds() -> None:
     assert record.said() == {"id": "resp_1", "own": [None]}
 
 
-def test_a_document_does_not_come_in_pieces() -> None:
+def test_a_document_that_is_streamed_again_is_the_latest_that_came() -> None:
+    record = DocumentTranscript()
+    for event in (
+        {"type": "response.created", "response": {"id": "resp_1", "status": "in_progress"}},
+        {"type": "response.output_text.delta", "delta": "a"},
+        {"type": "response.completed", "response": {"id": "resp_1", "status": "completed"}},
+    ):
+        assert record.add(event), "all of it was said before: it is content from the first event on"
+    assert record.said() == {"id": "resp_1", "status": "completed"}
+
+
+@pytest.mark.parametrize("event", [{}, {"type": None}, {"type": ["x"]}, {"response": {"id": "x"}}])
+def test_what_is_no_event_is_not_taken_for_a_document(event: dict[str, Any]) -> None:
+    record = DocumentTranscript()
     with pytest.raises(Malformed):
-        DocumentTranscript().add({"type": "response.created", "response": {"id": "resp_1"}})
+        record.add(event)
+    assert not record.started

@@ -312,7 +312,7 @@ def test_an_item_is_referred_to_by_its_tenant_alone(place: Place, stream: bool) 
 def test_an_item_that_nobody_has_is_the_callers_fault(place: Place) -> None:
     with pytest.raises(ObjectNotFound):
         place.make(NATIVE, [{"type": "item_reference", "id": "msg_" + "0" * 32}])
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(ObjectNotFound):
         place.make(BRIDGED, [{"type": "item_reference", "id": "msg_" + "0" * 32}])
 
 

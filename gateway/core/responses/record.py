@@ -273,39 +273,6 @@ class ResponsesTranscript:
         return [item.whole() for _, item in sorted(self._items.items())]
 
 
-class RetrievedTranscript(ResponsesTranscript):
-    """A Response that was made before and is told again (Transcript): whole, or its stream from any place on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._document: Mapping[str, Any] | None = None
-
-    def take(self, document: Mapping[str, Any]) -> None:
-        """Take in the Response; whatever became of it, it is what was asked for."""
-        self._document = document
-        if isinstance(document.get("id"), str):
-            self.id = document["id"]
-
-    @property
-    def started(self) -> bool:
-        """There is an answer, or the beginning of one."""
-        return self._document is not None or super().started
-
-    @property
-    def complete(self) -> bool:
-        """It came whole, or its stream to an end."""
-        return self._document is not None or super().complete
-
-    @property
-    def finish_reasons(self) -> list[str | None]:
-        """None: nothing was said that had not been said before."""
-        return []
-
-    def said(self) -> Any:
-        """The Response; of a stream, the items of its output as far as they came."""
-        return super().said() if self._document is None else self._document
-
-
 def _object(value: object, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise Malformed(f"{what} of the stream is no object")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.responses.record import ResponsesTranscript, RetrievedTranscript, is_terminal
+from gateway.core.responses.record import ResponsesTranscript, is_terminal
 from gateway.core.transcript import Malformed, Usage
 from tests.core.responses.wires import chunk, told, tool
 
@@ -350,25 +350,3 @@ def test_whatever_comes_is_taken_in_or_malformed(stream: list[JSON], answer: JSO
         json.dumps(transcript.said())
         assert len(transcript.finish_reasons) == transcript.started
         assert not (transcript.complete and transcript.failure is not None)
-
-
-@pytest.mark.parametrize("status", ["completed", "incomplete", "failed", "cancelled", "queued"])
-def test_a_response_that_is_retrieved_is_an_answer_whatever_became_of_it(status: str) -> None:
-    transcript = RetrievedTranscript()
-    assert not transcript.started
-    transcript.take(document(status, error={"message": "worker lost"}))
-    assert transcript.complete
-    assert transcript.failure is None
-    assert transcript.said() == document(status, error={"message": "worker lost"})
-    assert transcript.finish_reasons == []
-
-
-def test_a_response_may_be_retrieved_as_a_stream_from_its_middle_on() -> None:
-    transcript = RetrievedTranscript()
-    transcript.add(event("output_text.delta", item_id="msg_1", delta="the rest"))
-    assert transcript.started
-    assert not transcript.complete
-    assert transcript.said()[0]["content"][0]["text"] == "the rest"
-    transcript.add(ended("completed", output=[MESSAGE]))
-    assert transcript.complete
-    assert transcript.said() == [MESSAGE]
