@@ -14,11 +14,9 @@ import pytest
 from anthropic.types import RedactedThinkingBlock, ThinkingBlock
 from openai.types.responses import ResponseFunctionToolCall
 
-from tests.fakes.provider import FakeProvider, answer, error, event, sse
+from tests.fakes.provider import Action, FakeProvider, Reply, answer, data, delta, error, event, sse
 from tests.served.process import Served
 from tests.served.sdks import async_claude_of, async_client_of, claude_of, client_of
-
-Script = Callable[..., None]
 
 ASK: Any = [{"role": "user", "content": "Say something short."}]
 SCHEMA: Any = {
@@ -355,6 +353,55 @@ def test_a_failure_is_anthropics_sdks_own_error(
     with pytest.raises(anthropic.InternalServerError, match="Overloaded") as busy:
         ask(claude, f"anthropic/{model}")
     assert busy.value.response.json()["error"]["type"] == "overloaded_error"
+
+
+def half_a_message(*then: Action) -> Reply:
+    """A stream of Anthropic's that begins well."""
+    usage = {"input_tokens": 5, "output_tokens": 1}
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+    begun = {"index": 0, "content_block": {"type": "text", "text": ""}}
+    half = {"index": 0, "delta": {"type": "text_delta", "text": "half"}}
+    steps = (("message_start", {"message": message}), ("content_block_start", begun), ("content_block_delta", half))
+    return sse(*(event(kind, {"type": kind, **fields}) for kind, fields in steps), *then)
+
+
+def half_a_chat(*then: Action) -> Reply:
+    return sse(delta({"content": "half"}), *then)
+
+
+OVERLOADED = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+#: A stream that breaks, at each type of provider: with a word, and without.
+BROKEN = {
+    "openai": (half_a_chat(data(OVERLOADED)), half_a_chat()),
+    "anthropic": (half_a_message(event("error", OVERLOADED)), half_a_message()),
+}
+WHY = ("Overloaded", "before its answer was complete")
+
+
+def test_a_message_that_breaks_is_raised_after_what_came(
+    claude: anthropic.Anthropic, provider: FakeProvider, model: str, named: str
+) -> None:
+    provider.script(model, *BROKEN[named.partition("/")[0]])
+    for why in WHY:
+        with claude.messages.stream(model=named, max_tokens=50, messages=ASK) as stream:
+            words = iter(stream.text_stream)
+            assert next(words) == "half"
+            with pytest.raises(anthropic.APIStatusError, match=why) as raised:
+                next(words)
+        assert raised.value.response.status_code == 200
+
+
+def test_a_response_that_breaks_is_told_so_at_its_end(
+    client: openai.OpenAI, provider: FakeProvider, model: str
+) -> None:
+    """A chat stands in, so the events are the gateway's own: the last one is the reference's for a failure."""
+    provider.script(model, *BROKEN["anthropic"])
+    for why in ("Overloaded", "anthropic sent a stream"):
+        *before, last = client.responses.create(model=f"anthropic/{model}", input="x", stream=True)
+        assert [one.delta for one in before if one.type == "response.output_text.delta"] == ["half"]
+        assert last.type == "response.failed"
+        assert last.response.error is not None
+        assert why in last.response.error.message
 
 
 @pytest.mark.parametrize("wire", ["responses", "responses, streamed", "messages", "messages, streamed"])

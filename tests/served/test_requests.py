@@ -26,7 +26,7 @@ def as_json(model: str, **fields: Any) -> bytes:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/nothing/here", "/nothing", "/v1", "/v1/messages", "/v1/embeddings", "/v2/chat/completions"],
+    ["/v1/nothing/here", "/nothing", "/v1", "/v1/messages/batches", "/v1/responses/a/b", "/v2/chat/completions"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_a_path_that_is_not_served_is_404_in_json(caller: Caller, method: str, path: str) -> None:

@@ -15,7 +15,7 @@ from tests.fakes.loopback import Received
 from tests.fakes.provider import FakeProvider, answer
 from tests.served.process import Served
 from tests.served.sdks import claude_of, client_of
-from tests.served.traces import trace_of
+from tests.served.traces import Found, trace_of_request
 
 JSON = dict[str, Any]
 
@@ -71,10 +71,9 @@ class Chat:
         calls = [(one.id, one.function.name, json.loads(one.function.arguments)) for one in said.tool_calls or ()]
         assert whole.choices[0].finish_reason == ("tool_calls" if calls else "stop")
         kept = [
-            {"id": one.id, "type": "function", "function": one.function.model_dump()} for one in said.tool_calls or ()
+            {"id": one.id, "type": "function", "function": {"name": name, "arguments": one.function.arguments}}
+            for one, (_, name, _) in zip(said.tool_calls or (), calls, strict=True)
         ]
-        for call in kept:
-            call["function"] = {name: call["function"][name] for name in ("name", "arguments")}
         self.messages = [*self.messages, {"role": "assistant", "content": said.content, "tool_calls": kept}]
         return Said(said.content or "", calls, (whole.usage.prompt_tokens, whole.usage.completion_tokens), request_id)
 
@@ -173,6 +172,7 @@ class Held:
     stream: bool
     said: list[Said]
     sent: list[Received]
+    traces: list[Found]
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["whole", "streamed"])
@@ -181,7 +181,13 @@ def stream(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(scope="module", params=PATHS, ids=lambda pair: f"{pair[0]} at {pair[1]}")
-def held(request: pytest.FixtureRequest, clients: dict[str, Any], provider: FakeProvider, stream: bool) -> Held:
+def held(
+    request: pytest.FixtureRequest,
+    clients: dict[str, Any],
+    provider: FakeProvider,
+    braintrust: FakeBraintrust,
+    stream: bool,
+) -> Held:
     wire, name = request.param
     model = MODELS[name]
     calls = [
@@ -204,7 +210,8 @@ def held(request: pytest.FixtureRequest, clients: dict[str, Any], provider: Fake
         ((call_id, _, _),) = said[-1].calls
         speaker.result(call_id, result)
         said.append(speaker.ask())
-    return Held(wire, name, stream, said, provider.requests(model)[before:])
+    traces = [trace_of_request(braintrust, one.request_id) for one in said]
+    return Held(wire, name, stream, said, provider.requests(model)[before:], traces)
 
 
 def test_the_caller_is_told_the_same(held: Held) -> None:
@@ -229,10 +236,9 @@ def cost(model: str, usage: tuple[int, int]) -> float:
     return float(usage[0] * price["input_cost_per_token"] + usage[1] * price["output_cost_per_token"])
 
 
-def test_each_call_is_one_whole_trace(held: Held, braintrust: FakeBraintrust) -> None:
+def test_each_call_is_one_whole_trace(held: Held) -> None:
     model = MODELS[held.name]
-    for said, usage in zip(held.said, USAGES, strict=True):
-        found = trace_of(braintrust, said.request_id)
+    for found, usage in zip(held.traces, USAGES, strict=True):
         root, llm = found.root, found.llm
         assert root["span_attributes"] == {"name": f"{held.wire} {held.name}/{model}", "type": "task"}
         metrics = llm["metrics"]
@@ -250,9 +256,9 @@ def test_each_call_is_one_whole_trace(held: Held, braintrust: FakeBraintrust) ->
         assert llm.get("error") is None
 
 
-def test_the_llm_span_has_what_was_sent_and_received(held: Held, braintrust: FakeBraintrust) -> None:
-    for number, (said, sent) in enumerate(zip(held.said, held.sent, strict=True)):
-        llm = trace_of(braintrust, said.request_id).llm
+def test_the_llm_span_has_what_was_sent_and_received(held: Held) -> None:
+    for number, (found, sent) in enumerate(zip(held.traces, held.sent, strict=True)):
+        llm = found.llm
         if sent.path == "/v1/responses":
             assert llm["input"] == sent.body["input"]
             assert llm["metadata"]["instructions"] == SYSTEM
@@ -267,9 +273,9 @@ def test_the_llm_span_has_what_was_sent_and_received(held: Held, braintrust: Fak
         assert (TEXT if number == 2 else ASKED[number][0]) in output
 
 
-def test_the_root_has_what_the_caller_asked_and_was_told(held: Held, braintrust: FakeBraintrust) -> None:
-    for number, said in enumerate(held.said):
-        root = trace_of(braintrust, said.request_id).root
+def test_the_root_has_what_the_caller_asked_and_was_told(held: Held) -> None:
+    for number, found in enumerate(held.traces):
+        root = found.root
         first, last = root["input"][0], root["input"][-1]
         whole_conversation = held.wire != "responses" or held.stream or number == 0
         if whole_conversation:

@@ -1,6 +1,7 @@
 """Traces as a reader of Braintrust finds them."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,17 @@ def text_of(row: Any) -> str:
 
 def trace_of(braintrust: FakeBraintrust, words: str) -> Found:
     """Wait for the trace that says `words` and return it; there must be one."""
-    braintrust.wait_rows(lambda rows: any(is_root(row) and words in text_of(row) for row in rows), WAIT_S)
-    rows = braintrust.rows()
-    (root,) = (row for row in rows if is_root(row) and words in text_of(row))
+    return _found(braintrust, lambda row: words in text_of(row))
+
+
+def trace_of_request(braintrust: FakeBraintrust, request_id: str) -> Found:
+    """Wait for the trace of a request and return it; there must be one. Cheaper than to look through all words."""
+    return _found(braintrust, lambda row: row["metadata"]["request_id"] == request_id)
+
+
+def _found(braintrust: FakeBraintrust, is_it: Callable[[Row], bool]) -> Found:
+    rows = braintrust.wait_rows(lambda rows: any(is_root(row) and is_it(row) for row in rows), WAIT_S)
+    (root,) = (row for row in rows if is_root(row) and is_it(row))
     under = [row for row in rows if row.get("span_parents") == [root["span_id"]]]
     same = [row for row in rows if row["root_span_id"] == root["root_span_id"] and not row.get("span_parents")]
     assert len(same) <= 1, "two roots in one trace"
