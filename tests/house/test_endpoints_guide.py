@@ -75,8 +75,8 @@ NOTES: dict[str, str] = {
   that the gateway keeps, also another provider's; from one at a provider, that provider's models alone.
 - **Items by reference** (`item_reference`) have to come from a response of yours.""",
     INPUT_TOKENS.name: """\
-- **Counted natively** where the table says so. Elsewhere an estimate: the tokens of all texts, tools and schemas by the
-  tokenizer that LiteLLM has for the model, 3 for each message and for the answer's head, 85 for an image. The demo's
+- **Counted natively** where the table says so. Elsewhere an estimate: the tokens of all texts, tools and schemas by a
+  tokenizer that LiteLLM brings along, 3 for each message and for the answer's head, 85 for an image. The demo's
   tokens are words.
 - Nothing is generated and nothing stored. `previous_response_id` is looked up as above.""",
     RESPONSE.name: """\
@@ -112,8 +112,8 @@ NOTES: dict[str, str] = {
 - **A chat stands in** with the prompt as its only message. It has to be one text: several prompts and token arrays are
   400 `unsupported_parameter`. `best_of`, `echo` and `suffix` are dropped and named.""",
     "embeddings": """\
-- `input` is a text, a list of texts, or token arrays; the last two go to the provider as they are. `base64` is made by
-  the gateway where LiteLLM translates.
+- `input` is a text, a list of texts, a token array or a list of those: whether it takes them is the provider's to say.
+  `base64` is made by the gateway where LiteLLM translates.
 - A provider without embeddings is 400 `unsupported`.
 - A trace keeps how many vectors there are and how long, not the vectors.""",
     "models": """\
