@@ -289,7 +289,7 @@ RESPONSE_DELETE = Endpoint(
     name="responses.delete",
     path="/v1/responses/{id}",
     method="DELETE",
-    summary="Forget it",
+    summary="Delete a stored response",
     **_STORED,
 )
 
@@ -297,7 +297,7 @@ RESPONSE_CANCEL = Endpoint(
     name="responses.cancel",
     path="/v1/responses/{id}/cancel",
     method="POST",
-    summary="Stop one that is made in the background",
+    summary="Stop a response that is made in the background",
     **_STORED,
 )
 
@@ -305,7 +305,7 @@ INPUT_ITEMS = Endpoint(
     name="responses.input_items",
     path="/v1/responses/{id}/input_items",
     method="GET",
-    summary="What it was asked",
+    summary="The input items of a stored response",
     query=("after", "include", "limit", "order"),
     **_STORED,
 )
@@ -382,7 +382,7 @@ MODEL = Endpoint(
     path="/v1/models/{id}",
     method="GET",
     upstream="",
-    summary="One of them",
+    summary="One model, listed or not",
     parameters={},
 )
 

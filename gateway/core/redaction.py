@@ -66,9 +66,13 @@ class Redactor:
     def __init__(self, secrets: Sequence[str] = ()) -> None:
         # a very short "secret" would blank out ordinary words
         self._known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
+        #: No shorter text can hold any: most texts of a record are names and words.
+        self._least = min(_SHORTEST, len(self._known[-1]) if self._known else _SHORTEST)
 
     def text(self, text: str) -> str:
         """Return `text` without anything that is or looks like a credential."""
+        if len(text) < self._least:
+            return text
         for secret in self._known:
             text = text.replace(secret, REDACTED)
         if len(text) < _SHORTEST:

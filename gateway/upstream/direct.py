@@ -86,10 +86,10 @@ class Direct:
 
     def open(self, attempt: Attempt, call: Call) -> _Answer:
         """Send the call (Upstream.open)."""
-        request = _request(attempt.deployment, call)
+        url, raw = _url(attempt.deployment, call), _raw(attempt.deployment, call)
         remaining_s = max(0.001, call.deadline_s - time.monotonic())
         exchange = Exchange(
-            host=request.url.netloc.decode("ascii"),
+            host=None,  # the address is the configuration's; nobody else has a say in it
             stream=call.stream,
             # as on LiteLLM's way: the watcher ends a call whose time is up, and says so
             head_s=min(self._first_byte_s, remaining_s + 1) if call.stream else remaining_s + 1,
@@ -99,7 +99,14 @@ class Direct:
         token = door.current.set(exchange)
         raised: Exception | None = None
         try:
-            self._door.handle_request(request)
+            self._door.send(
+                exchange,
+                call.endpoint.method,
+                url,
+                call.endpoint.path,
+                _headers(attempt.deployment, call),
+                raw,
+            )
         except httpx.RequestError as error:
             raised = error  # the exchange knows better what happened
         finally:
@@ -114,19 +121,21 @@ class Direct:
         return answer
 
 
-def _request(deployment: Deployment, call: Call) -> httpx.Request:
+def _url(deployment: Deployment, call: Call) -> str:
     if call.path_id in (".", ".."):  # RFC 3986, section 5.2.4: it would be another path; no escape keeps it in place
         raise ObjectNotFound(f"{deployment.provider} has nothing of the id {call.path_id!r}.", param="id")
     path = call.endpoint.provider_path.replace("{id}", quote(call.path_id or "", safe=""))
-    url = _base(deployment) + path + (f"?{call.query}" if call.query else "")
-    content = None
-    if call.endpoint.parameters:
-        asked = responses.continued(call.body, call.history) if call.history else call.body
-        body = {**asked, "model": deployment.model}
-        if call.stream and not call.endpoint.ends:  # unnamed chunks tell usage only where it is asked for
-            body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        content = dumps(body)
-    return httpx.Request(call.endpoint.method, url, headers=_headers(deployment, call), content=content)
+    return _base(deployment) + path + (f"?{call.query}" if call.query else "")
+
+
+def _raw(deployment: Deployment, call: Call) -> bytes | None:
+    if not call.endpoint.parameters:
+        return None
+    asked = responses.continued(call.body, call.history) if call.history else call.body
+    body = {**asked, "model": deployment.model}
+    if call.stream and not call.endpoint.ends:  # unnamed chunks tell usage only where it is asked for
+        body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
+    return dumps(body)
 
 
 def _base(deployment: Deployment) -> str:

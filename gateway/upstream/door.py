@@ -343,8 +343,34 @@ class Door(httpx.BaseTransport):
         if exchange.rewrite is not None and request.method == "POST":
             raw = exchange.rewrite(exchange.path, raw)
         exchange.streamed = exchange.stream and _STREAM.search(raw) is not None
-        response = self._send(request, raw, exchange)
-        return self._answer(response, exchange)
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in request.headers.raw
+            if name.lower() not in _NOT_SENT and not name.lower().startswith(b"x-stainless")
+        }
+        self._carry(exchange, request.method, str(request.url), headers, raw)
+        return _told(exchange)
+
+    def send(
+        self, exchange: Exchange, method: str, url: str, path: str, headers: dict[str, str], raw: bytes | None
+    ) -> None:
+        """Send the one request of an exchange; what comes back is in the exchange, and no client stands in between.
+
+        Args:
+            exchange: of the attempt, which must be the current one: connections look for it.
+            method: HTTP's.
+            url: where to, from the configuration.
+            path: the operation's, for who reads the exchange.
+            headers: all but those of the connection itself.
+            raw: the body, or None.
+
+        Raises:
+            httpx.TransportError: it could not be sent, or no answer came; the exchange has the fault.
+        """
+        exchange.path = path
+        exchange.sent.add((method, url))
+        exchange.streamed = exchange.stream
+        self._carry(exchange, method, url, headers, raw)
 
     def _check(self, request: httpx.Request, exchange: Exchange) -> None:
         host = request.url.netloc.decode("ascii")
@@ -363,18 +389,14 @@ class Door(httpx.BaseTransport):
     def _is_repeated(self, request: httpx.Request, exchange: Exchange) -> bool:
         return _key(request) in exchange.sent
 
-    def _send(self, request: httpx.Request, raw: bytes, exchange: Exchange) -> urllib3.BaseHTTPResponse:
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in request.headers.raw
-            if name.lower() not in _NOT_SENT and not name.lower().startswith(b"x-stainless")
-        }
+    def _carry(self, exchange: Exchange, method: str, url: str, headers: dict[str, str], raw: bytes | None) -> None:
+        """Send, and note the answer: its head and, where it is not streamed, its body."""
         headers["Accept-Encoding"] = "identity"
         exchange.status = exchange.headers = exchange.body = None
         try:
-            return self._pools.urlopen(
-                request.method,
-                str(request.url),
+            response = self._pools.urlopen(
+                method,
+                url,
                 body=raw,
                 headers=headers,
                 preload_content=False,
@@ -385,8 +407,6 @@ class Door(httpx.BaseTransport):
             )
         except Exception as error:
             raise _failed(exchange, error) from error
-
-    def _answer(self, response: urllib3.BaseHTTPResponse, exchange: Exchange) -> httpx.Response:
         exchange.status, exchange.headers = response.status, response.headers
         try:
             body = Body(response, exchange)
@@ -394,24 +414,18 @@ class Door(httpx.BaseTransport):
             response.close()
             exchange.fault = Fault("encoding", str(error))
             raise Refused("an encoding that was not asked for") from error
-        headers = [
-            (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
-            for name, value in response.headers.items()
-            if name.lower() not in _NOT_PASSED_BACK
-        ]
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         good = 200 <= response.status < 300
         if exchange.stream and good and kind not in _WHOLE:
             exchange.answer = body
             exchange.patience(exchange.idle_s)
-            return httpx.Response(response.status, headers=headers, stream=body)
+            return
         exchange.body = b"".join(body)
         if exchange.stream and good and exchange.streamed:  # LiteLLM asks some models for a whole answer all the same
             exchange.fault = Fault("not_sse", kind)
             raise Refused("an answer that is no event stream")
         if 300 <= response.status < 400:
             exchange.fault = Fault("redirect", str(response.status))
-        return httpx.Response(response.status, headers=headers, content=exchange.body)
 
     def close(self) -> None:
         """Nothing: every client of LiteLLM shares this door, and some close theirs."""
@@ -419,6 +433,18 @@ class Door(httpx.BaseTransport):
     def shut(self) -> None:
         """Close all idle connections, at the end of the process."""
         self._pools.clear()
+
+
+def _told(exchange: Exchange) -> httpx.Response:
+    """What came back, as httpx's clients read it."""
+    headers = [
+        (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
+        for name, value in exchange.headers.items()
+        if name.lower() not in _NOT_PASSED_BACK
+    ]
+    if exchange.body is None:
+        return httpx.Response(exchange.status or 200, headers=headers, stream=exchange.answer)
+    return httpx.Response(exchange.status or 200, headers=headers, content=exchange.body)
 
 
 def rate_limits(exchange: Exchange) -> dict[str, str]:

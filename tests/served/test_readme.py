@@ -71,10 +71,18 @@ def test_every_command_of_the_readme_is_known_here() -> None:
 
 
 def test_the_first_request_is_answered_with_no_account_streamed_and_not(first_start: Served) -> None:
-    streamed, whole = (run(["sh", "-c", text], first_start) for text in curls(".gateway/auth-token"))
+    streamed, whole = (
+        run(["sh", "-c", text], first_start) for text in curls(".gateway/auth-token") if "/chat/" in text
+    )
     assert "".join(re.findall(r'"content":"([^"]*)"', streamed)) == "Hello, gateway!"
     assert streamed.endswith("data: [DONE]\n\n")
     assert '"content":"Hello, gateway!"' in whole
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/v1/responses", "output_text"), ("/v1/messages", "text")])
+def test_the_newer_operations_are_answered_with_no_account(first_start: Served, path: str, kind: str) -> None:
+    [command] = [text for text in curls(".gateway/auth-token") if path in text]
+    assert f'"type":"{kind}","text":"Hello, gateway!"' in run(["sh", "-c", command], first_start)
 
 
 def test_the_line_that_the_start_prints_can_be_pasted(first_start: Served) -> None:
