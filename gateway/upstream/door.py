@@ -47,7 +47,8 @@ _MOST_UNPACKED = 1 << 20
 _BREATH_S = 0.02
 _NOT_SENT = {b"host", b"connection", b"content-length", b"accept-encoding", b"transfer-encoding"}
 _NOT_PASSED_BACK = {
-    "location", "set-cookie", "transfer-encoding", "connection", "keep-alive", "content-length", "content-encoding",
+    "location", "set-cookie", "x-should-retry", "transfer-encoding", "connection", "keep-alive", "content-length",
+    "content-encoding",
 }  # fmt: skip
 # the last bytes of a stream that ended well: what follows is the terminator of the chunked body alone
 _LAST_WORDS = (b"[DONE]", b"message_stop", b'"stop_reason"')
@@ -436,12 +437,16 @@ class Door(httpx.BaseTransport):
 
 
 def _told(exchange: Exchange) -> httpx.Response:
-    """What came back, as httpx's clients read it."""
+    """What came back, as httpx's clients read it.
+
+    They are told not to try again: its clients of embeddings would, and first sleep as long as `Retry-After` says.
+    """
     headers = [
         (name.encode("latin-1", "replace"), value.encode("latin-1", "replace"))
         for name, value in exchange.headers.items()
         if name.lower() not in _NOT_PASSED_BACK
     ]
+    headers.append((b"x-should-retry", b"false"))
     if exchange.body is None:
         return httpx.Response(exchange.status or 200, headers=headers, stream=exchange.answer)
     return httpx.Response(exchange.status or 200, headers=headers, content=exchange.body)

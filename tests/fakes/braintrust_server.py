@@ -101,9 +101,12 @@ class FakeBraintrust(Loopback):
             return copy.deepcopy(self._pieces)
 
     def rows(self) -> list[Row]:
-        """Return the rows as a reader of Braintrust sees them: pieces of one `id` made into one row."""
+        """Return the rows as a reader of Braintrust sees them: pieces of one `id` made into one row. To read only.
+
+        A row is replaced when a piece of it comes, never changed, so nothing is copied: thousands may be here.
+        """
         with self._changed:
-            return copy.deepcopy(list(self._rows.values()))
+            return list(self._rows.values())
 
     def roots(self) -> list[Row]:
         """Return the rows that have no parent."""
@@ -135,10 +138,10 @@ class FakeBraintrust(Loopback):
 
     def forget(self) -> None:
         """Lose the rows and requests so far; projects stay."""
+        super().forget()
         with self._changed:
             self._pieces.clear()
             self._rows.clear()
-            self._received.clear()
             self.refused.clear()
 
     def project_name(self, project_id: str) -> str | None:

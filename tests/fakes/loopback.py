@@ -181,6 +181,11 @@ class Loopback:
         with self._changed:
             return [one for one in self._received if model is None or one.model == model]
 
+    def forget(self) -> None:
+        """Lose the requests so far, and the room that their bodies take."""
+        with self._changed:
+            self._received.clear()
+
     def wait_for(self, count: int, model: str | None = None, timeout: float = 5.0) -> list[Received]:
         """Wait until `count` requests have arrived, answered or not.
 

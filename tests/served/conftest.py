@@ -43,6 +43,13 @@ def braintrust() -> Iterator[FakeBraintrust]:
         yield fake
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forgetful(provider: FakeProvider, braintrust: FakeBraintrust) -> None:
+    """Each file begins with empty fakes: what thousands of tests before it sent is only searched in vain."""
+    provider.forget()
+    braintrust.forget()
+
+
 @pytest.fixture(scope="session")
 def settings(provider: FakeProvider) -> dict[str, str]:
     """What every start has set: two who may call, one worker, two providers; traces go to the log."""

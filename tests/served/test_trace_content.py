@@ -251,6 +251,6 @@ def test_an_operator_that_wants_no_content_has_none(
     time.sleep(0.2)
     kept = text_of(braintrust.pieces()) + silent.log
     assert {words for words in said if words in kept} == set()
-    rows = [row for row in braintrust.rows() if row["metadata"].get("request_id") in request_ids]
+    rows = [row for row in braintrust.rows() if (row.get("metadata") or {}).get("request_id") in request_ids]
     assert len(rows) == len(request_ids)
     assert all(row.get("input") is None and row.get("output") is None for row in rows)

@@ -93,7 +93,7 @@ def test_choices_and_tools_of_a_stream_are_in_its_trace(
 FAILING = {
     "refused by the provider": (error(400, {"error": {"message": "no such thing"}}), 400, "no such thing"),
     "limited by the provider": (error(429), 429, "scripted error"),
-    "broken": (plain_json({"choices": []}), 502, "no chat completion"),
+    "broken": (plain_json({"choices": []}), 502, "cannot be read"),
     "dropped": (drop("reset"), 502, "closed the connection"),
 }
 

@@ -48,7 +48,8 @@ def trace_of_request(braintrust: FakeBraintrust, request_id: str) -> Found:
 
 
 def _found(braintrust: FakeBraintrust, is_it: Callable[[Row], bool]) -> Found:
-    rows = braintrust.wait_rows(lambda rows: any(is_root(row) and is_it(row) for row in rows), WAIT_S)
+    # the newest first: it is among them
+    rows = braintrust.wait_rows(lambda rows: any(is_root(row) and is_it(row) for row in reversed(rows)), WAIT_S)
     (root,) = (row for row in rows if is_root(row) and is_it(row))
     under = [row for row in rows if row.get("span_parents") == [root["span_id"]]]
     same = [row for row in rows if row["root_span_id"] == root["root_span_id"] and not row.get("span_parents")]

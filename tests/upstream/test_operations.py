@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import time
 from typing import Any
 
 import pytest
@@ -128,8 +129,11 @@ def test_braintrusts_patch_has_its_span_of_embeddings(ways: Ways) -> None:
 @pytest.mark.parametrize("name", [SAME, SIMILAR, "mistral/m"])
 def test_what_the_provider_refuses_is_told(ways: Ways, provider: FakeProvider, name: str) -> None:
     provider.script("m", error(429, {"error": {"message": "slow down", "code": "busy"}}, headers={"retry-after": "7"}))
+    began_s = time.monotonic()
     with pytest.raises(ProviderLimited, match="slow down") as refused:
         ways.whole(EMBEDDINGS, name, input="a")
+    assert time.monotonic() - began_s < 3, "LiteLLM's client would sleep first, and send it again"
+    assert len(provider.requests()) == 1
     assert (refused.value.public_code, refused.value.retry_after) == ("busy", "7")
 
 
