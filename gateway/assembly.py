@@ -14,6 +14,7 @@ from gateway import routes
 from gateway.auth import Authenticator
 from gateway.auth.tokens import StaticTokens
 from gateway.core.pricing import Prices
+from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
 from gateway.metrics import Metrics, SpoolState
@@ -69,9 +70,10 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         log.warning("%s", warning)
     models = modelmap.read()
     redactor = redactor_of(settings, table)
+    relayed = settings.relay | ({OPENAI_FOR_TEXT} if "openai" in settings.relay else frozenset())
     catalogue = Catalogue(
         reaches={
-            name: Reach(reach.api_key, reach.api_base, reach.api_version, reach.missing, name in settings.relay)
+            name: Reach(reach.api_key, reach.api_base, reach.api_version, reach.missing, name in relayed)
             for name, reach in settings.credentials.items()
         },
         models=models,

@@ -54,6 +54,14 @@ def test_with_a_key_its_provider_is_called_and_litellm_is_loaded_before_the_fork
         plan("demo/echo", made.catalogue)
 
 
+@pytest.mark.parametrize("relay", ["all", "openai"])
+def test_where_all_is_relayed_litellm_is_not_loaded(relay: str) -> None:
+    assert build(OPENAI_API_KEY="hunter2-openai", GATEWAY_RELAY=relay).preload is None
+    assert build(OPENAI_API_KEY="hunter2-openai", GATEWAY_RELAY="hosted_vllm").preload is not None
+    also = build(OPENAI_API_KEY="hunter2-openai", ANTHROPIC_API_KEY="hunter2-anthropic", GATEWAY_RELAY=relay)
+    assert also.preload is not None, "its chats go by way of LiteLLM"
+
+
 def test_a_braintrust_key_sends_the_traces_there() -> None:
     made = build(BRAINTRUST_API_KEY="hunter2-braintrust", BRAINTRUST_PROJECT="shop")
     assert [type(sink) for sink in made.tracer._sinks] == [Spool]

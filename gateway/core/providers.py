@@ -281,6 +281,9 @@ SAME_WIRE: frozenset[str] = frozenset(
     """)
 )
 
+#: Another name of openai, with the same key: for its text completions, which never need LiteLLM.
+OPENAI_FOR_TEXT = "text-completion-openai"
+
 # Not among them, though their path ends alike, for LiteLLM mends what they send: mistral, codestral,
 # databricks and azure_ai (`content` may be a list of parts), fireworks_ai (tool calls in the text), snowflake
 # (some models speak Anthropic's wire), xai (an empty finish_reason; reasoning outside completion_tokens).
