@@ -8,6 +8,7 @@ from flask import Response, request
 
 from gateway.core import routing, wire
 from gateway.core.endpoints import SERVED_MODES
+from gateway.core.paging import limit_of
 from gateway.errors import InvalidRequest
 from gateway.web import current_gateway
 
@@ -67,7 +68,7 @@ def _anthropics(name: str) -> JSON:
 
 
 def _page(models: list[JSON]) -> JSON:
-    limit = _limit(request.args.get("limit"))
+    limit = limit_of(request.args.get("limit"), _PAGE, _LONGEST_PAGE)
     ids = [model["id"] for model in models]
     start, stop = 0, len(models)
     if (after := request.args.get("after_id")) is not None:
@@ -88,11 +89,3 @@ def _place(ids: list[str], wanted: str, param: str) -> int:
     if wanted not in ids:
         raise InvalidRequest(f"{param} names no model that is listed", param=param)
     return ids.index(wanted)
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return _PAGE
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _LONGEST_PAGE):
-        raise InvalidRequest(f"limit must be a whole number from 1 to {_LONGEST_PAGE}", param="limit")
-    return int(text[:9])

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 from gateway.core import responses
 from gateway.core.calls import JSON, Attempt, Call, Chunk
 from gateway.core.endpoints import INPUT_ITEMS, INPUT_TOKENS, RESPONSE, RESPONSE_CANCEL, RESPONSE_DELETE, RESPONSES
+from gateway.core.paging import limit_of
 from gateway.core.wire import dumps
 from gateway.errors import GatewayError, InvalidRequest, ObjectNotFound, StoreUnavailable
 from gateway.storage import owned
@@ -167,9 +168,7 @@ def _told(found: Owned, call: Call) -> JSON:
 
 def _page(items: list[JSON], query: dict[str, list[str]]) -> JSON:
     asked = {name: values[-1] for name, values in query.items()}
-    limit = asked.get("limit", str(_PAGE))
-    if not (limit.isascii() and limit.isdigit() and len(limit) < 9 and 1 <= int(limit) <= _LONGEST_PAGE):
-        raise InvalidRequest(f"limit must be a whole number from 1 to {_LONGEST_PAGE}", param="limit")
+    limit = limit_of(asked.get("limit"), _PAGE, _LONGEST_PAGE)
     if asked.get("order", "desc") not in ("asc", "desc"):
         raise InvalidRequest("order must be asc or desc", param="order")
     if asked.get("order", "desc") == "desc":
@@ -179,7 +178,7 @@ def _page(items: list[JSON], query: dict[str, list[str]]) -> JSON:
         if not places:
             raise InvalidRequest("after names no item of this response", param="after")
         items = items[places[0] + 1 :]
-    page = items[: int(limit)]
+    page = items[:limit]
     return {
         "object": "list",
         "data": page,

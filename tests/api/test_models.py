@@ -82,7 +82,10 @@ def test_anthropics_list_comes_in_pages(client: FlaskClient, query: str, ids: li
     assert page["first_id"] == (ids[0] if ids else None)
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "limit=-1", "after_id=nobody", "before_id="])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "limit=-1", "limit=000000001000000000", "after_id=nobody", "before_id="],
+)
 def test_a_page_that_there_is_not_is_refused_in_anthropics_dialect(client: FlaskClient, query: str) -> None:
     refused = got(client, f"/v1/models?{query}", ANTHROPIC, 400)
     assert (refused["type"], refused["error"]["type"]) == ("error", "invalid_request_error")

@@ -1,0 +1,24 @@
+"""The size of a page, as a query gives it."""
+
+from __future__ import annotations
+
+from gateway.errors import InvalidRequest
+
+
+def limit_of(text: str | None, usual: int, most: int) -> int:
+    """Read a `limit`.
+
+    Args:
+        text: as it stands in the query; None where it is not there.
+        usual: what counts then.
+        most: the largest that is allowed.
+
+    Raises:
+        InvalidRequest: it is no whole number from 1 to `most`.
+    """
+    if text is None:
+        return usual
+    # the length first: Python refuses to read thousands of digits, and leading zeros make any number long
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= most):
+        raise InvalidRequest(f"limit must be a whole number from 1 to {most}", param="limit")
+    return int(text)
