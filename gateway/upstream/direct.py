@@ -96,7 +96,6 @@ class Direct:
             idle_s=min(self._idle_s, remaining_s + 1) if call.stream else remaining_s + 1,
         )
         call.cancellation.subscribe(exchange.abort)
-        token = door.current.set(exchange)
         raised: Exception | None = None
         try:
             self._door.send(
@@ -110,7 +109,6 @@ class Direct:
         except httpx.RequestError as error:
             raised = error  # the exchange knows better what happened
         finally:
-            door.current.reset(token)
             attempt.provider_headers = door.rate_limits(exchange)
         answer = _Answer(attempt, call, exchange, self._failures)
         if raised is not None or exchange.fault is not None or not 200 <= (exchange.status or 0) < 300:

@@ -1,10 +1,10 @@
 """The one transport under everything that LiteLLM sends.
 
-urllib3 under httpx: httpx's own pool costs half the requests under load and loses streams. What passes here is noted
-in the attempt's `Exchange`, which is the only source of truth about what was sent and what came back. The door
-refuses to send without an exchange, to a host that is not the deployment's, or twice to one path (LiteLLM rewrites
-some requests and sends again). It follows no redirect, whoever's client asks: `Location` and `Set-Cookie` never get
-through.
+Connections of our own (`http1.py`) under httpx: its own pool costs half the requests under load and loses streams. What
+passes here is noted in the attempt's `Exchange`, which is the only source of truth about what was sent and what came
+back. The door refuses to send without an exchange, to a host that is not the deployment's, or twice to one path
+(LiteLLM rewrites some requests and sends again). It follows no redirect, whoever's client asks: `Location` and
+`Set-Cookie` never get through.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from gateway.upstream.http1 import ConnectFailed, Connection, Connections, target_of
 
 CONNECT_S = 5.0
 #: Of one answer, unpacked, streamed or not. A completion with images or audio is far smaller.
@@ -85,7 +84,8 @@ class Exchange:
         idle_s: how long a read or a write may wait in the middle.
         rewrite: given path and body, returns the body that is sent.
         aborted: why the call was stopped, or None.
-        path, status, headers, body: of the last request and its answer; `body` of one that was not streamed.
+        path: of the last request.
+        status, headers, body: of the last request and its answer; `body` of one that was not streamed.
         streamed: the request that was sent asks for a stream.
         ended: whoever reads the stream has its last event; what follows is the terminator of the chunked body alone.
         head, tail: the first 4 KB or more, and the last piece, that a stream gave.
@@ -99,7 +99,7 @@ class Exchange:
     sent: set[tuple[str, str]] = field(default_factory=set)
     path: str = ""
     status: int | None = None
-    headers: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     streamed: bool = False
     ended: bool = False
@@ -115,7 +115,7 @@ class Exchange:
         """Note a connection in use; raises OSError where the call has been stopped meanwhile."""
         with self._lock:
             self._sockets.add(sock)
-            sock.settimeout(self.idle_s)  # of sending; urllib3 sets its own for the head
+            sock.settimeout(self.idle_s)  # of sending
             if not self.aborted:
                 return
         raise OSError("the call was stopped")
@@ -152,66 +152,15 @@ class Exchange:
             self.answer.close()
 
 
-class _Noting(HTTPConnection):
-    """A connection that shows its socket to the exchange of the request that it carries."""
-
-    exchange: Exchange | None = None
-    held: Any = None
-
-    def connect(self) -> None:
-        super().connect()
-        self._show()
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        self._show()
-        super().request(*args, **kwargs)
-
-    def _show(self) -> None:
-        self.exchange = current.get()
-        if self.exchange is not None and self.sock is not None:
-            self.held = self.sock
-            self.exchange.hold(self.sock)
-
-    def hide(self) -> None:
-        """Take the socket away from its exchange."""
-        if self.exchange is not None:
-            self.exchange.release(self.held)
-            self.exchange = self.held = None
-
-
-class _NotingTLS(_Noting, HTTPSConnection):
-    pass
-
-
-class _Releasing(HTTPConnectionPool):
-    """A pool whose connections leave their exchange before anyone else can take them.
-
-    urllib3 gives a connection back while the last bytes of its answer are still on their way to the caller; an abort
-    that came after that would shut down the call which uses it next.
-    """
-
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None:
-            conn.hide()
-        super()._put_conn(conn)
-
-
-class _Pool(_Releasing):
-    ConnectionCls = _Noting
-
-
-class _PoolTLS(_Releasing, HTTPSConnectionPool):
-    ConnectionCls = _NotingTLS
-
-
 class Body(httpx.SyncByteStream):
     """The body of one answer, as it comes."""
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, exchange: Exchange) -> None:
-        self._response = response
+    def __init__(self, connection: Connection, exchange: Exchange, idle: Connections) -> None:
+        self._connection = connection
         self._exchange = exchange
+        self._idle = idle
         self._over = False
-        self._decoder = _decoder(response.headers.get("content-encoding", ""))
+        self._decoder = _decoder(connection.headers.get("content-encoding", ""))
         self._pieces = self._read()
 
     def __iter__(self) -> Iterator[bytes]:
@@ -238,10 +187,8 @@ class Body(httpx.SyncByteStream):
             raise httpx.DecodingError("the answer cannot be unpacked") from error
         except Exception as error:
             raise _failed(exchange, error) from error
-        else:
-            self._end(clean=True)
         finally:
-            self._end(clean=False)
+            self._end()
 
     def _unpacked(self) -> Iterator[bytes]:
         if self._decoder is None:
@@ -254,20 +201,19 @@ class Body(httpx.SyncByteStream):
                 piece = self._decoder.unconsumed_tail
 
     def _raw(self) -> Iterator[bytes]:
-        response: Any = self._response
-        if response.chunked:
-            yield from response.read_chunked(amt=_PIECE, decode_content=False)
-        else:
-            while piece := response.read1(_PIECE, decode_content=False):
-                yield piece
+        while piece := self._connection.read():
+            if last := self._connection.complete:
+                self._end()  # from here on it may be another call's
+            yield piece
+            if last:
+                return
 
-    def _end(self, *, clean: bool) -> None:
-        if self._over:
-            return
-        self._over = True
-        if not clean:
-            self._response.close()
-        self._response.release_conn()
+    def _end(self) -> None:
+        """Free the connection. It leaves its exchange first, or an abort would end the call that uses it next."""
+        if not self._over:
+            self._over = True
+            self._exchange.release(self._connection.sock)
+            self._idle.put(self._connection)
 
     def close(self) -> None:
         """Give the connection back if nothing but the terminator is left to read; else close it."""
@@ -278,7 +224,7 @@ class Body(httpx.SyncByteStream):
                     next(self._pieces)
             except (StopIteration, httpx.HTTPError, OSError, ValueError):
                 pass  # read to its end, or not: _end() has seen to it, or does now
-        self._end(clean=False)
+        self._end()
 
     def _ended_well(self) -> bool:
         return self._exchange.ended or any(words in self._exchange.tail for words in _LAST_WORDS)
@@ -298,33 +244,35 @@ def _failed(exchange: Exchange, error: Exception) -> httpx.TransportError:
     """Note a failure of the wire and say it in httpx's words."""
     if isinstance(error, httpx.TransportError):
         return error
-    kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, type[httpx.TransportError]], ...] = (
-        # the first of these is a ConnectTimeoutError too
-        ((urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError), "connect", httpx.ConnectError),
-        (urllib3.exceptions.ConnectTimeoutError, "connect_timeout", httpx.ConnectTimeout),
-        ((urllib3.exceptions.ReadTimeoutError, TimeoutError), "read_timeout", httpx.ReadTimeout),
-    )
-    kind, raised = "reset", httpx.ReadError
-    for classes, its_kind, its_class in kinds:
-        if isinstance(error, classes):
-            kind, raised = its_kind, its_class  # type: ignore[assignment]
-            break
+    kind = "reset"
+    if isinstance(error, ConnectFailed):
+        kind = "connect_timeout" if isinstance(error.__cause__, TimeoutError) else "connect"
+    elif isinstance(error, TimeoutError):
+        kind = "read_timeout"
+    raised = _RAISED[kind]
     if exchange.aborted:
         kind = "aborted"
     exchange.fault = Fault(kind, type(error).__name__)
     return raised(kind)
 
 
+_RAISED: dict[str, type[httpx.TransportError]] = {
+    "connect": httpx.ConnectError,
+    "connect_timeout": httpx.ConnectTimeout,
+    "read_timeout": httpx.ReadTimeout,
+    "reset": httpx.ReadError,
+}
+
+
 class Door(httpx.BaseTransport):
     """Sends what LiteLLM's clients send, one exchange at a time.
 
     Args:
-        pool: idle connections kept per host; more may be open at once.
+        pool: idle connections kept; more may be open at once.
     """
 
     def __init__(self, pool: int = 2048) -> None:
-        self._pools = urllib3.PoolManager(num_pools=256, maxsize=pool, block=False, retries=False)
-        self._pools.pool_classes_by_scheme = {"http": _Pool, "https": _PoolTLS}
+        self._idle = Connections(pool)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Carry one request of the current exchange (httpx.BaseTransport).
@@ -358,7 +306,7 @@ class Door(httpx.BaseTransport):
         """Send the one request of an exchange; what comes back is in the exchange, and no client stands in between.
 
         Args:
-            exchange: of the attempt, which must be the current one: connections look for it.
+            exchange: of the attempt.
             method: HTTP's.
             url: where to, from the configuration.
             path: the operation's, for who reads the exchange.
@@ -393,30 +341,28 @@ class Door(httpx.BaseTransport):
     def _carry(self, exchange: Exchange, method: str, url: str, headers: dict[str, str], raw: bytes | None) -> None:
         """Send, and note the answer: its head and, where it is not streamed, its body."""
         headers["Accept-Encoding"] = "identity"
-        exchange.status = exchange.headers = exchange.body = None
+        exchange.status, exchange.headers, exchange.body = None, {}, None
+        connection: Connection | None = None
         try:
-            response = self._pools.urlopen(
-                method,
-                url,
-                body=raw,
-                headers=headers,
-                preload_content=False,
-                decode_content=False,
-                redirect=False,
-                retries=False,
-                timeout=urllib3.Timeout(connect=CONNECT_S, read=exchange.head_s),
-            )
+            target = target_of(url)
+            connection = self._idle.take(target.origin) or self._idle.connect(target.origin, CONNECT_S)
+            exchange.hold(connection.sock)
+            connection.send(method, target, headers, raw)
+            connection.sock.settimeout(exchange.head_s)
+            connection.read_head()
+            body = Body(connection, exchange, self._idle)
         except Exception as error:
+            if connection is not None:
+                exchange.release(connection.sock)
+                connection.close()
+            if isinstance(error, zlib.error):
+                exchange.fault = Fault("encoding", str(error))
+                raise Refused("an encoding that was not asked for") from error
             raise _failed(exchange, error) from error
-        exchange.status, exchange.headers = response.status, response.headers
-        try:
-            body = Body(response, exchange)
-        except zlib.error as error:
-            response.close()
-            exchange.fault = Fault("encoding", str(error))
-            raise Refused("an encoding that was not asked for") from error
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        good = 200 <= response.status < 300
+        status = connection.status or 500
+        exchange.status, exchange.headers = status, connection.headers
+        kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+        good = 200 <= status < 300
         if exchange.stream and good and kind not in _WHOLE:
             exchange.answer = body
             exchange.patience(exchange.idle_s)
@@ -425,15 +371,15 @@ class Door(httpx.BaseTransport):
         if exchange.stream and good and exchange.streamed:  # LiteLLM asks some models for a whole answer all the same
             exchange.fault = Fault("not_sse", kind)
             raise Refused("an answer that is no event stream")
-        if 300 <= response.status < 400:
-            exchange.fault = Fault("redirect", str(response.status))
+        if 300 <= status < 400:
+            exchange.fault = Fault("redirect", str(status))
 
     def close(self) -> None:
         """Nothing: every client of LiteLLM shares this door, and some close theirs."""
 
     def shut(self) -> None:
         """Close all idle connections, at the end of the process."""
-        self._pools.clear()
+        self._idle.clear()
 
 
 def _told(exchange: Exchange) -> httpx.Response:
@@ -455,10 +401,10 @@ def _told(exchange: Exchange) -> httpx.Response:
 def rate_limits(exchange: Exchange) -> dict[str, str]:
     """The provider's rate limits, under names that cannot be taken for the gateway's own."""
     limits = {}
-    for name, value in (exchange.headers or {}).items():
+    for name, value in exchange.headers.items():
         for prefix in _RATE_LIMITS:
-            if name.lower().startswith(prefix):
-                limits["x-provider-ratelimit-" + name.lower().removeprefix(prefix)] = value[:64]
+            if name.startswith(prefix):
+                limits["x-provider-ratelimit-" + name.removeprefix(prefix)] = value[:64]
     return limits
 
 

@@ -396,7 +396,7 @@ def test_a_closed_port_is_a_connect_fault(client: httpx.Client, provider: FakePr
         made = Exchange(host=f"127.0.0.1:{port}", stream=False, head_s=1, idle_s=1)
         with pytest.raises(httpx.TransportError), within(made):
             client.post(f"http://127.0.0.1:{port}/", json=HELLO)
-    assert made.fault == Fault("connect", "NewConnectionError")
+    assert made.fault == Fault("connect", "ConnectFailed")
 
 
 def test_a_port_that_does_not_accept_is_a_connect_timeout(

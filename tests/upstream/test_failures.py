@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import ResponseError
-from urllib3 import HTTPHeaderDict
 
 from gateway.core.calls import Cancellation
 from gateway.core.redaction import REDACTED, Redactor
@@ -40,7 +39,7 @@ def exchange(status: int | None = None, body: Any = None, *, fault: str | None =
     made = Exchange(host="x", stream=False, head_s=1, idle_s=1)
     made.sent.add(("POST", "x/v1/chat/completions"))
     made.status = status
-    made.headers = HTTPHeaderDict({name.replace("_", "-"): value for name, value in headers.items()})
+    made.headers = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     made.body = body if isinstance(body, bytes | None) else json.dumps(body).encode()
     made.fault = Fault(fault, "detail") if fault else None
     return made
