@@ -67,6 +67,8 @@ from prometheus_client import multiprocess  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the project is not installed
 
+from gunicorn.glogging import Logger  # noqa: E402
+
 from gateway import logs, serving  # noqa: E402
 
 serving.configured = True
@@ -90,7 +92,16 @@ forwarder_headers = ""
 header_map = "drop"
 control_socket_disable = True  # it would open one in the home folder
 
-accesslog = None  # the app writes one JSON line a request, also where another server runs it
+
+class _Log(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's log without its line for each request."""
+
+    def access(self, *_request: Any) -> None:
+        """Nothing: the app writes one JSON line a request itself, also where another server runs it."""
+
+
+accesslog = None
+logger_class = _Log
 logconfig_dict = logs.dict_config(_settings.log_format, _settings.log_level)
 
 

@@ -18,7 +18,7 @@ from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload
 from gateway.pipeline import Gateway, Reply
 from gateway.upstream.stored import find
-from gateway.web import caller, caller_socket, current_gateway
+from gateway.web import caller, caller_socket, current_gateway, own
 
 log = logging.getLogger(__name__)
 
@@ -145,32 +145,33 @@ def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
 
 
 def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stream: bool, **more: Any) -> Call:
-    parent, note = gateway.tracer.parent_of(request.headers)
-    recorded = _recorded(request.headers.get("x-gateway-trace"))
-    g.facts.update(model=model[:256], stream=stream)
+    now, args, headers = own(g), request.args if endpoint.query else None, request.headers
+    parent, note = gateway.tracer.parent_of(headers)
+    recorded = _recorded(headers.get("x-gateway-trace"))
+    now.facts.update(model=model[:256], stream=stream)
     if recorded == "off":
-        g.facts["trace"] = "off"  # `gateway traces verify` looks for none
+        now.facts["trace"] = "off"  # `gateway traces verify` looks for none
     return Call(
-        id=g.request_id,
+        id=now.request_id,
         endpoint=endpoint,
-        caller=caller(),
+        caller=now.caller,
         body=asked,
         model=model,
         stream=stream,
-        started_s=g.started_s,
-        arrived_s=g.arrived_s,
-        deadline_s=g.arrived_s + (gateway.limits.timeout_s if stream else gateway.limits.whole_answer_s),
-        client_request_id=g.client_request_id,
+        started_s=now.started_s,
+        arrived_s=now.arrived_s,
+        deadline_s=now.arrived_s + (gateway.limits.timeout_s if stream else gateway.limits.whole_answer_s),
+        client_request_id=now.client_request_id,
         provider_headers={
             name: value
             for name in _PROVIDER_HEADERS
-            if (value := request.headers.get(name)) is not None and value.isascii() and value.isprintable()
+            if (value := headers.get(name)) is not None and value.isascii() and value.isprintable()
         },
         parent=parent,
         parent_note=note,
-        tags=_tags(request.headers.get("x-gateway-tags", "")),
+        tags=_tags(headers.get("x-gateway-tags", "")),
         recorded=recorded,
-        query=urlencode([(name, value) for name in endpoint.query for value in request.args.getlist(name)]),
+        query=urlencode([(name, value) for name in endpoint.query for value in args.getlist(name)]) if args else "",
         **more,
     )
 
@@ -185,6 +186,8 @@ def _recorded(header: str | None) -> str:
 
 
 def _tags(header: str) -> tuple[str, ...]:
+    if not header:
+        return ()
     tags = (tag.strip()[:_LONGEST_TAG] for tag in header.split(","))
     return tuple(dict.fromkeys(tag for tag in tags if tag and tag.isprintable()))[:_MOST_TAGS]
 

@@ -23,7 +23,6 @@ from gateway.cli.doctor import Check, Finding
 from gateway.core.calls import Call, Caller
 from gateway.core.endpoints import CHAT
 from gateway.core.pricing import Prices, cost_usd
-from gateway.core.redaction import Redactor
 from gateway.core.routing import plan
 from gateway.core.transcript import usage_of
 from gateway.errors import GatewayError
@@ -178,8 +177,8 @@ class _Recording:
 def _test_trace() -> Record:
     ids, now_s = Ids.new(None), time.time()
     facts = {"request_id": f"req_{secrets.token_hex(16)}", "doctor": True}
-    root = bare(ids, "gateway doctor", "task", now_s, now_s, facts, Redactor())
-    return Record([bare(ids.child(), "gateway doctor", "llm", now_s, now_s, {}, Redactor()), root])
+    root = bare(ids, "gateway doctor", "task", now_s, now_s, facts)
+    return Record([bare(ids.child(), "gateway doctor", "llm", now_s, now_s, {}), root])
 
 
 def _spooling(settings: Settings) -> Iterator[Finding]:

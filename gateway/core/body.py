@@ -9,10 +9,11 @@ import json
 import math
 import re
 import zlib
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from gateway.core.endpoints import Endpoint
-from gateway.core.fields import fault_of
+from gateway.core.fields import Field, fault_of
 from gateway.errors import BodyTooLarge, InvalidRequest, UnsupportedBody
 
 MAX_DEPTH = 64  # whoever walks or writes the value later recurses, far below the bound of the interpreter
@@ -208,13 +209,21 @@ def check(endpoint: Endpoint, body: dict[str, Any]) -> None:
     Raises:
         InvalidRequest: `param` names the first parameter at fault.
     """
-    for name, field in endpoint.parameters.items():
-        value = body.get(name)
-        fault = fault_of(name, value, field)
-        if fault is None and value is not None and name in _FURTHER:
-            fault = _FURTHER[name](value)
-        if fault is not None:
-            raise InvalidRequest(fault, param=name)
+    parameters = endpoint.parameters
+    faults = {name: fault for name in (*endpoint.required, *body) if (fault := _fault_of(name, body, parameters))}
+    for name in parameters if faults else ():
+        if name in faults:
+            raise InvalidRequest(faults[name], param=name)
+
+
+def _fault_of(name: str, body: dict[str, Any], parameters: Mapping[str, Field]) -> str | None:
+    if (field := parameters.get(name)) is None:
+        return None
+    value = body.get(name)
+    fault = fault_of(name, value, field)
+    if fault is None and value is not None and name in _FURTHER:
+        fault = _FURTHER[name](value)
+    return fault
 
 
 def _fault_of_stop(stop: Any) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gateway.core.completions import CompletionsTranscript
@@ -64,6 +65,11 @@ class Endpoint:
         if self.system and body.get(self.system) and isinstance(asked, list):
             return [{"role": "system", "content": body[self.system]}, *asked]
         return asked
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:
+        """Names of the parameters that it cannot do without."""
+        return tuple(name for name, field in self.parameters.items() if field.required)
 
     @property
     def provider_path(self) -> str:

@@ -11,6 +11,8 @@ import re
 from typing import Any
 from urllib.parse import quote
 
+import orjson
+
 from gateway.errors import GatewayError
 
 JSON = dict[str, Any]
@@ -101,9 +103,21 @@ def data_of(event: bytes) -> bytes | None:
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8, characters as they are."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which only its escape can carry
+        return orjson.dumps(value)
+    except TypeError:  # an integer of more than 64 bits, or half of a surrogate pair, which only its escape can carry
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def loads(text: bytes) -> Any:
+    """Read JSON that a provider sent.
+
+    Raises:
+        ValueError: it is none. RecursionError: it is nested too deep to be read.
+    """
+    try:
+        return orjson.loads(text)
+    except ValueError:  # what only Python's reader takes: NaN, half of a surrogate pair, a byte order mark
+        return json.loads(text)
 
 
 def data_event(value: Any) -> bytes:
@@ -113,6 +127,8 @@ def data_event(value: Any) -> bytes:
 
 def header_value(text: str) -> str:
     """Make any text fit for a header: visible ASCII, everything else percent-encoded (RFC 3986, section 2.1)."""
+    if text.isascii() and text.isprintable() and "%" not in text:
+        return text[:_LONGEST_HEADER]
     return quote(text, safe=_VISIBLE)[:_LONGEST_HEADER]
 
 

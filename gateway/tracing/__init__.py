@@ -150,11 +150,10 @@ class Tracer:
             "suppressed": suppressed or None,
         }
         ids = Ids.new(refusal.parent)
-        row = rows.bare(
-            ids, f"refused {refusal.path}", "task", refusal.started_s, time.time(), metadata, self._redactor
-        )
-        row["error"] = self._redactor.text(refusal.error.message)
-        self._offer(Record([row], refusal.parent), self._sinks)
+        row = rows.bare(ids, f"refused {refusal.path}", "task", refusal.started_s, time.time(), metadata)
+        row["error"] = refusal.error.message
+        row, text = rows.cleaned(row, self._redactor)
+        self._offer(Record([row], refusal.parent, [text]), self._sinks)
         return self._headers(ids, refusal.parent)
 
     def _headers(self, ids: Ids, parent: Parent | None) -> dict[str, str]:
@@ -230,9 +229,7 @@ class Trace:
 
         def build() -> Record:
             builder = RowBuilder(call, outcome, self.ids, tracer._redactor, tracer._prices, content=content)
-            record = Record(builder.rows(self._held), call.parent)
-            _ = record.encoded  # made here, and kept
-            return record
+            return builder.record(self._held)
 
         return offload(build) if call.body_bytes > LARGE_BYTES else build()
 

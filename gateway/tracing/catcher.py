@@ -11,7 +11,8 @@ import contextlib
 import contextvars
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import Any
 
 import braintrust
@@ -37,14 +38,14 @@ class Held:
     """What is caught under one span."""
 
     def __init__(self, row_id: str, span_id: str, root_span_id: str) -> None:
-        self.slug = SpanComponentsV4(
-            object_type=SpanObjectTypeV3.PROJECT_LOGS,
-            object_id=_SOMEWHERE,
-            row_id=row_id,
-            span_id=span_id,
-            root_span_id=root_span_id,
-        ).to_str()
+        self._ids = {"row_id": row_id, "span_id": span_id, "root_span_id": root_span_id}
         self.rows: dict[str, JSON] = {}
+
+    @cached_property
+    def slug(self) -> str:
+        """The span's name as the SDK reads it; made where the patch runs, and not for calls that it never sees."""
+        span = SpanComponentsV4(object_type=SpanObjectTypeV3.PROJECT_LOGS, object_id=_SOMEWHERE, **self._ids)
+        return str(span.to_str())
 
     def row(self) -> JSON | None:
         """The span that was caught, or None where the attempt went another way than through the patch."""
@@ -54,6 +55,14 @@ class Held:
 
 
 _current: contextvars.ContextVar[Held | None] = contextvars.ContextVar("held", default=None)
+
+
+def _under_held(traced: Callable[..., Any], *args: Any, **arguments: Any) -> Any:
+    held = _current.get()
+    if held is None:
+        return traced(*args, **arguments)
+    with braintrust.parent_context(held.slug):
+        return traced(*args, **arguments)
 
 
 class Catcher:
@@ -71,16 +80,18 @@ class Catcher:
 
     @staticmethod
     def patch(calls: Any) -> None:
-        """Patch an object that has LiteLLM's `completion`: each call of it from now on is a span."""
+        """Patch an object that has LiteLLM's `completion`: each call of it from now on is a span of who holds it."""
         wrap_litellm(calls)
+        for name, traced in list(vars(calls).items()):
+            if callable(traced):
+                setattr(calls, name, partial(_under_held, traced))
 
     @contextlib.contextmanager
     def holding(self, held: Held) -> Iterator[None]:
         """Catch under `held` whatever starts in this context."""
         token = _current.set(held)
         try:
-            with braintrust.parent_context(held.slug):
-                yield
+            yield
         finally:
             _current.reset(token)
 

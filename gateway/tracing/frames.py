@@ -13,11 +13,14 @@ it needs stands before it.
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 JSON = dict[str, Any]
 
@@ -58,8 +61,7 @@ def row_frame(kind: str, id: str, row: bytes, to: JSON | None = None, request: s
         head["request"] = request
     if to:
         head["to"] = to
-    text = _HEADS.encode(head).encode()
-    return frame(b'%s,"row":%s}' % (text[:-1], row))
+    return frame(b'%s,"row":%s}' % (dumps(head)[:-1], row))
 
 
 def void_frame(id: str, rows: int, end_s: float) -> bytes:
@@ -171,8 +173,8 @@ def _shortened(value: Any, longest: int, levels: int = _MOST_LEVELS) -> Any:
 def dumps(value: Any) -> bytes:
     """Compact JSON in UTF-8 that every reader takes: no NaN, no half of a surrogate pair, nothing unknown to JSON."""
     try:
-        return _ROWS.encode(value).encode()
-    except (ValueError, TypeError, RecursionError):  # UnicodeEncodeError is a ValueError; keys may be of any type
+        return orjson.dumps(value, default=_described)
+    except TypeError:  # a long integer, half of a surrogate pair, a key that is no text, too many levels
         return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
@@ -180,13 +182,9 @@ def _described(value: object) -> str:
     return f"<{type(value).__name__}>"
 
 
-_HEADS = json.JSONEncoder(separators=(",", ":"))
-_ROWS = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_described)
-
-
 def _plain(value: Any, levels: int = _MOST_LEVELS) -> Any:
     if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else str(value)
+        return value if math.isfinite(value) else None
     if isinstance(value, dict | list | tuple) and levels == 0:
         return _described(value)
     if isinstance(value, dict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from urllib.parse import unquote
 
@@ -103,6 +105,12 @@ def _exported(slug: str) -> Parent | None:
 
 def export_slug(parent: Parent | None, project: str, row_id: str, span_id: str, root_span_id: str) -> str:
     """Name a span of ours so that the SDK's `start_span(parent=…)` hangs spans under it."""
+    if parent is None:
+        # what the SDK would write (`SpanComponentsV4.to_str`), at a tenth of its time
+        facts = {"compute_object_metadata_args": {"project_name": project}, "row_id": row_id}
+        ids = b"\x03%s\x04%s" % (bytes.fromhex(span_id), bytes.fromhex(root_span_id))
+        written = json.dumps(facts, separators=(",", ":")).encode()
+        return base64.b64encode(b"\x04\x02\x02%s%s" % (ids, written)).decode()
     place: dict[str, object] = {"object_type": SpanObjectTypeV3.PROJECT_LOGS}
     if parent is not None and parent.object_id is not None:
         kinds = {name: kind for kind, name in _KINDS.items()}

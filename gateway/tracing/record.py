@@ -15,12 +15,19 @@ JSON = dict[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """One trace: its rows, children first and the root last, and where the caller wants it."""
+    """One trace.
+
+    Attributes:
+        rows: children first and the root last.
+        parent: where the caller wants it.
+        written: each row as JSON, where whoever made it has written it already.
+    """
 
     rows: Sequence[JSON]
     parent: Parent | None = None
+    written: Sequence[bytes] | None = None
 
     @cached_property
-    def encoded(self) -> list[bytes]:
+    def encoded(self) -> Sequence[bytes]:
         """Each row as JSON; made once, whoever asks."""
-        return [dumps(row) for row in self.rows]
+        return self.written if self.written is not None else [dumps(row) for row in self.rows]

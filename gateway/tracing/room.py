@@ -33,7 +33,7 @@ def used_bytes(folder: Path) -> int:
     return total
 
 
-def is_at(handle: int, path: Path) -> bool:
+def is_at(handle: int, path: str | Path) -> bool:
     """Whether an open file is the one at `path`; rows that go into one that was deleted or moved are lost unnoticed."""
     try:
         here, there = os.fstat(handle), os.lstat(path)

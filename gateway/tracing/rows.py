@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
-import uuid
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,9 +15,12 @@ from gateway.core.redaction import Redactor
 from gateway.core.transcript import Usage
 from gateway.errors import GatewayError
 from gateway.tracing.catcher import Held
+from gateway.tracing.frames import dumps
+from gateway.tracing.record import Record
 
 JSON = dict[str, Any]
 
+_CONTENT = ("input", "output")
 _NOT_PARAMETERS = frozenset({"model", "stream"})
 #: Parameters that are words and still no content.
 _PLAIN_WORDS = frozenset({"reasoning_effort", "service_tier", "verbosity"})
@@ -36,13 +38,21 @@ class Ids:
     @classmethod
     def new(cls, parent: Parent | None) -> Ids:
         """Ids of a root, or of a child of the caller's own span."""
+        chance = os.urandom(40)
         if parent is None or parent.span_id is None or parent.root_span_id is None:
-            return cls(str(uuid.uuid4()), secrets.token_hex(8), secrets.token_hex(16), None)
-        return cls(str(uuid.uuid4()), secrets.token_hex(8), parent.root_span_id, parent.span_id)
+            return cls(_uuid(chance), chance[16:24].hex(), chance[24:].hex(), None)
+        return cls(_uuid(chance), chance[16:24].hex(), parent.root_span_id, parent.span_id)
 
     def child(self) -> Ids:
         """Ids of a span under this one."""
-        return Ids(str(uuid.uuid4()), secrets.token_hex(8), self.root_span_id, self.span_id)
+        chance = os.urandom(24)
+        return Ids(_uuid(chance), chance[16:24].hex(), self.root_span_id, self.span_id)
+
+
+def _uuid(chance: bytes) -> str:
+    """A random UUID (RFC 9562, section 5.4) of 16 bytes of chance."""
+    text = chance[:16].hex()
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[chance[8] & 3]}{text[17:20]}-{text[20:32]}"
 
 
 def bare(
@@ -52,9 +62,8 @@ def bare(
     started_s: float,
     ended_s: float | None,
     metadata: Mapping[str, Any],
-    redactor: Redactor,
 ) -> JSON:
-    """A row without content.
+    """A row without content, not yet cleaned.
 
     Args:
         ids: its place in the trace.
@@ -63,20 +72,32 @@ def bare(
         started_s: seconds since the epoch.
         ended_s: seconds since the epoch; None while it is open.
         metadata: entries that are None are left out.
-        redactor: cleans name and metadata, of which callers and providers choose some.
     """
     row: JSON = {
         "id": ids.row_id,
         "span_id": ids.span_id,
         "root_span_id": ids.root_span_id,
         "created": datetime.fromtimestamp(started_s, UTC).isoformat(),
-        "span_attributes": {"name": redactor.text(name), "type": kind},
-        "metadata": redactor.value({key: value for key, value in metadata.items() if value is not None}),
+        "span_attributes": {"name": name, "type": kind},
+        "metadata": {key: value for key, value in metadata.items() if value is not None},
         "metrics": {"start": started_s} if ended_s is None else {"start": started_s, "end": ended_s},
     }
     if ids.parent_span_id is not None:
         row["span_parents"] = [ids.parent_span_id]
     return row
+
+
+def cleaned(row: JSON, redactor: Redactor) -> tuple[JSON, bytes]:
+    """Clean a row without content: callers and providers choose some of what it says.
+
+    Returns:
+        The row, and its JSON.
+    """
+    text = dumps(row)
+    if not redactor.is_clean(text):
+        row = redactor.value(row)
+        text = dumps(row)
+    return row, text
 
 
 def opening(call: Call, ids: Ids, redactor: Redactor) -> JSON:
@@ -89,12 +110,12 @@ def opening(call: Call, ids: Ids, redactor: Redactor) -> JSON:
         "stream": call.stream,
         "open": True,
     }
-    row = bare(ids, f"{call.endpoint.name} {call.model}", "task", call.started_s, None, metadata, redactor)
+    row = bare(ids, f"{call.endpoint.name} {call.model}", "task", call.started_s, None, metadata)
     if call.tags:
-        row["tags"] = [redactor.text(tag) for tag in call.tags]
+        row["tags"] = list(call.tags)
     if call.parent is not None and call.parent.propagated:
-        _propagate(row, redactor.value(call.parent.propagated))
-    return row
+        _propagate(row, call.parent.propagated)
+    return cleaned(row, redactor)[0]
 
 
 class RowBuilder:
@@ -118,22 +139,43 @@ class RowBuilder:
         self._redactor = redactor
         self._prices = prices
         self._content = content
-        self._asked = redactor.value(call.asked)
+        self._written: list[tuple[Any, bytes]] = []
+        self._asked = self._cleaned(call.asked)
 
-    def rows(self, held: Mapping[int, Held]) -> list[JSON]:
+    def record(self, held: Mapping[int, Held]) -> Record:
         """Return the LLM span of each attempt, in order, and the root last.
 
         Args:
             held: what was caught of Braintrust's patch, by the attempt's number.
         """
         spans = [self._llm(attempt, held.get(attempt.number)) for attempt in self._outcome.attempts]
-        root = self._root(spans[-1] if spans else None)
+        rows = [*spans, self._root(spans[-1] if spans else None)]
         parent = self._call.parent
         if parent is not None and parent.propagated:
-            handed_down = self._redactor.value(parent.propagated)
-            for row in (*spans, root):
-                _propagate(row, handed_down)
-        return [*spans, root]
+            for row in rows:
+                _propagate(row, parent.propagated)
+        pairs = [self._finished(row) for row in rows]
+        return Record([row for row, _ in pairs], parent, [text for _, text in pairs])
+
+    def _cleaned(self, value: Any) -> Any:
+        """Clean what was said, and keep how it is written: the same stands in two rows."""
+        text = dumps(value)
+        if not self._redactor.is_clean(text):
+            value = self._redactor.value(value)
+            text = dumps(value)
+        self._written.append((value, text))
+        return value
+
+    def _finished(self, row: JSON) -> tuple[JSON, bytes]:
+        """Clean all but the content, which is clean, and write the row."""
+        content = {name: row.pop(name) for name in _CONTENT if name in row}
+        row, text = cleaned(row, self._redactor)
+        parts = [text[:-1]]
+        for name, value in content.items():
+            row[name] = value
+            known = next((text for known, text in self._written if known is value), None)
+            parts.append(b',"%s":%s' % (name.encode(), known if known is not None else dumps(value)))
+        return row, b"".join([*parts, b"}"])
 
     def _root(self, last: JSON | None) -> JSON:
         call, outcome, error = self._call, self._outcome, self._outcome.error
@@ -169,7 +211,6 @@ class RowBuilder:
             call.started_s,
             outcome.ended_s,
             metadata,
-            self._redactor,
         )
         if self._content:
             root["input"] = self._asked
@@ -178,7 +219,7 @@ class RowBuilder:
         if error is not None:
             root["error"] = self._said_of(error)
         if call.tags:
-            root["tags"] = [self._redactor.text(tag) for tag in call.tags]
+            root["tags"] = list(call.tags)
         return root
 
     def _told(self, last: JSON) -> Any:
@@ -186,15 +227,15 @@ class RowBuilder:
         told = self._outcome.attempts[-1].told
         if told is None or not told.started:
             return last["output"]
-        return self._redactor.value(told.said())
+        return self._cleaned(told.said())
 
     def _llm(self, attempt: Attempt, held: Held | None) -> JSON:
         transcript, deployment = attempt.transcript, attempt.deployment
         endpoint, body, asked = self._call.endpoint, self._call.body, self._asked
         if attempt.sent is not None:  # a chat stood in for what the caller asked
             endpoint, body = CHAT, attempt.sent
-            asked = self._redactor.value(CHAT.asked_of(body))
-        said = self._redactor.value(transcript.said()) if transcript.started else None
+            asked = self._cleaned(CHAT.asked_of(body))
+        said = self._cleaned(transcript.said()) if transcript.started else None
         billed = bill(attempt, self._prices, lambda: (asked, said))
         own = bare(
             self._ids.child(),
@@ -214,7 +255,6 @@ class RowBuilder:
                 "dropped_params": list(attempt.dropped) or None,
                 "usage_estimated": billed.estimated or None,
             },
-            self._redactor,
         )
         caught = held.row() if held is not None else None
         row = {**caught, "metadata": own["metadata"], "metrics": own["metrics"]} if caught else own

@@ -70,12 +70,14 @@ class _Begun:
 
 @dataclass
 class _Open:
-    """What is held of the folder. `segment` is -1 where the last one could not be written to."""
+    """What is held of the folder. `segment` is -1 where the last one could not be written to; `path` is its."""
 
     token: str
     live: int
     room: Room
     segment: int = -1
+    path: str = ""
+    live_path: str = ""
     number: int = 0
     size_bytes: int = 0
     opened_s: float = field(default_factory=time.monotonic)
@@ -219,12 +221,12 @@ class Spool:
     def _ready(self) -> _Open | None:
         """Open the folder; None where that is not possible now."""
         opened = self._open
-        if opened is not None and opened.segment >= 0 and is_at(opened.segment, self._path(opened)):
+        if opened is not None and opened.segment >= 0 and is_at(opened.segment, opened.path):
             return opened
         if time.monotonic() < self._broken_until_s:
             return None
         try:
-            if opened is None or not is_at(opened.live, self.folder / f"{opened.token}.live"):  # else it seems dead
+            if opened is None or not is_at(opened.live, opened.live_path):  # else it seems dead
                 self._open = None
                 if opened is not None:
                     self._forget(opened)
@@ -248,6 +250,7 @@ class Spool:
             fcntl.flock(live, fcntl.LOCK_EX | fcntl.LOCK_NB)  # before anybody can see it
             os.rename(hidden, self.folder / f"{token}.live")
             opened = _Open(token, live, Room(self.folder, self._cap_bytes, live, f"{token}.live"))
+            opened.live_path = str(self.folder / f"{token}.live")
             self._next_segment(opened)
         except OSError:
             os.close(live)
@@ -259,13 +262,11 @@ class Spool:
     def _next_segment(self, opened: _Open) -> None:
         opened.number += 1
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
-        before, opened.segment = opened.segment, os.open(self._path(opened), flags, 0o600)
+        opened.path = str(self.folder / f"{opened.token}-{opened.number:06d}.seg")
+        before, opened.segment = opened.segment, os.open(opened.path, flags, 0o600)
         opened.size_bytes, opened.opened_s = 0, time.monotonic()
         if before >= 0:
             os.close(before)
-
-    def _path(self, opened: _Open) -> Path:
-        return self.folder / f"{opened.token}-{opened.number:06d}.seg"
 
     def _turn_page(self, opened: _Open, next_bytes: int) -> None:
         """Go on in a new segment where this one is full or old; `next_bytes` must have room after that."""
@@ -293,7 +294,7 @@ class Spool:
             opened.leave_segment()  # a reader may be behind what was taken back: go on in a new one
             if opened.size_bytes == 0:  # on a disk that is full there would be one more of these each second
                 with suppress(OSError):
-                    self._path(opened).unlink()
+                    os.unlink(opened.path)
             raise
         opened.size_bytes += len(frames)
         opened.room.spent(len(frames))

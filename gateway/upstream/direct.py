@@ -7,7 +7,6 @@ Braintrust's patch either; the door is the same, and with it connections, deadli
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from urllib.parse import quote
@@ -19,7 +18,7 @@ from gateway.core.calls import Attempt, Call, Chunk, Deployment
 from gateway.core.endpoints import CHAT, EMBEDDINGS, Endpoint
 from gateway.core.providers import SAME_WIRE
 from gateway.core.transcript import Malformed
-from gateway.core.wire import dumps
+from gateway.core.wire import dumps, loads
 from gateway.errors import GatewayError, ObjectNotFound
 from gateway.upstream import door
 from gateway.upstream.door import Door, Exchange
@@ -178,7 +177,7 @@ class _Answer:
         self.body = self._exchange.body or b""
         transcript = self._attempt.transcript
         try:
-            document = json.loads(self.body)
+            document = loads(self.body)
             if not isinstance(document, dict):
                 raise Malformed("the answer is no object")
             transcript.take(document)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from gateway.core.calls import Chunk
 from gateway.core.transcript import Malformed, Transcript
-from gateway.core.wire import Events, EventTooLarge, data_event, data_of, named_event
+from gateway.core.wire import Events, EventTooLarge, data_event, data_of, loads, named_event
 from gateway.errors import GatewayError, ProviderInvalid, ProviderStreamEnded
 from gateway.upstream.failures import Failures
 
@@ -166,7 +165,7 @@ def _whole_events(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 def _object_in(data: bytes) -> dict[str, Any]:
     try:
-        piece = json.loads(data)
+        piece = loads(data)
     except (ValueError, RecursionError) as error:
         raise Malformed("an event's data is no JSON") from error
     if not isinstance(piece, dict):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from gateway.assembly import Delivery, deliveries
-from gateway.core.redaction import Redactor
 from gateway.settings import Settings
 from gateway.tracing.delivery import Piece, Rejected
 from gateway.tracing.record import Record
@@ -48,7 +47,7 @@ def request(number: int) -> str:
 
 def root(number: int) -> JSON:
     now_s = time.time()
-    return bare(Ids.new(None), "chat m", "task", now_s, now_s, {"request_id": request(number)}, Redactor())
+    return bare(Ids.new(None), "chat m", "task", now_s, now_s, {"request_id": request(number)})
 
 
 def opened(row: JSON) -> JSON:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,3 +218,39 @@ def test_what_has_nothing_to_hide_is_equal_to_its_copy(value: Any) -> None:
 @settings(deadline=None)
 def test_a_known_secret_never_survives(before: str, secret: str, after: str) -> None:
     assert secret not in Redactor([secret]).text(before + secret + after)
+
+
+# What is told from the bytes of a record alone.
+
+KNOWN = ("gw-secret-with-no-shape", 'quo"ted\\secret', "schlüssel-geheim")
+PARTS = (
+    *(*CREDENTIALS.values(), "Bearer " + BODY, "data:image/png;base64,aGVsbG8=", "QUJD" * 600, *KNOWN),
+    *("task", "risk-free", "a word", "\N{SNOWMAN}", '"', "\\"),
+)
+texts = st.lists(st.sampled_from(PARTS) | st.text(max_size=5), max_size=3).map("".join)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            texts | st.sampled_from(["type", "data", "audio", "input_audio", "media_type"]), inner, max_size=3
+        )
+        | st.fixed_dictionaries({"type": st.just("base64"), "data": texts})
+    ),
+    max_leaves=8,
+)
+
+
+@given(values)
+@settings(max_examples=2000, deadline=None)
+def test_what_is_called_clean_is_what_would_not_be_changed(value: Any) -> None:
+    redactor = Redactor(KNOWN)
+    if redactor.is_clean(orjson.dumps(value)):
+        assert redactor.value(value) == value
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_ordinary_words_are_clean_and_credentials_are_not(part: str) -> None:
+    redactor = Redactor(KNOWN)
+    changed = redactor.value({"a": [part]}) != {"a": [part]}
+    assert redactor.is_clean(orjson.dumps({"a": [part]})) is (not changed and part != "risk-free")

@@ -6,6 +6,8 @@ import inspect
 import logging
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import braintrust
@@ -22,6 +24,13 @@ PARENT, ROOT = "1" * 16, "2" * 32
 
 def held() -> Held:
     return Held("row-1", PARENT, ROOT)
+
+
+@contextmanager
+def under(catcher: Catcher, place: Held) -> Iterator[None]:
+    """What the patch does around a call of LiteLLM."""
+    with catcher.holding(place), braintrust.parent_context(place.slug):
+        yield
 
 
 def piece(**fields: Any) -> LazyValue[JSON]:
@@ -61,7 +70,7 @@ def test_a_held_place_is_a_parent_that_the_sdk_reads() -> None:
 
 def test_a_span_of_the_sdk_is_caught_whole_under_its_parent(catcher: Catcher) -> None:
     place = held()
-    with catcher.holding(place):
+    with under(catcher, place):
         span = braintrust.start_span(name="Completion", type="llm", input="asked")
         span.log(output="said", metadata={"a": 1})
         span.log(metadata={"b": 2}, metrics={"tokens": 3})
@@ -77,7 +86,7 @@ def test_a_span_of_the_sdk_is_caught_whole_under_its_parent(catcher: Catcher) ->
 
 def test_where_a_span_goes_and_which_line_made_it_are_not_kept(catcher: Catcher) -> None:
     place = held()
-    with catcher.holding(place):
+    with under(catcher, place):
         braintrust.start_span(name="x").end()
     row = place.row()
     assert row is not None
@@ -86,7 +95,7 @@ def test_where_a_span_goes_and_which_line_made_it_are_not_kept(catcher: Catcher)
 
 def test_pieces_are_merged_and_the_first_is_right_about_the_place(catcher: Catcher) -> None:
     place = held()
-    with catcher.holding(place):
+    with under(catcher, place):
         catcher.log(
             piece(created="1", span_parents=["p"], metadata={"a": {"x": 1}}, tags=["t"]),
             piece(created="2", span_parents=["q"], metadata={"a": {"y": 2}, "b": 1}, tags=["u"], output="o"),
@@ -104,7 +113,7 @@ def test_pieces_are_merged_and_the_first_is_right_about_the_place(catcher: Catch
 
 def test_a_piece_that_comes_outside_the_place_still_belongs_to_its_span(catcher: Catcher) -> None:
     place = held()
-    with catcher.holding(place):
+    with under(catcher, place):
         span = braintrust.start_span(name="x")
     span.log(output="later")
     row = place.row()
@@ -114,7 +123,7 @@ def test_a_piece_that_comes_outside_the_place_still_belongs_to_its_span(catcher:
 
 def test_late_pieces_of_a_span_that_is_written_are_dropped(catcher: Catcher) -> None:
     place = held()
-    with catcher.holding(place):
+    with under(catcher, place):
         span = braintrust.start_span(name="x")
     catcher.forget(place)
     before = place.row()
@@ -131,7 +140,7 @@ def test_what_starts_outside_any_place_is_dropped(catcher: Catcher) -> None:
 
 def test_a_place_without_a_span_has_no_row(catcher: Catcher) -> None:
     place = held()
-    with catcher.holding(place):
+    with under(catcher, place):
         pass
     assert place.row() is None
     catcher.forget(place)
@@ -142,7 +151,7 @@ def test_a_piece_that_cannot_be_made_harms_nobody(catcher: Catcher, caplog: pyte
         raise RuntimeError("the SDK changed its mind")
 
     place = held()
-    with catcher.holding(place), caplog.at_level(logging.ERROR):
+    with under(catcher, place), caplog.at_level(logging.ERROR):
         catcher.log(LazyValue(fails, use_mutex=False), piece(output="o"))
     assert place.rows["s"]["output"] == "o"
     assert "could not be taken" in caplog.text
@@ -154,7 +163,7 @@ def test_the_calls_of_many_threads_do_not_mix(catcher: Catcher) -> None:
 
     def trace(place: Held) -> None:
         start.wait()
-        with catcher.holding(place):
+        with under(catcher, place):
             span = braintrust.start_span(name=place.slug)
             span.log(output=place.slug)
             span.end()

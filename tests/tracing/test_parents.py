@@ -63,7 +63,8 @@ def test_an_exported_span_may_name_its_project_and_hand_down_an_event() -> None:
 
 
 def test_a_real_span_of_the_sdk_is_read(catcher: Catcher) -> None:
-    with catcher.holding(Held("r", SPAN, ROOT)):
+    place = Held("r", SPAN, ROOT)
+    with catcher.holding(place), braintrust.parent_context(place.slug):
         span = braintrust.start_span(name="theirs")
         parent, note = read(x_bt_parent=span.export())
         span.end()
@@ -247,3 +248,15 @@ def test_the_sdk_hangs_a_span_under_what_is_exported(catcher: Catcher) -> None:
         braintrust.start_span(name="theirs", parent=exported).end()
     [row] = place.rows.values()
     assert (row["span_parents"], row["root_span_id"], row["project_id"]) == ([SPAN], ROOT, "p-1")
+
+
+@pytest.mark.parametrize("project", ["llm-gateway", 'a "quoted" näme', "\N{PILE OF POO}"])
+def test_what_is_exported_is_what_the_sdk_would_write(project: str) -> None:
+    theirs = SpanComponentsV4(
+        object_type=SpanObjectTypeV3.PROJECT_LOGS,
+        compute_object_metadata_args={"project_name": project},
+        row_id="row-1",
+        span_id=SPAN,
+        root_span_id=ROOT,
+    ).to_str()
+    assert export_slug(None, project, "row-1", SPAN, ROOT) == theirs

@@ -220,7 +220,7 @@ def test_the_patchs_span_is_the_base_of_the_attempts_span(catcher: Catcher) -> N
     made, tried = call("gpt-test"), said(*GOOD)
     trace = traced.start(made)
     trace.begin()
-    with trace.around(tried):
+    with trace.around(tried), braintrust.parent_context(trace._held[tried.number].slug):
         span = braintrust.start_span(name="Completion", type="llm", input="what the patch saw")
         span.log(output="its output", metadata={"its": "own"}, metrics={"tokens": 99})
         span.end()
