@@ -254,6 +254,11 @@ def _import() -> Any:
 
 
 def _install(module: Any) -> None:
+    # LiteLLM's streams write context variables when they are finalized, for the logs of asynchronous calls: none are
+    # made here. Until CPython 3.12 a collection can begin within ContextVar.set, and such a write then frees the very
+    # table that is being copied, so that the process dies by SIGSEGV (github.com/python/cpython/issues/148891).
+    if "__del__" in vars(module.CustomStreamWrapper):
+        del module.CustomStreamWrapper.__del__
     module.sync_transport = _door  # every client of its own that LiteLLM makes from now on
     module.client_session = httpx.Client(
         transport=_door, follow_redirects=False, trust_env=False, timeout=_NEVER_S
