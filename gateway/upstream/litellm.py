@@ -15,6 +15,7 @@ import os
 import platform
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -38,6 +39,12 @@ _NEVER_S = 86_400
 
 #: Where providers live whose address LiteLLM keeps in code.
 _PUBLIC_HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
+
+#: What the OpenAI SDK's model of embeddings warns of, once a vector, when LiteLLM dumps one that holds base64.
+_BASE64_VECTORS = (
+    r"Pydantic serializer warnings:(\n  PydanticSerializationUnexpectedValue\("
+    r"Expected `list\[float\]` .*\[field_name='embedding', .*input_type=str\]\))+$"
+)
 
 _STAND_IN = [{"role": "user", "content": "."}]
 #: The functions of LiteLLM that are called, under Braintrust's patch.
@@ -253,7 +260,21 @@ def _import() -> Any:
     return litellm
 
 
+def hush_base64() -> None:
+    """Ignore the warning that vectors are texts, as `encoding_format: base64` asks: the provider's own bytes go back.
+
+    Each has other words, so Python would also keep every one of them for good, to print it once only.
+    """
+    warnings.filterwarnings("ignore", message=_BASE64_VECTORS, category=UserWarning, module=r"pydantic\.main")
+
+
 def _install(module: Any) -> None:
+    hush_base64()
+    # LiteLLM's streams write context variables when they are finalized, for the logs of asynchronous calls: none are
+    # made here. Until CPython 3.12 a collection can begin within ContextVar.set, and such a write then frees the very
+    # table that is being copied, so that the process dies by SIGSEGV (github.com/python/cpython/issues/148891).
+    if "__del__" in vars(module.CustomStreamWrapper):
+        del module.CustomStreamWrapper.__del__
     module.sync_transport = _door  # every client of its own that LiteLLM makes from now on
     module.client_session = httpx.Client(
         transport=_door, follow_redirects=False, trust_env=False, timeout=_NEVER_S

@@ -189,6 +189,9 @@ def test_a_served_gateway_misses_nothing_also_while_braintrust_is_down(
             assert caller.chat("demo/echo").status_code == 200
             assert caller.stream("demo/echo").ends_well
             assert caller.chat("demo/error-500").status_code == 500
+        end_s = time.monotonic() + 5
+        while served.log.count('"path": "/v1/chat/completions"') < 3 and time.monotonic() < end_s:
+            time.sleep(0.02)  # a line is written a moment after its answer
         code, report = verify(capsys, "--log", str(place / "served" / "log"))
         assert (code, report["log"]["calls"], report["log"]["found"]["waiting"]) == (0, 3, 3)
         braintrust.mode = "ok"

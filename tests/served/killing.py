@@ -287,9 +287,12 @@ class Killing:
         return False
 
     def _wait_replayed(self, served: Served) -> None:
-        """Wait until only those that live have segments."""
+        """Wait until only those that live have segments: a process has the lock of its own `.live`."""
         end_s = time.monotonic() + _REPLAYED_S
-        while len({path.name.rpartition("-")[0] for path in _spool(served).glob("*.seg")}) > WORKERS:
+        while True:
+            of = {path.with_name(f"{path.name.rpartition('-')[0]}.live") for path in _spool(served).glob("*.seg")}
+            if all(_inode(live) in _holders() for live in of):
+                return
             assert time.monotonic() < end_s, sorted(path.name for path in _spool(served).iterdir())
             time.sleep(0.05)
 
@@ -302,14 +305,28 @@ def _spool(served: Served) -> Path:
 def _sender(served: Served) -> int | None:
     """The process that holds the lock of the one that delivers."""
     try:
-        inode = (_spool(served) / "sender.lock").stat().st_ino
+        folder = _spool(served)
     except (OSError, ValueError):
         return None
+    return _holders().get(_inode(folder / "sender.lock"))
+
+
+def _holders() -> dict[str | None, int]:
+    """Who has each locked file, by its inode."""
+    held: dict[str | None, int] = {}
     for line in Path("/proc/locks").read_text().splitlines():
         _, kind, _, mode, pid, where, *_ = line.replace("-> ", "").split()
-        if (kind, mode) == ("FLOCK", "WRITE") and where.rpartition(":")[2] == str(inode):
-            return int(pid)
-    return None
+        if (kind, mode) == ("FLOCK", "WRITE"):
+            held[where.rpartition(":")[2]] = int(pid)
+    return held
+
+
+def _inode(path: Path) -> str | None:
+    """Its number; None where it is gone."""
+    try:
+        return str(path.stat().st_ino)
+    except FileNotFoundError:
+        return None
 
 
 def _judged(

@@ -80,9 +80,21 @@ def settings(settings: dict[str, str]) -> dict[str, str]:
     return settings | {"GATEWAY_DEMO": "on"}
 
 
+@pytest.fixture(scope="module")
+def light(settings: dict[str, str]) -> dict[str, str]:
+    """For starts that are about folders and processes: without LiteLLM, whose import takes most of a start."""
+    return settings | {"GATEWAY_RELAY": "all", "ANTHROPIC_API_KEY": ""}
+
+
 @pytest.fixture
 def pair(tmp_path: Path, settings: dict[str, str]) -> Iterator[Served]:
     with Served(tmp_path / "pair", settings | {"WEB_CONCURRENCY": "2"}) as served:
+        yield served
+
+
+@pytest.fixture
+def light_pair(tmp_path: Path, light: dict[str, str]) -> Iterator[Served]:
+    with Served(tmp_path / "pair", light | {"WEB_CONCURRENCY": "2"}) as served:
         yield served
 
 
@@ -175,39 +187,39 @@ def test_forty_requests_over_two_workers_are_summed_exactly(pair: Served, provid
 
 
 def test_a_killed_worker_leaves_its_counts_and_takes_what_it_had_under_way(
-    pair: Served, provider: FakeProvider
+    light_pair: Served, provider: FakeProvider
 ) -> None:
     provider.script("silent", sse(delta({"content": "tok0"}), silence()))
-    assert [ask(pair, "demo/echo") for _ in range(10)] == [200] * 10
+    assert [ask(light_pair, "demo/echo") for _ in range(10)] == [200] * 10
     with ExitStack() as callers:
         for _ in range(12):
-            wire = callers.enter_context(Wire(pair))
+            wire = callers.enter_context(Wire(light_pair))
             wire.send(chat_request(body("openai/silent", PROMPT, stream=True)))
             wire.read_until(b"tok0")
-        until(pair, lambda scrape: in_flight(scrape) == 12)
-        held = {pid: streams(worker, pair.port) for pid, worker in workers(pair).items()}
+        until(light_pair, lambda scrape: in_flight(scrape) == 12)
+        held = {pid: streams(worker, light_pair.port) for pid, worker in workers(light_pair).items()}
         assert sum(held.values()) == 12
         victim = max(held, key=lambda pid: held[pid])
         alive = 12 - held[victim]
         os.kill(victim, signal.SIGKILL)
-        found = until(pair, lambda scrape: in_flight(scrape) == alive)
+        found = until(light_pair, lambda scrape: in_flight(scrape) == alive)
         assert total(found, "gateway_attempts_total", provider="demo", outcome="ok") == 10
         end_s = time.monotonic() + 20
-        while len(workers(pair)) < 2:
+        while len(workers(light_pair)) < 2:
             assert time.monotonic() < end_s
             time.sleep(0.05)
-        assert [ask(pair, "demo/echo") for _ in range(10)] == [200] * 10
-    found = until(pair, lambda scrape: in_flight(scrape) == 0)
+        assert [ask(light_pair, "demo/echo") for _ in range(10)] == [200] * 10
+    found = until(light_pair, lambda scrape: in_flight(scrape) == 0)
     assert total(found, "gateway_attempts_total", provider="demo", outcome="ok") == 20
     gone = {"gen_ai_provider_name": "openai", "error_type": "caller_gone"}
     assert total(found, "gen_ai_server_request_duration_seconds_count", **gone) == alive
 
 
-def test_a_reload_keeps_the_counts_and_the_end_leaves_no_folder(tmp_path: Path, settings: dict[str, str]) -> None:
+def test_a_reload_keeps_the_counts_and_the_end_leaves_no_folder(tmp_path: Path, light: dict[str, str]) -> None:
     inherited = tmp_path / "of-somebody-else"
     inherited.mkdir()
     own = {"WEB_CONCURRENCY": "2", "PROMETHEUS_MULTIPROC_DIR": str(inherited)}
-    with Served(tmp_path / "one", settings | own) as served:
+    with Served(tmp_path / "one", light | own) as served:
         assert ask(served, "demo/echo") == 200
         (made,) = {place for pid in workers(served) for place in folders(pid)}
         assert made.stat().st_mode & 0o777 == 0o700
@@ -229,39 +241,42 @@ def test_a_reload_keeps_the_counts_and_the_end_leaves_no_folder(tmp_path: Path, 
 
 
 def test_a_start_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
-    def made() -> set[Path]:
-        return {one for place in (tmp_path, Path("/dev/shm")) for one in place.glob("gateway-metrics-*")}
-
-    before = made()
-    served = Served(tmp_path, {"WEB_CONCURRENCY": "1", "TMPDIR": str(tmp_path), "GATEWAY_TIMEOUT_S": "soon"})
+    # others start meanwhile and make folders too: this start tells which ones are its own
+    (tmp_path / "sitecustomize.py").write_text(
+        "import tempfile\nmake = tempfile.mkdtemp\ndef mkdtemp(*args, **named):\n    made = make(*args, **named)\n"
+        "    print('made', made, flush=True)\n    return made\ntempfile.mkdtemp = mkdtemp\n"
+    )
+    own = {"WEB_CONCURRENCY": "1", "GATEWAY_TIMEOUT_S": "soon", "PYTHONPATH": str(tmp_path)}
+    served = Served(tmp_path / "one", own)
     assert served.wait_exit() != 0
-    assert made() <= before
+    made = [Path(one) for one in re.findall(r"^made (.+)$", served.log, re.MULTILINE)]
+    assert [one.name.startswith("gateway-metrics-") for one in made] == [True]
+    assert not made[0].exists()
 
 
 def test_what_a_killed_master_leaves_is_removed_by_the_next_start_and_nothing_that_is_in_use(
-    tmp_path: Path, settings: dict[str, str]
+    tmp_path: Path, light: dict[str, str]
 ) -> None:
     def folder(served: Served) -> Path:
         assert ask(served, "demo/echo") == 200
         (made,) = {place for pid in workers(served) for place in folders(pid)}
         return made
 
-    with Served(tmp_path / "living", settings) as living, Served(tmp_path / "killed", settings) as killed:
+    with Served(tmp_path / "living", light) as living, Served(tmp_path / "killed", light) as killed:
         left, used = folder(killed), folder(living)
         killed.kill(workers_too=True)
-        assert left.exists()
-        with Served(tmp_path / "next", settings) as served:
+        with Served(tmp_path / "next", light) as served:
             assert not left.exists()
             assert used.exists()
             assert folder(served).exists()
 
 
-def test_without_a_folder_each_worker_counts_alone_and_says_so(tmp_path: Path, settings: dict[str, str]) -> None:
+def test_without_a_folder_each_worker_counts_alone_and_says_so(tmp_path: Path, light: dict[str, str]) -> None:
     (tmp_path / "sitecustomize.py").write_text(
         "import tempfile\ndef mkdtemp(*_, **__):\n    raise OSError(30, 'Read-only file system')\n"
         "tempfile.mkdtemp = mkdtemp\n"
     )
-    with Served(tmp_path / "one", settings | {"PYTHONPATH": str(tmp_path), "GATEWAY_METRICS": "open"}) as served:
+    with Served(tmp_path / "one", light | {"PYTHONPATH": str(tmp_path), "GATEWAY_METRICS": "open"}) as served:
         assert served.log.count("no folder can be made") == 1
         assert ask(served, "demo/echo") == 200
         open_to_all = httpx.get(f"{served.url}/metrics", trust_env=False)
@@ -270,10 +285,10 @@ def test_without_a_folder_each_worker_counts_alone_and_says_so(tmp_path: Path, s
         assert total(scraped(served), "gateway_attempts_total", provider="demo", outcome="ok") == 1
 
 
-def test_who_may_read_it(pair: Served, tmp_path: Path, settings: dict[str, str]) -> None:
-    assert httpx.get(f"{pair.url}/metrics", trust_env=False).status_code == 401
-    assert get(pair, "/metrics/").status_code == 200
-    with Served(tmp_path / "off", settings | {"GATEWAY_METRICS": "off"}) as off:
+def test_who_may_read_it(light_pair: Served, tmp_path: Path, light: dict[str, str]) -> None:
+    assert httpx.get(f"{light_pair.url}/metrics", trust_env=False).status_code == 401
+    assert get(light_pair, "/metrics/").status_code == 200
+    with Served(tmp_path / "off", light | {"GATEWAY_METRICS": "off"}) as off:
         assert httpx.get(f"{off.url}/metrics", trust_env=False).status_code == 401
         response = get(off)
         assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_url")

@@ -71,7 +71,7 @@ def test_a_silent_stream_is_kept_alive_by_comments(hurried: Caller, provider: Fa
     assert streamed.ends_well
     assert streamed.text() == "ab"
     assert streamed.head_s < 0.7
-    assert len(streamed.comments) >= 3
+    assert len(streamed.comments) >= 2, "at least one in each silence"
     assert set(streamed.comments) == {": keep-alive"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 from collections.abc import Iterator
 
@@ -24,6 +25,10 @@ def loaded() -> Iterator[LiteLLM]:
     """The adapter, with Braintrust's patch over LiteLLM and no provider's key in the environment."""
     state = _internal_get_global_state()
     before = state._global_bg_logger
+    # LiteLLM asks the main thread for a loop and never closes it: left to it, whichever test runs when it is collected
+    # fails for a resource that was not closed
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
     made = LiteLLM(Failures(Redactor([OWN_KEY])), first_byte_s=5, idle_s=5, patch=Catcher.patch)
     with pytest.MonkeyPatch.context() as environment, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what LiteLLM's own import warns of is not the gateway's
@@ -34,6 +39,8 @@ def loaded() -> Iterator[LiteLLM]:
         yield made
     made.close()
     state._global_bg_logger = before
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import os
 import sys
 import threading
 import time
+import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -631,6 +635,36 @@ def test_a_connection_is_used_again(lane: Lane, name: str, stream: bool) -> None
     for _ in range(3):
         lane.ask(name, stream=stream)
     assert len({received.connection for received in lane.provider.requests()}) == 1
+
+
+@pytest.mark.parametrize("read", ["to its end", "in part", "not at all"])
+@EACH
+def test_a_stream_that_is_collected_writes_no_context_variable(lane: Lane, name: str, read: str) -> None:
+    """Up to CPython 3.11 a collection can begin within ContextVar.set: another write then crashes the process."""
+    written: list[str] = []
+
+    def note(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call" and getattr(called, "__qualname__", "") in ("ContextVar.set", "ContextVar.reset"):
+            written.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+
+    opened = lane.open(lane.attempt(name), call(name, stream=True))
+    chunks = opened.chunks()
+    for _ in {"to its end": chunks, "in part": range(1), "not at all": ()}[read]:
+        next(chunks, None)
+    opened.close()
+    gone = weakref.ref(opened)
+    opened.itself = opened  # so that no count of references ends it, but a collection
+    del opened, chunks
+    before = sys.getprofile()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of what earlier tests left behind
+        sys.setprofile(note)
+        try:
+            gc.collect()
+        finally:
+            sys.setprofile(before)
+    assert gone() is None
+    assert written == []
 
 
 # Braintrust's patch.

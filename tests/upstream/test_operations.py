@@ -6,8 +6,10 @@ import base64
 import json
 import struct
 import time
+import warnings
 from typing import Any
 
+import pydantic
 import pytest
 
 from gateway.core.calls import Attempt, Call
@@ -17,6 +19,7 @@ from gateway.core.transcript import Usage
 from gateway.core.wire import Events, data_of
 from gateway.errors import GatewayError, InvalidRequest, ProviderInvalid, ProviderLimited, ProviderStreamEnded
 from gateway.tracing.catcher import Catcher, Held
+from gateway.upstream import litellm
 from gateway.upstream.direct import Direct
 from gateway.upstream.failures import Failures
 from gateway.upstream.lanes import Lanes
@@ -107,6 +110,25 @@ def test_every_shape_of_input_goes_out_as_it_came(ways: Ways, provider: FakeProv
     assert struct.unpack("<3f", packed) == (0.5, -0.25, 1.0)
     assert ways.tried is not None
     assert ways.tried.transcript.said()["dimensions"] == 3
+
+
+def test_vectors_in_base64_are_warned_of_nowhere_and_nothing_else_is_hushed(ways: Ways, provider: FakeProvider) -> None:
+    class Other(pydantic.BaseModel):
+        """Something else whose value is not of its type."""
+
+        numbers: list[float] = []
+
+    provider.script("m", embeddings((0.5,), (0.25,)))
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        litellm.hush_base64()
+        for name in (SAME, SIMILAR):
+            for vectors in (["a"], ["a", "b"]):
+                ways.whole(EMBEDDINGS, name, input=vectors, encoding_format="base64")
+        before = [str(one.message) for one in heard if one.category is UserWarning]
+        Other.model_construct(numbers="x").model_dump()
+    assert before == []
+    assert "field_name='numbers'" in str(heard[-1].message)
 
 
 def test_a_provider_of_another_wire_gives_the_format_that_was_asked_for(ways: Ways, provider: FakeProvider) -> None:
