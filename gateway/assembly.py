@@ -85,10 +85,16 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         Failures(redactor),
         first_byte_s=settings.first_byte_timeout_s,
         idle_s=settings.idle_timeout_s,
+        silence_s=settings.keepalive_s,
         patch=Catcher.patch,
     )
     objects = owned_objects(settings)
-    direct = Direct(Failures(redactor), first_byte_s=settings.first_byte_timeout_s, idle_s=settings.idle_timeout_s)
+    direct = Direct(
+        Failures(redactor),
+        first_byte_s=settings.first_byte_timeout_s,
+        idle_s=settings.idle_timeout_s,
+        silence_s=settings.keepalive_s,
+    )
 
     def close_connections() -> None:
         litellm.close()

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import copy_context
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gateway.attempts import Attempts
 from gateway.auth import Authenticator
 from gateway.core import routing
-from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Attempt, Call, Chunk, Outcome
+from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome
 from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
-from gateway.errors import CallerGone, GatewayError, InternalError, ProviderInvalid, ProviderTimeout, ShuttingDown
+from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
 from gateway.storage.owned import OwnedObjects
 from gateway.tracing import Trace, Tracer
-from gateway.upstream import Answer, Upstream
+from gateway.upstream import Upstream
 from gateway.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -28,12 +27,6 @@ log = logging.getLogger(__name__)
 #: Parameters that one header names; a caller may send thousands.
 _MOST_NAMED = 32
 
-#: Chunks read ahead of a caller that reads slowly; then the provider waits too.
-_READ_AHEAD = 32
-#: What may come before the first content; more of it is no beginning of an answer.
-_MOST_HELD = 1000
-#: How long a closing reply waits for its reader to notice; its connection has been shut down by then.
-_READER_ENDS_S = 2.0
 #: How long calls may take to end once they were told to, at the end of the process.
 _CALLS_END_S = 2.0
 
@@ -191,7 +184,7 @@ class Gateway:
             trace.begin()
             if self.watcher.draining:
                 raise ShuttingDown("The gateway is shutting down; send the request again.")
-            run.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
+            run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
             run.fail(error)
@@ -207,171 +200,40 @@ class _Run:
     """One call on its way through the gateway."""
 
     def __init__(self, gateway: Gateway, call: Call, trace: Trace, settle: Settlement) -> None:
-        self.gateway = gateway
         self.call = call
         self.trace = trace
         self.settle = settle
-        self.planned: Sequence[Attempt] = ()
-        self.tried: list[Attempt] = []
+        self.attempts = Attempts(call, gateway.upstreams, trace.around, gateway.limits.keepalive_s)
 
     def whole(self) -> Reply:
         """Answer a call that is not streamed."""
-        answer = self._first_that_opens()
-        attempt = self.tried[-1]
-        attempt.ended_s = time.time()
-        self.settle(self.outcome(attempt.error))  # an answer may say itself that it failed
-        return Reply(self, body=answer.body)
+        body = self.attempts.whole()
+        self.settle(self.outcome(self.attempts.tried[-1].error))  # an answer may say itself that it failed
+        return Reply(self, body=body)
 
     def stream(self) -> Reply:
         """Answer a streamed call: with its first content in hand, or after `keepalive_s` of silence."""
-        reply = Reply(self, pump=_Pump(self))
+        reply = Reply(self, chunks=self.attempts.chunks())
         reply.begin()
         return reply
-
-    def _first_that_opens(self) -> Answer:
-        for attempt in self.planned:
-            last = attempt is self.planned[-1]
-            try:
-                return self.open(attempt)
-            except GatewayError as error:
-                if last or not error.elsewhere:
-                    raise
-        raise InternalError("Nothing was planned.")
-
-    def open(self, attempt: Attempt) -> Answer:
-        """Try one deployment."""
-        self.tried.append(attempt)
-        attempt.started_s = time.time()
-        attempt.transcript = self.call.endpoint.transcript()
-        attempt.metered = self.call.endpoint.metered
-        upstreams = self.gateway.upstreams
-        upstream = upstreams.get(attempt.deployment.provider) or upstreams["litellm"]
-        try:
-            with self.trace.around(attempt):
-                return upstream.open(attempt, self.call)
-        except GatewayError as error:
-            attempt.error, attempt.ended_s = error, time.time()
-            raise
 
     def fail(self, error: GatewayError) -> None:
         """Settle a call that failed before its answer began."""
         self.settle(self.outcome(error, status=error.http_status))
+        self.attempts.close()
 
     def outcome(self, error: GatewayError | None = None, *, status: int = 200) -> Outcome:
         """What became of the call so far."""
-        waited_s = sum((attempt.ended_s or time.time()) - attempt.started_s for attempt in self.tried)
+        tried = self.attempts.tried
+        waited_s = sum((attempt.ended_s or time.time()) - attempt.started_s for attempt in tried)
         return Outcome(
             status=status,
-            attempts=tuple(self.tried),
+            attempts=tuple(tried),
             ended_s=time.time(),
             error=error,
             caller_gone=isinstance(error, CallerGone),
             waited_s=waited_s,
         )
-
-
-class _Ended:
-    """What a pump puts last: the error that ended it, or None."""
-
-    def __init__(self, error: GatewayError | None) -> None:
-        self.error = error
-
-
-class _Pump:
-    """Opens a stream and reads it in a thread of its own, so that the writer can say that it is still alive.
-
-    Until the first content another deployment may be tried: what came before it (a role, empty choices) is held.
-    """
-
-    def __init__(self, run: _Run) -> None:
-        self._run = run
-        self._queue: queue.Queue[Chunk | _Ended] = queue.Queue(_READ_AHEAD)
-        self._closed = False
-        self._answer: Answer | None = None
-        self._thread = threading.Thread(
-            target=copy_context().run, args=(self._pump,), name=f"stream-{run.call.id}", daemon=True
-        )
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def next(self, timeout_s: float) -> Chunk | _Ended | None:
-        """The next piece; None where there is none within `timeout_s`."""
-        try:
-            return self._queue.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def close(self) -> None:
-        """Stop reading and wait, so that the record does not change any more."""
-        self._closed = True
-        self._thread.join(_READER_ENDS_S)
-
-    def _put(self, piece: Chunk | _Ended) -> None:
-        while not self._closed:
-            try:
-                self._queue.put(piece, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-
-    def _pump(self) -> None:
-        error: GatewayError | None = None
-        try:
-            for chunk in self._chunks():
-                if self._closed:
-                    break
-                self._put(chunk)
-        except GatewayError as failed:
-            error = failed
-        except Exception:
-            log.exception("reading the answer of %s failed", self._run.call.id)
-            error = InternalError("The gateway failed while it read the answer.")
-        self._put(_Ended(error))
-        # after the end is told: giving a connection back can mean to wait for a provider's last bytes
-        self._close_answer()
-
-    def _close_answer(self) -> None:
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            answer.close()
-
-    def _chunks(self) -> Iterator[Chunk]:
-        planned = self._run.planned
-        for attempt in planned:
-            began = False
-            try:
-                for chunk in self._read(attempt):
-                    began = began or chunk.content
-                    yield chunk
-                return
-            except GatewayError as error:
-                if began or attempt is planned[-1] or not error.elsewhere:
-                    raise
-
-    def _read(self, attempt: Attempt) -> Iterator[Chunk]:
-        self._close_answer()  # of an attempt before this one
-        answer = self._answer = self._run.open(attempt)
-        held: list[Chunk] = []
-        began = False
-        try:
-            for chunk in answer.chunks():
-                if not began and not chunk.content:
-                    held.append(chunk)
-                    if len(held) > _MOST_HELD:
-                        provider = attempt.deployment.provider
-                        raise ProviderInvalid(f"{provider} sends a stream without content.", provider=provider)
-                    continue
-                if not began:
-                    began = True
-                    attempt.first_content_s = time.time()
-                    yield from held
-                yield chunk
-        except GatewayError as error:
-            attempt.error = error
-            raise
-        finally:
-            attempt.ended_s = time.time()
 
 
 class Reply:
@@ -387,31 +249,31 @@ class Reply:
         told: the provider's own last words are that it failed, so the caller needs no others.
     """
 
-    def __init__(self, run: _Run, *, body: bytes | None = None, pump: _Pump | None = None) -> None:
+    def __init__(self, run: _Run, *, body: bytes | None = None, chunks: Generator[Chunk | None] | None = None) -> None:
         self._run = run
-        self._pump = pump
-        self._first: Chunk | None = None
-        self._silent = False
-        self._over = pump is None
+        self._chunks = chunks
+        self._first: list[Chunk | None] = []
+        self._over = chunks is None
         self.body = body
         self.last_words = run.call.endpoint.last_words
         self.told = False
 
     def begin(self) -> None:
         """Wait for the first piece; for a failure before it, raise."""
-        assert self._pump is not None
-        self._pump.start()
-        piece = self._pump.next(self._run.gateway.limits.keepalive_s)
-        if isinstance(piece, _Ended):
+        assert self._chunks is not None
+        try:
+            self._first.append(next(self._chunks))
+        except StopIteration:
             self._over = True
-            raise piece.error or ProviderTimeout("The stream ended before it began.")
-        self._first = piece
-        self._silent = piece is None
+            raise ProviderTimeout("The stream ended before it began.") from None
+        except GatewayError:
+            self._over = True
+            raise
 
     def headers(self) -> dict[str, str]:
         """What the answer's headers say of the call."""
         headers = self._run.trace.headers()
-        attempts = self._run.tried
+        attempts = self._run.attempts.tried
         if attempts:
             last = attempts[-1]
             headers.update({name: header_value(value) for name, value in last.provider_headers.items()})
@@ -429,47 +291,47 @@ class Reply:
         return self
 
     def __next__(self) -> Chunk | None:
-        if self._first is not None:
-            piece, self._first = self._first, None
-            return self._passed(piece)
-        if self._silent:
-            self._silent = False
-            return None
-        if self._over or self._pump is None:
+        if self._first:
+            return self._passed(self._first.pop())
+        if self._over or self._chunks is None:
             raise StopIteration
-        next_piece = self._pump.next(self._run.gateway.limits.keepalive_s)
-        if isinstance(next_piece, _Ended):
-            self._over = True
-            error = next_piece.error
-            if isinstance(error, CallerGone) and self._answered():
-                error = None
-            self._run.settle(self._run.outcome(error))
-            if error is not None:
-                raise error
-            raise StopIteration
-        return None if next_piece is None else self._passed(next_piece)
+        try:
+            return self._passed(next(self._chunks))
+        except StopIteration:
+            self._end(None)
+            raise
+        except GatewayError as error:
+            if not isinstance(error, CallerGone) or not self._answered():
+                self._end(error)
+                raise
+            self._end(None)
+        raise StopIteration
 
-    def _passed(self, chunk: Chunk) -> Chunk:
+    def _end(self, error: GatewayError | None) -> None:
+        self._over = True
+        self._run.settle(self._run.outcome(error))
+
+    def _passed(self, chunk: Chunk | None) -> Chunk | None:
         """Keep the last event back."""
-        if not chunk.last:
+        if chunk is None or not chunk.last:
             return chunk
         self.last_words, self.told = chunk.data, True
         return Chunk(b"")
 
     def _answered(self) -> bool:
         """Whether a caller that has left had its answer: every choice its finish_reason, but for the last words."""
-        attempt = self._run.tried[-1] if self._run.tried else None
+        attempt = self._run.attempts.tried[-1] if self._run.attempts.tried else None
         if attempt is None or not attempt.transcript.complete:
             return False
         attempt.error = None
         return True
 
     def close(self) -> None:
-        """Stop early: the caller left, or never read. Safe to call again, and after the end."""
-        if self._over or self._pump is None:
-            return
-        self._over = True
-        self._run.call.cancellation.abort(CALLER_GONE)
-        self._pump.close()
-        error = None if self._answered() else CallerGone("The caller closed the connection.")
-        self._run.settle(self._run.outcome(error))
+        """Free what the answer held; stop early where the caller left, or never read. Safe to call again."""
+        if not self._over and self._chunks is not None:
+            self._over = True
+            self._run.call.cancellation.abort(CALLER_GONE)
+            self._chunks.close()
+            error = None if self._answered() else CallerGone("The caller closed the connection.")
+            self._run.settle(self._run.outcome(error))
+        self._run.attempts.close()

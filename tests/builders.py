@@ -116,7 +116,7 @@ def tracer(
 
 
 #: One step of a scripted answer: a chunk's delta (and more), an error to raise, or something to do.
-Step = JSON | Exception | Callable[[Call], None]
+Step = JSON | Exception | Callable[[Call], None] | None
 
 
 def delta(text: str | None = None, **fields: Any) -> JSON:
@@ -137,15 +137,20 @@ ROLE = delta(role="assistant", content="")
 class Script:
     """An upstream that plays steps: for each attempt the next script, and the last one again and again.
 
-    An error as the first step is raised by `open`. It notes what was opened and closed.
+    An error as the first step is raised by `open`. It notes what was opened and closed. A step that is None is silence,
+    where the answer tells of it itself: then it is read in the thread that writes.
     """
 
     scripts: list[Sequence[Step]]
+    tells_silence: bool = False
     opened: list[Attempt] = field(default_factory=list)
     closed: list[Attempt] = field(default_factory=list)
 
     def start(self) -> None:
         """Nothing to make ready."""
+
+    def opens_in_time(self, _attempt: Attempt, _call: Call) -> bool:
+        return self.tells_silence
 
     def open(self, attempt: Attempt, call: Call) -> _Scripted:
         number = len(self.opened)
@@ -167,6 +172,7 @@ class _Scripted:
         self._attempt = attempt
         self._call = call
         self._steps = steps
+        self.tells_silence = script.tells_silence
         self.body = b""
 
     def read(self) -> None:
@@ -175,13 +181,16 @@ class _Scripted:
         document = {"choices": self._attempt.transcript.said()}
         self.body = dumps(document)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Chunk | None]:
         for step in self._steps:
             if (error := stopped(self._call.cancellation)) is not None:
                 raise error
             if isinstance(step, Exception):
                 raise step
-            if isinstance(step, dict):
+            if step is None:
+                if self.tells_silence:
+                    yield None
+            elif isinstance(step, dict):
                 yield Chunk(data_event(step), self._attempt.transcript.add(step))
             else:
                 step(self._call)

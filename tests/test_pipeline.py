@@ -38,8 +38,8 @@ DOWN = ProviderFailed("down", provider="openai")
 class Running:
     """An open gateway over a script, and what it traced."""
 
-    def __init__(self, *scripts: Sequence[Step], **limits: Any) -> None:
-        self.script = Script(list(scripts))
+    def __init__(self, *scripts: Sequence[Step], tells_silence: bool = False, **limits: Any) -> None:
+        self.script = Script(list(scripts), tells_silence)
         self.traced = Recorder()
         self.gateway: Gateway = gateway(self.script, self.traced, **limits)
         self.gateway.open()
@@ -54,12 +54,13 @@ class Running:
         return root
 
 
-@pytest.fixture
-def running() -> Iterator[Callable[..., Running]]:
+@pytest.fixture(params=[False, True], ids=["aside", "in the writer"])
+def running(request: pytest.FixtureRequest) -> Iterator[Callable[..., Running]]:
+    """Gateways whose streams are read in a thread of their own, and where they are written."""
     made: list[Running] = []
 
     def make(*scripts: Sequence[Step], **limits: Any) -> Running:
-        made.append(Running(*scripts, **limits))
+        made.append(Running(*scripts, **{"tells_silence": request.param, **limits}))
         return made[-1]
 
     yield make
@@ -142,6 +143,7 @@ def test_a_stream_is_handed_out_in_order_and_settled_at_its_end(running: Callabl
     for chunk in reply:
         assert here.traced.traces == [], "nothing is settled before the end"
         chunks.append(chunk)
+    reply.close()
     assert text_of(chunks) == "a b c"
     assert here.root["output"][0]["message"]["content"] == "a b c"
     assert [one.transcript.complete for one in here.script.closed] == [True]
@@ -151,7 +153,7 @@ def test_a_stream_is_handed_out_in_order_and_settled_at_its_end(running: Callabl
 
 def test_what_comes_before_the_first_content_is_held_until_it_comes(running: Callable[..., Running]) -> None:
     go_on = threading.Event()
-    here = running([ROLE, lambda _call: go_on.wait(5) and None, *says("a")[1:]], keepalive_s=0.1)
+    here = running([ROLE, None, lambda _call: go_on.wait(5) and None, *says("a")[1:]], keepalive_s=0.1)
     reply = here.run()
     assert next(reply) is None, "silence, though the role has come"
     go_on.set()
@@ -159,7 +161,7 @@ def test_what_comes_before_the_first_content_is_held_until_it_comes(running: Cal
 
 
 def test_silence_wants_a_sign_of_life_again_and_again(running: Callable[..., Running]) -> None:
-    here = running([ROLE, delta("a"), lambda _call: time.sleep(0.35), *says("b")[1:]], keepalive_s=0.1)
+    here = running([ROLE, delta("a"), None, None, lambda _call: time.sleep(0.35), *says("b")[1:]], keepalive_s=0.1)
     got = list(here.run())
     assert got.count(None) >= 2
     assert text_of(got) == "ab"
@@ -178,7 +180,7 @@ def test_a_failure_after_the_head_is_raised_once_with_status_200_in_the_trace(ru
 
 
 def test_a_late_failure_before_any_content_is_an_error_in_the_stream(running: Callable[..., Running]) -> None:
-    here = running([lambda _call: time.sleep(0.3), DOWN], keepalive_s=0.1)
+    here = running([None, lambda _call: time.sleep(0.3), DOWN], keepalive_s=0.1)
     reply = here.run()
     assert next(reply) is None
     with pytest.raises(ProviderFailed):

@@ -14,8 +14,10 @@ class Answer(Protocol):
 
     #: The whole answer of a call that is not streamed.
     body: bytes
+    #: `chunks` gives None now and then while the provider is silent; else it waits as long as that takes.
+    tells_silence: bool
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Chunk | None]:
         """Read a stream to its end.
 
         Raises:
@@ -36,12 +38,17 @@ class Upstream(Protocol):
             GatewayError: the attempt failed; its class says whether another deployment may be tried.
         """
 
+    def opens_in_time(self, attempt: Attempt, call: Call) -> bool:
+        """Whether `open` returns soon also where the provider of a stream is silent, and its answer tells of that."""
+
     def start(self) -> None:
         """Make ready in this process, after the fork."""
 
 
 class AtHand:
     """An answer that nobody has to be asked for (Answer)."""
+
+    tells_silence = False
 
     def __init__(self, attempt: Attempt, document: JSON) -> None:
         attempt.transcript.take(document)

@@ -29,6 +29,7 @@ class LiteLLMAnswer:
         failures: Failures,
         *,
         relayed: bool,
+        silence_s: float | None = None,
     ) -> None:
         self._attempt = attempt
         self._call = call
@@ -36,7 +37,11 @@ class LiteLLMAnswer:
         self._result = result
         self._failures = failures
         self._provider = attempt.deployment.provider
-        self._relayed = relayed
+        self._relayed = relayed and (not call.stream or exchange.answer is not None)
+        self.tells_silence = self._relayed and call.stream and silence_s is not None
+        if self.tells_silence:
+            exchange.silence_s = silence_s
+            exchange.patience(exchange.step_s)
         self.body = b""
 
     def read(self) -> None:
@@ -62,16 +67,16 @@ class LiteLLMAnswer:
         finally:
             self.close()
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Chunk | None]:
         """Read the stream to its end (upstream.Answer)."""
-        if self._relayed and self._exchange.answer is not None:
+        if self._relayed:
             relay = Relay(
                 self._provider,
                 self._attempt.transcript,
                 usage_asked=self._call.usage_asked,
                 failures=self._failures,
             )
-            chunks = relay.chunks(iter(self._exchange.answer))
+            chunks = relay.chunks(iter(self._exchange.answer or ()))
         else:
             chunks = self._translated()
         try:

@@ -97,6 +97,10 @@ class Bridge:
         """Whether a chat can stand in for the operation."""
         return endpoint_name in _WAYS
 
+    def opens_in_time(self, attempt: Attempt, call: Call) -> bool:
+        """As the chat does (Upstream.opens_in_time)."""
+        return self._chats.opens_in_time(attempt, replace(call, endpoint=CHAT))
+
     def open(self, attempt: Attempt, call: Call) -> Answer:
         """Ask for the chat (Upstream.open)."""
         way = _WAYS[call.endpoint.name]
@@ -126,6 +130,7 @@ class _Answer:
         self._teller = teller
         self._frame = frame
         self._told = told
+        self.tells_silence = chat.tells_silence
         self.body = b""
 
     def read(self) -> None:
@@ -141,7 +146,7 @@ class _Answer:
             raise self._untold() from error
         self.body = dumps(document)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Chunk | None]:
         """Tell the stream to its end (upstream.Answer)."""
         try:
             yield from self._telling()
@@ -150,9 +155,12 @@ class _Answer:
                 yield Chunk(self._framed([failed]), last=True, piece=failed)
             raise
 
-    def _telling(self) -> Iterator[Chunk]:
+    def _telling(self) -> Iterator[Chunk | None]:
         try:
             for chunk in self._chat.chunks():
+                if chunk is None:
+                    yield None
+                    continue
                 events = self._teller.feed(chunk.piece) if chunk.piece is not None else []
                 yield Chunk(self._framed(events), chunk.content)
             if events := self._teller.end():

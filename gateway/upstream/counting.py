@@ -38,6 +38,10 @@ class Counting:
         """Whether it is one of the two (Lane.serves)."""
         return endpoint in (COUNT_TOKENS, INPUT_TOKENS)
 
+    def opens_in_time(self, _attempt: Attempt, _call: Call) -> bool:
+        """Nobody is asked (Upstream.opens_in_time)."""
+        return True
+
     def open(self, attempt: Attempt, call: Call) -> AtHand:
         """Count (Upstream.open).
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import quote
 
 import httpx
@@ -59,10 +60,14 @@ class Direct:
     Args:
         failures: makes errors of what went wrong.
         first_byte_s, idle_s: how long a stream may be silent before its head, and between its bytes.
+        silence_s: after how long its silence is told; None for never.
     """
 
-    def __init__(self, failures: Failures, *, first_byte_s: float, idle_s: float) -> None:
+    def __init__(
+        self, failures: Failures, *, first_byte_s: float, idle_s: float, silence_s: float | None = None
+    ) -> None:
         self._failures = failures
+        self._silence_s = silence_s
         self._first_byte_s = first_byte_s
         self._idle_s = idle_s
         self._door = Door()
@@ -93,10 +98,11 @@ class Direct:
             # as on LiteLLM's way: the watcher ends a call whose time is up, and says so
             head_s=min(self._first_byte_s, remaining_s + 1) if call.stream else remaining_s + 1,
             idle_s=min(self._idle_s, remaining_s + 1) if call.stream else remaining_s + 1,
+            silence_s=self._silence_s if call.stream else None,
         )
         call.cancellation.subscribe(exchange.abort)
-        raised: Exception | None = None
-        try:
+        answer = _Answer(attempt, call, exchange, self._failures)
+        with answer.checked():
             self._door.send(
                 exchange,
                 call.endpoint.method,
@@ -105,17 +111,13 @@ class Direct:
                 _headers(attempt.deployment, call),
                 raw,
             )
-        except httpx.RequestError as error:
-            raised = error  # the exchange knows better what happened
-        finally:
-            attempt.provider_headers = door.rate_limits(exchange)
-        answer = _Answer(attempt, call, exchange, self._failures)
-        if raised is not None or exchange.fault is not None or not 200 <= (exchange.status or 0) < 300:
-            answer.close()
-            raise self._failures.of(attempt.deployment.provider, exchange, call.cancellation, raised) from raised
         if not call.stream:
             answer.read()
         return answer
+
+    def opens_in_time(self, _attempt: Attempt, _call: Call) -> bool:
+        """Yes: it waits for the head of a stream while that is read (Upstream.opens_in_time)."""
+        return self._silence_s is not None
 
 
 def _url(deployment: Deployment, call: Call) -> str:
@@ -166,7 +168,23 @@ class _Answer:
         self._exchange = exchange
         self._failures = failures
         self._provider = attempt.deployment.provider
+        self.tells_silence = exchange.silence_s is not None
         self.body = b""
+
+    @contextmanager
+    def checked(self) -> Iterator[None]:
+        """Look at what has come when this is left: a failure is raised as the error that it is."""
+        exchange, raised = self._exchange, None
+        try:
+            yield
+        except httpx.RequestError as error:
+            raised = error  # the exchange knows better what happened
+        finally:
+            self._attempt.provider_headers = door.rate_limits(exchange)
+        failed = raised is not None or exchange.fault is not None
+        if failed or (exchange.later is None and not 200 <= (exchange.status or 0) < 300):
+            self.close()
+            raise self._failure(raised) from raised
 
     def read(self) -> None:
         """Take in an answer that is not streamed.
@@ -190,11 +208,16 @@ class _Answer:
         if (failure := getattr(transcript, "failure", None)) is not None:
             self._attempt.error = self._failures.reported(self._provider, failure)
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Chunk | None]:
         """Read the stream to its end (upstream.Answer)."""
+        while (go_on := self._exchange.later) is not None:
+            yield None
+            with self.checked():
+                go_on()
         try:
             for chunk in self._relay().chunks(iter(self._exchange.answer or ())):
-                self._exchange.ended = self._exchange.ended or chunk.last
+                if chunk is not None and chunk.last:
+                    self._exchange.ended = True
                 yield chunk
         except GatewayError:
             # a connection that was shut down can look like a stream that was cut, in the middle of an event too
@@ -210,7 +233,7 @@ class _Answer:
             return EventRelay(self._provider, transcript, ends, self._failures)
         return Relay(self._provider, transcript, usage_asked=self._call.usage_asked, failures=self._failures)
 
-    def _failure(self, error: Exception) -> GatewayError:
+    def _failure(self, error: Exception | None) -> GatewayError:
         return self._failures.of(self._provider, self._exchange, self._call.cancellation, error)
 
     def close(self) -> None:

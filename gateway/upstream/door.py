@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
@@ -83,7 +84,10 @@ class Exchange:
         head_s: how long to wait for the head of the answer.
         idle_s: how long a read or a write may wait in the middle.
         rewrite: given path and body, returns the body that is sent.
-        aborted: why the call was stopped, or None.
+        aborted: the call was stopped.
+        silence_s: after how long without a byte whoever reads a stream is told so (by an empty piece), and needs not
+            wait for its head any longer; None for never.
+        later: goes on waiting for the head, where that was not there yet after `silence_s`.
         path: of the last request.
         status, headers, body: of the last request and its answer; `body` of one that was not streamed.
         streamed: the request that was sent asks for a stream.
@@ -108,6 +112,8 @@ class Exchange:
     tail: bytes = b""
     fault: Fault | None = None
     aborted: bool = False
+    silence_s: float | None = None
+    later: Callable[[], None] | None = None
     _sockets: set[socket.socket] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -124,6 +130,11 @@ class Exchange:
         """Forget a connection: from here on it may be another call's."""
         with self._lock:
             self._sockets.discard(sock)
+
+    @property
+    def step_s(self) -> float:
+        """How long one read in the middle of a stream may wait."""
+        return self.idle_s if self.silence_s is None else min(self.idle_s, self.silence_s)
 
     def patience(self, seconds: float) -> None:
         """Set how long a read of the connection in use may wait for bytes."""
@@ -171,6 +182,9 @@ class Body(httpx.SyncByteStream):
         try:
             size, rested_s = 0, time.monotonic()
             for data in self._unpacked():
+                if not data:
+                    yield data
+                    continue
                 size += len(data)
                 if size > MOST_ANSWER_BYTES:
                     exchange.fault = Fault("too_large", str(size))
@@ -195,16 +209,29 @@ class Body(httpx.SyncByteStream):
             yield from self._raw()
             return
         for piece in self._raw():
+            if not piece:
+                yield piece
             while piece:
                 if data := self._decoder.decompress(piece, _MOST_UNPACKED):
                     yield data
                 piece = self._decoder.unconsumed_tail
 
     def _raw(self) -> Iterator[bytes]:
-        while piece := self._connection.read():
-            if last := self._connection.complete:
+        connection, exchange, silent_s = self._connection, self._exchange, 0.0
+        while True:
+            try:
+                piece = connection.read()
+            except TimeoutError:
+                silent_s += exchange.step_s
+                if silent_s >= exchange.idle_s or exchange.aborted:
+                    raise
+                yield b""
+                continue
+            silent_s = 0.0
+            if last := connection.complete:
                 self._end()  # from here on it may be another call's
-            yield piece
+            if piece:
+                yield piece
             if last:
                 return
 
@@ -221,7 +248,8 @@ class Body(httpx.SyncByteStream):
             try:
                 self._exchange.patience(0.05)
                 for _ in range(4):
-                    next(self._pieces)
+                    if not next(self._pieces):
+                        break
             except (StopIteration, httpx.HTTPError, OSError, ValueError):
                 pass  # read to its end, or not: _end() has seen to it, or does now
         self._end()
@@ -348,24 +376,33 @@ class Door(httpx.BaseTransport):
             connection = self._idle.take(target.origin) or self._idle.connect(target.origin, CONNECT_S)
             exchange.hold(connection.sock)
             connection.send(method, target, headers, raw)
-            connection.sock.settimeout(exchange.head_s)
+        except Exception as error:
+            raise self._broken(exchange, connection, error) from error
+        self._receive(exchange, connection, time.monotonic() + exchange.head_s)
+
+    def _receive(self, exchange: Exchange, connection: Connection, until_s: float) -> None:
+        """Wait for the head of the answer; not longer than silence may last, where that is to be told."""
+        exchange.later = None
+        left_s = max(0.001, until_s - time.monotonic())
+        step_s = left_s if exchange.silence_s is None else min(left_s, exchange.silence_s)
+        try:
+            connection.sock.settimeout(step_s)
             connection.read_head()
             body = Body(connection, exchange, self._idle)
+        except TimeoutError as error:
+            if step_s < left_s and not exchange.aborted:
+                exchange.later = partial(self._receive, exchange, connection, until_s)
+                return
+            raise self._broken(exchange, connection, error) from error
         except Exception as error:
-            if connection is not None:
-                exchange.release(connection.sock)
-                connection.close()
-            if isinstance(error, zlib.error):
-                exchange.fault = Fault("encoding", str(error))
-                raise Refused("an encoding that was not asked for") from error
-            raise _failed(exchange, error) from error
+            raise self._broken(exchange, connection, error) from error
         status = connection.status or 500
         exchange.status, exchange.headers = status, connection.headers
         kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
         good = 200 <= status < 300
         if exchange.stream and good and kind not in _WHOLE:
             exchange.answer = body
-            exchange.patience(exchange.idle_s)
+            exchange.patience(exchange.step_s)
             return
         exchange.body = b"".join(body)
         if exchange.stream and good and exchange.streamed:  # LiteLLM asks some models for a whole answer all the same
@@ -373,6 +410,15 @@ class Door(httpx.BaseTransport):
             raise Refused("an answer that is no event stream")
         if 300 <= status < 400:
             exchange.fault = Fault("redirect", str(status))
+
+    def _broken(self, exchange: Exchange, connection: Connection | None, error: Exception) -> httpx.TransportError:
+        if connection is not None:
+            exchange.release(connection.sock)
+            connection.close()
+        if isinstance(error, zlib.error):
+            exchange.fault = Fault("encoding", str(error))
+            return Refused("an encoding that was not asked for")
+        return _failed(exchange, error)
 
     def close(self) -> None:
         """Nothing: every client of LiteLLM shares this door, and some close theirs."""

@@ -27,7 +27,7 @@ class Lanes:
 
     def __init__(self, *lanes: Lane) -> None:
         self._lanes = lanes
-        self._bridge = Bridge(lanes[-1])
+        self._bridge = Bridge(self)
 
     def start(self) -> None:
         """Make ready in this process (Upstream.start)."""
@@ -45,9 +45,17 @@ class Lanes:
             InvalidRequest: the provider has no such operation, and a chat is no substitute.
         """
         deployment = attempt.deployment
-        for lane in self._lanes:
-            if lane.serves(call.endpoint, deployment):
-                return lane.open(attempt, call)
-        if self._bridge.serves(call.endpoint.name):
-            return self._bridge.open(attempt, call)
+        if (lane := self._lane(attempt, call)) is not None:
+            return lane.open(attempt, call)
         raise InvalidRequest(f"{deployment.provider} has no {call.endpoint.name}.", param="model", code="unsupported")
+
+    def opens_in_time(self, attempt: Attempt, call: Call) -> bool:
+        """As the lane does that serves it (Upstream.opens_in_time)."""
+        lane = self._lane(attempt, call)
+        return lane is not None and lane.opens_in_time(attempt, call)
+
+    def _lane(self, attempt: Attempt, call: Call) -> Upstream | None:
+        for lane in self._lanes:
+            if lane.serves(call.endpoint, attempt.deployment):
+                return lane
+        return self._bridge if self._bridge.serves(call.endpoint.name) else None

@@ -69,10 +69,20 @@ class LiteLLM:
         failures: makes errors of what went wrong.
         first_byte_s, idle_s: how long a stream may be silent before its head, and between its bytes.
         patch: Braintrust's patch, applied once, to an object with LiteLLM's `completion`.
+        silence_s: after how long the silence of a stream that is relayed is told; None for never.
     """
 
-    def __init__(self, failures: Failures, *, first_byte_s: float, idle_s: float, patch: Callable[[Any], None]) -> None:
+    def __init__(
+        self,
+        failures: Failures,
+        *,
+        first_byte_s: float,
+        idle_s: float,
+        patch: Callable[[Any], None],
+        silence_s: float | None = None,
+    ) -> None:
         self._failures = failures
+        self._silence_s = silence_s
         self._first_byte_s = first_byte_s
         self._idle_s = idle_s
         self._patch = patch
@@ -101,6 +111,10 @@ class LiteLLM:
         if _module is None:  # where everything is relayed, nobody waits for its import just to count
             return (len(text.encode("utf-8", "replace")) + 3) // 4
         return int(_module.token_counter(model=deployment.name, text=text))
+
+    def opens_in_time(self, _attempt: Attempt, _call: Call) -> bool:
+        """No: LiteLLM waits for the head of a stream (Upstream.opens_in_time)."""
+        return False
 
     def open(self, attempt: Attempt, call: Call) -> LiteLLMAnswer:
         """Send the call (Upstream.open)."""
@@ -134,7 +148,9 @@ class LiteLLM:
             call.cancellation.unsubscribe(exchange.abort)
             raise self._failures.of(provider, exchange, call.cancellation, raised) from raised
         # a whole answer is relayed even where LiteLLM could not rebuild it: it is paid for, and it is the provider's
-        answer = LiteLLMAnswer(attempt, call, exchange, result, self._failures, relayed=relayed)
+        answer = LiteLLMAnswer(
+            attempt, call, exchange, result, self._failures, relayed=relayed, silence_s=self._silence_s
+        )
         if not call.stream:
             answer.read()
         return answer
@@ -287,9 +303,23 @@ def _install(module: Any) -> None:
     module.drop_params = True  # what a provider does not know is left out; we name it in a header
     module.disable_streaming_logging = True  # rebuilds every chunk for callbacks that do not exist here
     module.user_url_validation = True
+    # what it works out once more after each call for callbacks and headers of its proxy: a third of a call's CPU
+    module.utils.update_response_metadata = _nothing
+    module.utils.executor = _Nobody()
+    module._service_logger.ServiceLogging.service_success_hook = _nothing  # it runs an event loop
     module.disable_hf_tokenizer_download = True  # it would fetch the tokenizers of some models
     # a model may repeat itself; LiteLLM raises after 100 equal chunks
     module.REPEATED_STREAMING_CHUNK_LIMIT = 1 << 62
+
+
+def _nothing(*_args: Any, **_arguments: Any) -> None:
+    """Takes the place of what serves nobody here."""
+
+
+class _Nobody:
+    """Takes the place of the threads that LiteLLM logs successes in."""
+
+    submit = staticmethod(_nothing)
 
 
 def _host(provider: str, api_base: str | None) -> str | None:

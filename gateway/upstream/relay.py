@@ -35,8 +35,8 @@ class Relay:
         self._done = False
         self._tool_ids: dict[int, list[str]] = {}
 
-    def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk]:
-        """Read the stream to its end.
+    def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk | None]:
+        """Read the stream to its end; an empty piece is silence, and so is None.
 
         Raises:
             UpstreamError: an error inside the stream, an event that is no chunk, or an end without a finish_reason.
@@ -44,9 +44,11 @@ class Relay:
         """
         try:
             for event in _whole_events(pieces):
-                if (chunk := self._read(event)) is not None:
+                if event is None:
+                    yield None
+                elif (chunk := self._read(event)) is not None:
                     yield chunk
-                if self._done:
+                elif self._done:
                     break
         except (Malformed, EventTooLarge) as error:
             raise ProviderInvalid(
@@ -112,8 +114,8 @@ class EventRelay:
         self._ends = ends
         self._failures = failures
 
-    def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk]:
-        """Read the stream to its end.
+    def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk | None]:
+        """Read the stream to its end; an empty piece is silence, and so is None.
 
         Raises:
             UpstreamError: an error inside the stream, an event that is none, or an end without an ending event.
@@ -122,6 +124,9 @@ class EventRelay:
         ended = False
         try:
             for event in _whole_events(pieces):
+                if event is None:
+                    yield None
+                    continue
                 if (chunk := self._read(event)) is None:
                     continue
                 yield chunk
@@ -155,10 +160,13 @@ class EventRelay:
         return Chunk(event, content or last, last, piece)
 
 
-def _whole_events(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _whole_events(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
     events = Events()
     for piece in pieces:
-        yield from events.feed(piece)
+        if piece:
+            yield from events.feed(piece)
+        else:
+            yield None
     if (rest := events.rest()).strip():
         yield rest + b"\n\n"  # a last event without its blank line; every SDK reads it
 

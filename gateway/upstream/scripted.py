@@ -44,6 +44,10 @@ class Scripted:
         """Whether the demo has the operation itself."""
         return endpoint is CHAT
 
+    def opens_in_time(self, _attempt: Attempt, _call: Call) -> bool:
+        """No: it takes its time, as providers do (Upstream.opens_in_time)."""
+        return False
+
     def open(self, attempt: Attempt, call: Call) -> _Answer:
         """Answer as the model's name says (Upstream.open)."""
         model = attempt.deployment.model
@@ -70,6 +74,8 @@ def _error(status: int) -> GatewayError:
 
 class _Answer:
     """What the model says (upstream.Answer)."""
+
+    tells_silence = False
 
     def __init__(self, attempt: Attempt, call: Call, pause_s: float, *, cut: bool) -> None:
         self._attempt = attempt

@@ -75,6 +75,10 @@ class StoredResponses:
         """Make ready in this process (Upstream.start)."""
         self._lanes.start()
 
+    def opens_in_time(self, attempt: Attempt, call: Call) -> bool:
+        """As the lanes do (Upstream.opens_in_time)."""
+        return self._lanes.opens_in_time(attempt, call)
+
     def open(self, attempt: Attempt, call: Call) -> Answer:
         """Send the call (Upstream.open).
 
@@ -198,6 +202,7 @@ class _Keeping:
         self._answer = answer
         self._noted: str | None = None
         self.body = answer.body
+        self.tells_silence = answer.tells_silence
         if not call.stream:
             self._keep(json.loads(answer.body) if self._is_ours else None)
 
@@ -206,10 +211,12 @@ class _Keeping:
         """No provider has it, since a chat stood in."""
         return self._attempt.told is not None
 
-    def chunks(self) -> Iterator[Chunk]:
+    def chunks(self) -> Iterator[Chunk | None]:
         """Read the stream to its end (upstream.Answer)."""
         for chunk in self._answer.chunks():
-            if self._is_ours:
+            if chunk is None:
+                pass
+            elif self._is_ours:
                 if chunk.last and chunk.piece is not None and isinstance(chunk.piece.get("response"), dict):
                     self._keep(chunk.piece["response"])
             elif self._noted is None or chunk.last:

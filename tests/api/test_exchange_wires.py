@@ -80,10 +80,14 @@ class Said:
     document: JSON = field(default_factory=lambda: {"id": "resp_1", "own": [None]})
     calls: list[Call] = field(default_factory=list)
     body: bytes = b""
+    tells_silence: bool = False
     _transcript: Any = None
 
     def start(self) -> None:
         """Nothing to make ready."""
+
+    def opens_in_time(self, _attempt: Attempt, _call: Call) -> bool:
+        return False
 
     def open(self, attempt: Attempt, call: Call) -> Any:
         self.calls.append(call)

@@ -43,6 +43,9 @@ class Chats:
     def start(self) -> None:
         """Nothing to make ready."""
 
+    def opens_in_time(self, _tried: Attempt, _made: Call) -> bool:
+        return False
+
     def open(self, tried: Attempt, made: Call) -> _Answer:
         self.asked.append(made)
         tried.dropped = self.dropped
@@ -52,6 +55,8 @@ class Chats:
 
 
 class _Answer:
+    tells_silence = False
+
     def __init__(self, chats: Chats, tried: Attempt) -> None:
         self._chats = chats
         self._tried = tried

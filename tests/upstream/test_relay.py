@@ -317,7 +317,7 @@ def test_wherever_the_network_cuts_the_same_events_go_out(
     endpoint: Endpoint, wanted: list[bytes], splits: list[int]
 ) -> None:
     stream = b"\xef\xbb\xbf: hello\n\n" + b": ping\r\n\r\n".join(wanted) + DONE + named("late")
-    places = sorted({place for place in splits if place < len(stream)})
+    places = sorted({place for place in splits if 0 < place < len(stream)})  # an empty piece is silence
     pieces = [stream[a:b] for a, b in zip([0, *places], [*places, len(stream)], strict=True)]
     chunks = events_out(*pieces, endpoint=endpoint)
     assert b"".join(chunk.data for chunk in chunks) == b"".join(wanted)
@@ -439,3 +439,13 @@ def test_a_response_that_failed_ends_with_its_own_event_and_is_raised() -> None:
         "response": {**failed, "error": {"code": "c", "message": f"no {REDACTED}"}},
         "own": 1,
     }
+
+
+@pytest.mark.parametrize("endpoint", [None, RESPONSES], ids=["chat", "responses"])
+def test_silence_is_passed_on_and_changes_nothing_else(endpoint: Endpoint | None) -> None:
+    pieces = [event(delta("a")), event(finish()), DONE] if endpoint is None else [BEGUN + SAID, COMPLETED]
+    made = relay(ChatTranscript()) if endpoint is None else event_relay(ResponsesTranscript())
+    halves = [half for piece in pieces for half in (piece[:9], b"", piece[9:])]
+    chunks = list(made.chunks(iter(halves)))
+    assert chunks.count(None) == len(pieces)
+    assert b"".join(chunk.data for chunk in chunks if chunk is not None) == b"".join(pieces).removesuffix(DONE)
