@@ -1,12 +1,13 @@
 /* Load on a gateway: one thread, epoll, HTTP/1.1 with keep-alive, 127.0.0.1 only. Prints one line of JSON.
 
      generator -p PORT -b BODY_FILE [-u PATH] [-c CONNECTIONS] [-d SECONDS] [-w WARM_SECONDS] [-n MOST_REQUESTS]
-               [-r RATE] [-g STAGGER_SECONDS] [-t TIMEOUT_SECONDS] [-s] [-1] [-H 'Name: value']...
+               [-r RATE] [-g STAGGER_SECONDS] [-t TIMEOUT_SECONDS] [-s] [-k SECONDS] [-1]
+               [-H 'Name: value']...
 
    Without -r each connection sends its next request when it has its answer (a closed loop). With it requests begin at
    fixed times, and latency counts from the time at which a request was due, however late it could be sent (an open
    loop). -g spreads the first requests over that time. -s reads streams: an answer is right when it ends with [DONE].
-   -1 sends one request a connection. All times that are printed are milliseconds; -1 where there are none. */
+   -k leaves gaps and delays of chunks out that came in these first seconds, while the streams were opened. -1 sends one request a connection. All times that are printed are milliseconds; -1 where there are none. */
 #include "shared.h"
 
 enum state { CONNECTING, RESTING, HEAD, BODY };
@@ -29,9 +30,9 @@ typedef struct {
 } sample;
 
 static int poller, port, connections = 1, reads_streams, is_one_shot, started, resting, active, is_over;
-static double rate, seconds = 5, warm_s, stagger_s, timeout_s = 60;
+static double rate, seconds = 5, warm_s, stagger_s, skip_s, timeout_s = 60;
 static long most_requests = 1000000000, issued, due_count, due_taken, due_room;
-static int64_t begin_ns, measure_ns, end_ns, *due_ns;
+static int64_t begin_ns, measure_ns, chunks_ns, end_ns, *due_ns;
 static char *request, complaint[400];
 static int request_size;
 static connection *all, **rest;
@@ -158,9 +159,9 @@ static void read_line(connection *one, int64_t at_ns) {
     if (!stamp)
         return;
     one->chunks++;
-    if (one->began_ns >= measure_ns) {
+    if (one->began_ns >= measure_ns && at_ns >= chunks_ns) {
         keep(&delay, at_ns - atoll(stamp + 3));
-        if (one->last_ns)
+        if (one->last_ns && one->last_ns >= chunks_ns)
             keep(&gap, at_ns - one->last_ns);
     }
     if (!one->first_ns)
@@ -402,7 +403,7 @@ static void print_found(void) {
 int main(int count, char **arguments) {
     char *path = "/v1/chat/completions", *body_file = NULL, headers[8192] = "";
     size_t headers_size = 0;
-    for (int option; (option = getopt(count, arguments, "p:u:c:r:d:n:w:sH:b:t:1g:")) > 0;) {
+    for (int option; (option = getopt(count, arguments, "p:u:c:r:d:n:w:sH:b:t:1g:k:")) > 0;) {
         switch (option) {
         case 'p': port = atoi(optarg); break;
         case 'u': path = optarg; break;
@@ -415,6 +416,7 @@ int main(int count, char **arguments) {
         case 'b': body_file = optarg; break;
         case 't': timeout_s = atof(optarg); break;
         case '1': is_one_shot = 1; break;
+        case 'k': skip_s = atof(optarg); break;
         case 'g': stagger_s = atof(optarg); break;
         case 'H':
             headers_size += snprintf(headers + headers_size, sizeof headers - headers_size, "%s\r\n", optarg);
@@ -442,6 +444,7 @@ int main(int count, char **arguments) {
     due_room = rate > 0 ? (long)(rate * (seconds + warm_s)) + 1000 : 0;
     due_ns = must(malloc(sizeof *due_ns * (due_room + 1)));
     begin_ns = now_ns();
+    chunks_ns = begin_ns + (int64_t)(skip_s * NS_PER_S);
     measure_ns = begin_ns + (int64_t)(warm_s * NS_PER_S);
     end_ns = measure_ns + (int64_t)(seconds * NS_PER_S);
     run();
