@@ -27,7 +27,8 @@ KEY = "sk-bench-caller"
 MODEL = "bench-model"
 _CHAT = "/v1/chat/completions"
 
-LITELLM = "litellm[proxy]==1.110.2"
+#: The newest that the project's own date allows and whose parts are all there; 1.82.7 and 1.82.8 stole credentials.
+LITELLM = "litellm[proxy]>=1.84"
 TENSORZERO = "tensorzero==2026.6.0"
 PORTKEY = "1.15.2"
 #: What Portkey was released with; newer ones of the same major version do not serve it.
