@@ -27,6 +27,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 
@@ -130,9 +131,10 @@ class _Under:
             self._found.idle_bytes = self._process.pss_bytes()
         whole = self._post("@N=5@", stream=False)
         stream = self._post("@N=5@", stream=True)
-        assert b'"completion_tokens":137' in whole.replace(b" ", b""), whole[:500]
-        assert stream.count(b"@t=") == 5, stream[:500]
-        assert b"[DONE]" in stream, stream[-500:]
+        if b'"completion_tokens":137' not in whole.replace(b" ", b""):
+            raise RuntimeError(f"another answer: {whole[:500]!r}")
+        if stream.count(b"@t=") != 5 or b"[DONE]" not in stream:
+            raise RuntimeError(f"another stream: {stream[:500]!r}")
 
     def measure(self) -> None:
         """Measure requests, latency and paced streams."""
@@ -191,7 +193,8 @@ class _Under:
     def _post(self, words: str, *, stream: bool) -> bytes:
         body = json.dumps(self._asked(words, stream=stream)).encode()
         status, content = post(self._port, self._contender.path, body, self._contender.headers)
-        assert status == 200, (status, content[:500])
+        if status != 200:
+            raise RuntimeError(f"{status}: {content[:500]!r}")
         return content
 
 
@@ -262,13 +265,20 @@ def _mb(size_bytes: float | None) -> float | None:
 
 
 def compare(bench: Bench, contenders: Sequence[Contender], rounds: int) -> tuple[dict[str, list[Round]], list[float]]:
-    """Run all rounds. Returns what each gateway gave, and the seconds that importing LiteLLM took in each round."""
+    """Run all rounds.
+
+    Returns:
+        What each gateway gave, and the seconds that importing LiteLLM took in each round.
+    """
     found: dict[str, list[Round]] = {one.name: [] for one in contenders}
     imports: list[float] = []
     for number in range(rounds):
         imports.append(import_s(bench.folder))
         for contender in contenders if number % 2 == 0 else reversed(contenders):
-            one = bench.run(contender, number, slow=number == rounds - 1)
+            try:
+                one = bench.run(contender, number, slow=number == rounds - 1)
+            except (RuntimeError, OSError, HTTPException, subprocess.SubprocessError) as error:
+                one = Round(wrong=[f"it could not be measured: {error}"])  # the others still can
             found[contender.name].append(one)
             print(f"round {number + 1}, {contender.name}: {one}", file=sys.stderr, flush=True)
     return found, imports
@@ -288,7 +298,7 @@ def report(
     )
     wrong = [f"- {name}: {what}" for name, rounds in found.items() for one in rounds for what in one.wrong]
     if wrong:
-        lines.append("Calls that were not answered, by the options of the load:\n\n" + "\n".join(wrong))
+        lines.append("What went wrong, by the options of the load:\n\n" + "\n".join(wrong))
     return "\n\n".join(lines)
 
 

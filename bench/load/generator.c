@@ -7,7 +7,9 @@
    Without -r each connection sends its next request when it has its answer (a closed loop). With it requests begin at
    fixed times, and latency counts from the time at which a request was due, however late it could be sent (an open
    loop). -g spreads the first requests over that time. -s reads streams: an answer is right when it ends with [DONE].
-   -k leaves gaps and delays of chunks out that came in these first seconds, while the streams were opened. -1 sends one request a connection. All times that are printed are milliseconds; -1 where there are none. */
+   -k leaves out gaps and delays of chunks that came in these first seconds, while the streams were opened. -1 sends one
+   request a connection. All times that are printed are milliseconds; -1 where there are none. */
+#include "sample.h"
 #include "shared.h"
 
 enum state { CONNECTING, RESTING, HEAD, BODY };
@@ -24,11 +26,6 @@ typedef struct {
     uint32_t generation;
 } connection;
 
-typedef struct {
-    int64_t *ns;
-    size_t count, room;
-} sample;
-
 static int poller, port, connections = 1, reads_streams, is_one_shot, started, resting, active, is_over;
 static double rate, seconds = 5, warm_s, stagger_s, skip_s, timeout_s = 60;
 static long most_requests = 1000000000, issued, due_count, due_taken, due_room;
@@ -41,23 +38,6 @@ static int last_refusal;
 static sample latency, first_chunk, gap, delay;
 
 static void begin(connection *one, int64_t at_ns);
-
-static void keep(sample *of, int64_t ns) {
-    if (of->count == of->room) {
-        of->room = of->room ? of->room * 2 : 4096;
-        of->ns = must(realloc(of->ns, of->room * sizeof *of->ns));
-    }
-    of->ns[of->count++] = ns;
-}
-
-static int by_size(const void *one, const void *other) {
-    int64_t a = *(const int64_t *)one, b = *(const int64_t *)other;
-    return a < b ? -1 : a > b;
-}
-
-static double at_share_ms(const sample *of, double share) {
-    return of->count ? of->ns[(size_t)(share * (of->count - 1) + 0.5)] / 1e6 : -1;
-}
 
 static void watch(connection *one, int events, int operation) {
     struct epoll_event event = {.events = events, .data.ptr = one};
@@ -377,12 +357,6 @@ static void run(void) {
             handle(events[number].data.ptr, events[number].events);
         run_timers(now_ns());
     }
-}
-
-static void print_shares(const char *name, sample *of) {
-    qsort(of->ns, of->count, sizeof *of->ns, by_size);
-    printf(", \"%s_p50_ms\": %.3f, \"%s_p99_ms\": %.3f, \"%s_max_ms\": %.3f", name, at_share_ms(of, 0.5), name,
-           at_share_ms(of, 0.99), name, at_share_ms(of, 1));
 }
 
 static void print_found(void) {

@@ -4,8 +4,9 @@
 
    Chats and embeddings in OpenAI's wire, messages in Anthropic's. How an answer comes is said by words in the first or
    the last 4 KB of the request's body: @LAT=ms@ before it, @N=chunks@ of a stream, @GAP=ms@ between them, @ERR=status@.
-   Each chunk holds the moment at which it was sent (@t=ns@, monotonic clock), so that a reader on the same machine knows
-   its delay. What is posted to /logs3 is added to FILE, one body a line. */
+   Each chunk holds the moment at which it was sent (@t=ns@, monotonic clock): a reader on the same machine knows its
+   delay. What is posted to /logs3 is added to FILE, one body a line. */
+#include "answers.h"
 #include "shared.h"
 
 enum state { IDLE, WAITING, STREAMING };
@@ -33,41 +34,6 @@ static int poller;
 static const char *port_text;
 static FILE *posted;
 static connection *ring_first, *ring_last, *free_connections;
-static char chat[4096], embedding[16384], message[4096];
-static size_t chat_size, embedding_size, message_size;
-
-static const char CHUNK_HEAD[] = "{\"id\":\"chatcmpl-bench0123456789abcdef\",\"object\":\"chat.completion.chunk\","
-                                 "\"created\":1764000000,\"model\":\"bench-model\",\"system_fingerprint\":\"fp_bench\",";
-
-static size_t with_head(char *into, size_t room, const char *body) {
-    return snprintf(into, room,
-                    "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nx-request-id: req_bench\r\n"
-                    "Content-Length: %zu\r\n\r\n%s", strlen(body), body);
-}
-
-static void make_answers(void) {
-    char text[700] = "", body[12288], vector[10240] = "";
-    while (strlen(text) < 620)
-        strcat(text, "Nine of the ten ships came back before the storm. ");
-    snprintf(body, sizeof body,
-             "{\"id\":\"chatcmpl-bench0123456789abcdef\",\"object\":\"chat.completion\",\"created\":1764000000,"
-             "\"model\":\"bench-model\",\"system_fingerprint\":\"fp_bench\",\"choices\":[{\"index\":0,\"message\":"
-             "{\"role\":\"assistant\",\"content\":\"%s\",\"refusal\":null},\"logprobs\":null,\"finish_reason\":\"stop\"}],"
-             "\"usage\":{\"prompt_tokens\":42,\"completion_tokens\":137,\"total_tokens\":179,\"prompt_tokens_details\":"
-             "{\"cached_tokens\":0,\"audio_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0}}}", text);
-    chat_size = with_head(chat, sizeof chat, body);
-    for (int number = 0; number < 512; number++)
-        sprintf(vector + strlen(vector), "%s0.%06d", number ? "," : "", 1000 + number * 37);
-    snprintf(body, sizeof body,
-             "{\"object\":\"list\",\"data\":[{\"object\":\"embedding\",\"index\":0,\"embedding\":[%s]}],"
-             "\"model\":\"bench-model\",\"usage\":{\"prompt_tokens\":42,\"total_tokens\":42}}", vector);
-    embedding_size = with_head(embedding, sizeof embedding, body);
-    snprintf(body, sizeof body,
-             "{\"id\":\"msg_bench0123456789\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"bench-model\","
-             "\"content\":[{\"type\":\"text\",\"text\":\"%s\"}],\"stop_reason\":\"end_turn\",\"stop_sequence\":null,"
-             "\"usage\":{\"input_tokens\":42,\"output_tokens\":137}}", text);
-    message_size = with_head(message, sizeof message, body);
-}
 
 static void hang_up(connection *one) {
     if (one->fd < 0)
@@ -134,41 +100,25 @@ static void put_event(connection *one, const char *kind, const char *json) {
 
 static void put_openai_chunk(connection *one, int is_first, int is_last) {
     char json[900];
-    snprintf(json, sizeof json,
-             "%s\"choices\":[{\"index\":0,\"delta\":{%s\"content\":\"@t=%lld@ w\"},\"logprobs\":null,\"finish_reason\":%s}]}",
-             CHUNK_HEAD, is_first ? "\"role\":\"assistant\"," : "", (long long)now_ns(), is_last ? "\"stop\"" : "null");
-    put_event(one, NULL, json);
-    if (!is_last)
-        return;
-    snprintf(json, sizeof json,
-             "%s\"choices\":[],\"usage\":{\"prompt_tokens\":42,\"completion_tokens\":%d,\"total_tokens\":%d}}",
-             CHUNK_HEAD, one->chunks, 42 + one->chunks);
-    put_event(one, NULL, json);
-    put_chunk(one, "data: [DONE]\n\n", 14);
+    put_event(one, NULL, openai_chunk(json, sizeof json, is_first, is_last, now_ns()));
+    if (is_last) {
+        put_event(one, NULL, openai_usage(json, sizeof json, one->chunks));
+        put_event(one, NULL, "[DONE]");
+    }
 }
 
 static void put_anthropic_chunk(connection *one, int is_first, int is_last) {
     char json[600];
     if (is_first) {
-        put_event(one, "message_start",
-                  "{\"type\":\"message_start\",\"message\":{\"id\":\"msg_bench0123456789\",\"type\":\"message\","
-                  "\"role\":\"assistant\",\"model\":\"bench-model\",\"content\":[],\"stop_reason\":null,"
-                  "\"stop_sequence\":null,\"usage\":{\"input_tokens\":42,\"output_tokens\":1}}}");
-        put_event(one, "content_block_start",
-                  "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}");
+        put_event(one, "message_start", MESSAGE_START);
+        put_event(one, "content_block_start", BLOCK_START);
     }
-    snprintf(json, sizeof json,
-             "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"@t=%lld@ w\"}}",
-             (long long)now_ns());
-    put_event(one, "content_block_delta", json);
-    if (!is_last)
-        return;
-    put_event(one, "content_block_stop", "{\"type\":\"content_block_stop\",\"index\":0}");
-    snprintf(json, sizeof json,
-             "{\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},"
-             "\"usage\":{\"output_tokens\":%d}}", one->chunks);
-    put_event(one, "message_delta", json);
-    put_event(one, "message_stop", "{\"type\":\"message_stop\"}");
+    put_event(one, "content_block_delta", anthropic_delta(json, sizeof json, now_ns()));
+    if (is_last) {
+        put_event(one, "content_block_stop", "{\"type\":\"content_block_stop\",\"index\":0}");
+        put_event(one, "message_delta", anthropic_usage(json, sizeof json, one->chunks));
+        put_event(one, "message_stop", "{\"type\":\"message_stop\"}");
+    }
 }
 
 static void put_next_chunk(connection *one) {
@@ -243,12 +193,11 @@ static void begin_stream(connection *one, enum wire wire, char *body, size_t siz
     flush(one);
 }
 
-static void answer_call(connection *one, enum wire wire, const char *whole, size_t whole_size, char *body, size_t size) {
+static void answer_call(connection *one, enum wire wire, const char *whole, size_t whole_size, char *body,
+                        size_t size) {
     int status = number_after(body, size, "@ERR=", 0), wait_ms = number_after(body, size, "@LAT=", 0);
     if (status) {
-        respond(one, status, wire == OPENAI
-                    ? "{\"error\":{\"message\":\"as it was asked\",\"type\":\"bench\",\"param\":null,\"code\":\"bench\"}}"
-                    : "{\"type\":\"error\",\"error\":{\"type\":\"bench\",\"message\":\"as it was asked\"}}");
+        respond(one, status, wire == OPENAI ? OPENAI_ERROR : ANTHROPIC_ERROR);
     } else if (wants_stream(body, size)) {
         begin_stream(one, wire, body, size);
     } else if (wait_ms) {
@@ -292,7 +241,8 @@ static void handle(connection *one, const char *head, size_t head_size, char *bo
                  "\"git_metadata\":null}]}", port_text, port_text);
         respond(one, 200, json);
     } else if (ASKS("/v1/project")) {
-        respond(one, 200, "{\"id\":\"00000000-0000-4000-8000-000000000001\",\"name\":\"bench\",\"org_id\":\"bench-org\"}");
+        respond(one, 200, "{\"id\":\"00000000-0000-4000-8000-000000000001\",\"name\":\"bench\","
+                          "\"org_id\":\"bench-org\"}");
     } else if (ASKS("/version")) {
         respond(one, 200, "{\"version\":\"1.1.30\",\"logs3_payload_max_bytes\":4194304}");
     } else if (ASKS("/models")) {
