@@ -27,6 +27,7 @@ from bench import figures
 from bench.figures import at_share, median, pair, shown
 from bench.peers import Contender, gateway
 from bench.processes import GATEWAY_CORE, JSON, Process, Programs, answers, pin, post
+from bench.stamp import stamp
 
 LANES = ("relay", "default")
 PLACE = "big body"
@@ -220,7 +221,8 @@ def main() -> int:
             found = measure(programs, Path(place), lane, chosen.mb * _MB, chosen.rounds, chosen.bodies)
             print(f"{lane}: {found}", file=sys.stderr, flush=True)
             lines.append(line(lane, found, chosen.mb * _MB))
-    text = figures.table(HEADS, lines)
+    command = f"bench/big_body.py --rounds {chosen.rounds} --bodies {chosen.bodies} --mb {chosen.mb}"
+    text = f"{figures.table(HEADS, lines)}\n\n{stamp(command)}"
     print(text)
     if chosen.write is not None:
         chosen.write.write_text(figures.replaced(chosen.write.read_text(), PLACE, text))

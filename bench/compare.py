@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,10 +23,8 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from http.client import HTTPException
-from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -36,7 +32,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import figures
 from bench.figures import NOTHING, added, median, pair, per, shown
 from bench.peers import CONTENDERS, PEERS, Contender
-from bench.processes import GATEWAY_CORE, JSON, TOP, Process, Programs, Provider, answers, clean_environment, pin, post
+from bench.processes import (
+    GATEWAY_CORE,
+    JSON,
+    Process,
+    Programs,
+    Provider,
+    answers,
+    clean_environment,
+    on_core,
+    pin,
+    post,
+)
+from bench.stamp import stamp
 
 #: Of the markers in docs/performance.md.
 PLACE = "compare"
@@ -205,13 +213,13 @@ def _has_address(file: Path) -> bool:
 def import_s(folder: Path) -> float:
     """Seconds that `python -c "import litellm"` takes on the gateway's core: the most of a start by way of LiteLLM."""
     began_s = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-c", "import litellm"],
-        env=clean_environment(folder, {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}),
-        check=True,
-        timeout=120,
-        preexec_fn=partial(os.sched_setaffinity, 0, {GATEWAY_CORE}),
-    )
+    with on_core(GATEWAY_CORE):
+        subprocess.run(
+            [sys.executable, "-c", "import litellm"],
+            env=clean_environment(folder, {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}),
+            check=True,
+            timeout=120,
+        )
     return time.monotonic() - began_s
 
 
@@ -289,33 +297,14 @@ def report(
 ) -> str:
     """Write the table, and beneath it what is needed to read it."""
     lines = [figures.table(HEADS, [cells(one.label, found[one.name], found["direct"]) for one in contenders])]
-    when = datetime.now(UTC).date().isoformat()
-    packages = ", ".join(f"{name} {version(name)}" for name in ("litellm", "braintrust", "gunicorn", "gevent", "flask"))
     lines.append(
-        f"{when}, commit {_commit()}, {_processor()}, {os.cpu_count()} cores, Linux {platform.release()}, "
-        f"Python {platform.python_version()}; {packages}; median of {len(imports)} round(s) of `{command}`. "
+        f"{stamp(command)} Medians of {len(imports)} round(s). "
         f'`python -c "import litellm"` alone takes {shown(median(imports), 2)} s here.'
     )
     wrong = [f"- {name}: {what}" for name, rounds in found.items() for one in rounds for what in one.wrong]
     if wrong:
         lines.append("What went wrong, by the options of the load:\n\n" + "\n".join(wrong))
     return "\n\n".join(lines)
-
-
-def _commit() -> str:
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=TOP, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "gateway", "gunicorn.conf.py", "uv.lock")
-    return git("rev-parse", "--short", "HEAD") + (" with changes" if changed else "")
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def main() -> int:

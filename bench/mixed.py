@@ -35,6 +35,7 @@ from bench import figures
 from bench.figures import Bound, Drift, drifts
 from bench.peers import KEY, Contender, gateway
 from bench.processes import GATEWAY_CORE, JSON, Process, Programs, Provider, answers, pin
+from bench.stamp import stamp
 
 PLACE = "mixed"
 _START_S = 120.0
@@ -305,7 +306,8 @@ def main() -> int:
     print(f"after it   {_told(after)}")
     print(f"answered: {dict(callers.answered)}; left: {callers.left}")
     found = drifts(samples.taken, BOUNDS)
-    text = report(chosen.lane, found, callers, chosen.minutes)
+    command = f"bench/mixed.py --minutes {chosen.minutes:g} --rate {chosen.rate:g} --lane {chosen.lane}"
+    text = f"{report(chosen.lane, found, callers, chosen.minutes)}\n\n{stamp(command)}"
     print(text)
     if chosen.write is not None:
         chosen.write.write_text(figures.replaced(chosen.write.read_text(), PLACE, text))

@@ -10,8 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -43,6 +43,17 @@ def pin() -> None:
     os.sched_setaffinity(0, {LOAD_CORE})
 
 
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """What is started inside, by this thread, runs on that core from its first instruction."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that nobody listens at."""
     with socket.socket() as sock:
@@ -71,7 +82,7 @@ class Process:
         self.name = name
         self._log = folder / f"{name}.log"
         self.began_s = time.monotonic()
-        with self._log.open("wb") as log:
+        with self._log.open("wb") as log, on_core(core):
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -80,7 +91,6 @@ class Process:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=partial(os.sched_setaffinity, 0, {core}),
             )
 
     @property

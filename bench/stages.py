@@ -27,6 +27,7 @@ from bench.figures import median, shown
 from bench.ledger import LOOP, SERVER
 from bench.peers import Contender, gateway
 from bench.processes import GATEWAY_CORE, JSON, Process, Programs, Provider, answers, pin
+from bench.stamp import stamp
 
 LANES = ("default", "relay")
 PLACE = "stages"
@@ -160,7 +161,8 @@ def main() -> int:
                 folder.mkdir(exist_ok=True)
                 rounds[lane].append(measure(programs, folder, lane, chosen.calls))
                 print(f"round {number + 1}, {lane}", file=sys.stderr, flush=True)
-    text = report({lane: middle(some) for lane, some in rounds.items()})
+    table = report({lane: middle(some) for lane, some in rounds.items()})
+    text = f"{table}\n\n{stamp(f'bench/stages.py --rounds {chosen.rounds} --calls {chosen.calls}')}"
     print(text)
     if chosen.write is not None:
         chosen.write.write_text(figures.replaced(chosen.write.read_text(), PLACE, text))
