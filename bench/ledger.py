@@ -16,8 +16,8 @@ from typing import Any
 import greenlet
 from gevent.hub import Hub
 
-#: What belongs to no stage: the event loop itself, and greenlets that the server runs.
-LOOP, SERVER = "event loop", "server"
+#: What belongs to no stage: the event loop itself, and greenlets that were in none.
+LOOP, OTHERS = "event loop", "other greenlets"
 
 _STACK = "bench_stages"
 
@@ -77,5 +77,5 @@ def _stack(of: greenlet.greenlet) -> list[str]:
     """The stages that a greenlet is in, innermost last."""
     stack: list[str] | None = of.__dict__.get(_STACK)
     if stack is None:
-        stack = of.__dict__[_STACK] = [LOOP if isinstance(of, Hub) else SERVER]
+        stack = of.__dict__[_STACK] = [LOOP if isinstance(of, Hub) else OTHERS]
     return stack

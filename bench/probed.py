@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from greenlet import greenlet
+from gunicorn.workers.ggevent import GeventWorker
 
 from bench.ledger import Ledger
 from gateway import pipeline
@@ -45,6 +46,7 @@ STAGES: tuple[tuple[str, tuple[tuple[Any, str], ...]], ...] = (
     ("7 build the rows", ((Trace, "_record"),)),
     ("7 spool the rows", ((Spool, "write"),)),
     ("deliver the rows", ((Sender, "_run"),)),
+    ("gunicorn", ((GeventWorker, "handle"),)),
     ("watcher, fsync", ((Watcher, "_run"), (Spool, "_sync_now_and_then"))),
 )
 FLASK, NATIVE = "Flask", "other threads"

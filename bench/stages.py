@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench import figures
 from bench.figures import median, shown
-from bench.ledger import LOOP, SERVER
+from bench.ledger import LOOP, OTHERS
 from bench.peers import Contender, gateway
 from bench.processes import GATEWAY_CORE, JSON, Process, Programs, Provider, answers, pin
 from bench.stamp import stamp
@@ -32,11 +32,12 @@ from bench.stamp import stamp
 LANES = ("default", "relay")
 PLACE = "stages"
 #: Names of what bench/probed.py tells; it cannot be imported here, since it builds the app.
-FLASK, NATIVE = "Flask", "other threads"
+FLASK, NATIVE, GUNICORN = "Flask", "other threads", "gunicorn"
 _START_S = 120.0
 _NOTES = {
     FLASK: "routing, hooks, headers",
-    SERVER: "gunicorn: parser, writer; the access line",
+    GUNICORN: "parser, writer; the access line",
+    OTHERS: "LiteLLM's own threads, the most of it",
     LOOP: "gevent: the loop, system calls of waiting",
 }
 
@@ -114,7 +115,7 @@ def measure(programs: Programs, folder: Path, lane: str, calls: int) -> dict[str
 
 def ordered(stages: Sequence[str]) -> list[str]:
     """Put stages in a reader's order: those with a number by it, then the others."""
-    last = [FLASK, SERVER, LOOP, NATIVE]
+    last = [FLASK, GUNICORN, LOOP, OTHERS, NATIVE]
     return sorted(stages, key=lambda stage: (stage in last, last.index(stage) if stage in last else 0, stage))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import greenlet
 import pytest
 
-from bench.ledger import SERVER, Ledger
+from bench.ledger import OTHERS, Ledger
 
 
 class Clock:
@@ -46,7 +46,7 @@ def test_a_stage_does_not_have_what_the_stage_inside_it_spends(ledger: Ledger, c
 
     clock.spend(7)
     ledger.timed("outer", outer)()
-    assert ledger.spent_ns() == {SERVER: 7, "outer": 3, "inner": 5}
+    assert ledger.spent_ns() == {OTHERS: 7, "outer": 3, "inner": 5}
 
 
 def test_what_others_do_meanwhile_is_not_the_waiting_stage_s(ledger: Ledger, clock: Clock) -> None:
@@ -61,7 +61,7 @@ def test_what_others_do_meanwhile_is_not_the_waiting_stage_s(ledger: Ledger, clo
     waiting.switch()
     clock.spend(10)
     waiting.switch()
-    assert ledger.spent_ns() == {SERVER: 10, "waits": 3}
+    assert ledger.spent_ns() == {OTHERS: 10, "waits": 3}
 
 
 def test_a_stage_ends_with_its_failure(ledger: Ledger, clock: Clock) -> None:
@@ -72,7 +72,7 @@ def test_a_stage_ends_with_its_failure(ledger: Ledger, clock: Clock) -> None:
     with pytest.raises(LookupError):
         ledger.timed("fails", fails)()
     clock.spend(6)
-    assert ledger.spent_ns() == {SERVER: 6, "fails": 4}
+    assert ledger.spent_ns() == {OTHERS: 6, "fails": 4}
 
 
 def test_nothing_is_charged_before_the_start(clock: Clock) -> None:
@@ -80,5 +80,5 @@ def test_nothing_is_charged_before_the_start(clock: Clock) -> None:
     ledger.timed("early", lambda: clock.spend(3))()
     ledger.start()
     clock.spend(1)
-    assert ledger.spent_ns() == {SERVER: 1}
+    assert ledger.spent_ns() == {OTHERS: 1}
     ledger.stop()
