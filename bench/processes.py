@@ -161,6 +161,12 @@ class Process:
             self._process.wait(10)
 
 
+def run_and_waited_s(pid: int) -> tuple[float, float]:
+    """How long a process's first thread has run, and how long it could have but had no core (proc(5), schedstat)."""
+    ran_ns, waited_ns, _turns = map(int, Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split())
+    return ran_ns / 1e9, waited_ns / 1e9
+
+
 def pss_bytes(pid: int) -> int:
     """Memory of one process; 0 for one that has ended."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from bench.figures import drifts
-from bench.mixed import BOUNDS, KINDS, unmet
+from bench.mixed import BOUNDS, KINDS, full, unmet
 
 BEFORE = {"calls": 0.0, "greenlets": 9.0}
 
@@ -33,6 +33,12 @@ def test_what_grows_is_named() -> None:
 def test_calls_and_greenlets_that_stay_are_named() -> None:
     assert "3 calls" in unmet([], Counter(), BEFORE, {"calls": 3.0, "greenlets": 30.0})[0]
     assert "30 after" in unmet([], Counter(), BEFORE, {"calls": 0.0, "greenlets": 30.0})[0]
+
+
+def test_a_full_core_is_no_verdict() -> None:
+    calm, busy = {"core used, %": 50.0}, {"core used, %": 97.0}
+    assert not full([calm] * 18 + [busy] * 2)
+    assert full([calm] * 17 + [busy] * 3)
 
 
 def test_a_wrong_answer_is_named_with_its_number() -> None:

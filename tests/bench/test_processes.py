@@ -12,7 +12,7 @@ import pytest
 from bench.processes import Process, clean_environment
 
 CORE = min(os.sched_getaffinity(0))
-WAITS = [sys.executable, "-c", "import time; print('I wait', flush=True); time.sleep(60)"]
+WAITS = [sys.executable, "-c", "import time; sum(range(5_000_000)); print('I wait', flush=True); time.sleep(60)"]
 
 
 def test_a_process_is_measured_with_its_children_and_ends_with_its_context(tmp_path: Path) -> None:
