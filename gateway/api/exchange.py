@@ -123,6 +123,7 @@ def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
         stream=stream,
         usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
         body_bytes=len(raw),
+        raw=raw,
     )
 
 

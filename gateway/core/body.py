@@ -154,7 +154,7 @@ def _has_half_a_pair(raw: bytes) -> bool:
     The decoder joins a high half with the low half behind it, and so does `_PAIR`. `\\` gives way first, as
     what follows it is no escape. Of what is no JSON the answer means nothing; the decoder refuses it anyway.
     """
-    return bool(_HALF.search(raw) and _HALF.search(_PAIR.sub(b"", raw.replace(rb"\\", b"/"))))
+    return bool(b"\\u" in raw and _HALF.search(raw) and _HALF.search(_PAIR.sub(b"", raw.replace(rb"\\", b"/"))))
 
 
 def _is_deeper_than(limit: int, value: Any) -> bool:

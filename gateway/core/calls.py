@@ -179,6 +179,7 @@ class Call:
     Attributes:
         id: ours, `req_` and 32 hex digits; the caller's own id is `client_request_id`.
         body: the JSON object as it came, unknown fields included.
+        raw: the text that it was read from; None where it was made here.
         stream: the caller wants Server-Sent Events.
         usage_asked: the caller asked for the usage chunk of a stream.
         started_s: seconds since the epoch; `deadline_s` and `arrived_s` are on the monotonic clock.
@@ -212,6 +213,7 @@ class Call:
     deployment: str | None = None
     history: Sequence[JSON] = ()
     query: str = ""
+    raw: bytes | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property

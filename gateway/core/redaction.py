@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,8 @@ MAX_DEPTH = 100
 #: Texts shorter than this are kept even where they look like base64: ids, hashes and signatures do.
 _LONG_BASE64 = 2048
 
+#: Characters of base64 that are decoded at once; a multiple of four.
+_PIECE = 1 << 20
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w=.+-]+)*;base64,", re.ASCII)
 #: Also end to end: the pieces of a streamed sound are padded one by one.
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/_-]++={0,2}+)++", re.ASCII)
@@ -184,11 +186,28 @@ def _without_media(source: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _described(encoded: str, kind: str) -> str:
     altchars = b"-_" if "-" in encoded or "_" in encoded else None
+    size, digest = 0, hashlib.sha256()
     try:
-        media = b"".join(
-            base64.b64decode(piece + "=" * (-len(piece) % 4), altchars=altchars) for piece in re.split("=+", encoded)
-        )
+        for piece in _pieces(encoded):
+            media = base64.b64decode(piece + "=" * (-len(piece) % 4), altchars=altchars)
+            size += len(media)
+            digest.update(media)
     except (binascii.Error, ValueError):
         media = encoded.encode()
+        size, digest = len(media), hashlib.sha256(media)
         kind += ", not decodable"
-    return f"[{kind}, {len(media)} bytes, sha256 {hashlib.sha256(media).hexdigest()}]"
+    return f"[{kind}, {size} bytes, sha256 {digest.hexdigest()}]"
+
+
+def _pieces(encoded: str) -> Iterator[str]:
+    """Cut base64 where it is padded, and into pieces that are decoded fast: nothing else runs meanwhile."""
+    end = len(encoded)
+    start = 0
+    while start < end:
+        padded = encoded.find("=", start)
+        stop = padded if padded >= 0 else end
+        for place in range(start, stop, _PIECE):
+            yield encoded[place : min(place + _PIECE, stop)]
+        start = stop
+        while start < end and encoded[start] == "=":
+            start += 1

@@ -14,6 +14,7 @@ from gateway.core.pricing import Prices, bill
 from gateway.core.redaction import Redactor
 from gateway.core.transcript import Usage
 from gateway.errors import GatewayError
+from gateway.offload import LARGE_BYTES
 from gateway.tracing.catcher import Held
 from gateway.tracing.frames import dumps
 from gateway.tracing.record import Record
@@ -140,6 +141,9 @@ class RowBuilder:
         self._prices = prices
         self._content = content
         self._written: list[tuple[Any, bytes]] = []
+        self._large = (
+            call.body_bytes > LARGE_BYTES
+        )  # media, most likely: they are not to be written before they are gone
         self._asked = self._cleaned(call.asked)
 
     def record(self, held: Mapping[int, Held]) -> Record:
@@ -159,8 +163,8 @@ class RowBuilder:
 
     def _cleaned(self, value: Any) -> Any:
         """Clean what was said, and keep how it is written: the same stands in two rows."""
-        text = dumps(value)
-        if not self._redactor.is_clean(text):
+        text = None if self._large else dumps(value)
+        if text is None or not self._redactor.is_clean(text):
             value = self._redactor.value(value)
             text = dumps(value)
         self._written.append((value, text))

@@ -108,7 +108,7 @@ class Bridge:
         attempt.sent = chat.body
         attempt.transcript = ChatTranscript()
         attempt.told = told = call.endpoint.transcript()
-        asked = replace(call, endpoint=CHAT, body=chat.body, usage_asked=True, provider_headers={})
+        asked = replace(call, endpoint=CHAT, body=chat.body, raw=None, usage_asked=True, provider_headers={})
         try:
             opened = self._chats.open(attempt, asked)
         finally:

@@ -7,6 +7,7 @@ Braintrust's patch either; the door is the same, and with it connections, deadli
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,10 @@ _ENDINGS = {
 }
 #: What stands between an operator's address and the operation.
 _BETWEEN = {"anthropic": "/v1", "azure": "/openai/v1"}
+
+#: A letter of `model` as an escape.
+_SPELT = re.compile(rb"\\u006[45c-fC-F]")
+_MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*+")')
 
 #: Operations that go to their provider so where the operator wants it, and else by way of LiteLLM.
 _RELAYED = (CHAT, EMBEDDINGS)
@@ -130,11 +135,33 @@ def _url(deployment: Deployment, call: Call) -> str:
 def _raw(deployment: Deployment, call: Call) -> bytes | None:
     if not call.endpoint.parameters:
         return None
+    adds_usage = call.stream and not call.endpoint.ends and not call.usage_asked  # else unnamed chunks tell none
+    if not call.history and (own := _own_words(deployment, call, adds_usage=adds_usage)) is not None:
+        return own
     asked = responses.continued(call.body, call.history) if call.history else call.body
     body = {**asked, "model": deployment.model}
-    if call.stream and not call.endpoint.ends:  # unnamed chunks tell usage only where it is asked for
+    if adds_usage:
         body["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
     return dumps(body)
+
+
+def _own_words(deployment: Deployment, call: Call, *, adds_usage: bool) -> bytes | None:
+    """The caller's own text with the provider's name of the model; None where it cannot be told where that stands.
+
+    To write a body anew costs as much as to read it, and for one with an image of 30 MB every other call waits
+    meanwhile. A key `"model"` with its quotes stands in no string of JSON, where they would be escaped; where it may be
+    spelt with escapes itself, or stands twice, the body is written anew.
+    """
+    raw = call.raw
+    if raw is None or (adds_usage and "stream_options" in call.body) or _SPELT.search(raw) is not None:
+        return None
+    found = _MODEL.search(raw)
+    if found is None or _MODEL.search(raw, found.end()) is not None:
+        return None
+    start = raw.find(b"{") + 1
+    usage = b'"stream_options":{"include_usage":true},' if adds_usage else b""
+    model = dumps(deployment.model)
+    return b"".join((b"{", usage, raw[start : found.start(1)], model, raw[found.end(1) :]))
 
 
 def _base(deployment: Deployment) -> str:

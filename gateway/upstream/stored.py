@@ -113,7 +113,7 @@ class StoredResponses:
                     code="unsupported_parameter",
                 )
         if not native and not self._objects.keeps_documents:
-            call = replace(call, body={**call.body, "store": False})  # and the answer says so
+            call = replace(call, body={**call.body, "store": False}, raw=None)  # and the answer says so
         return call
 
     def _with_items(self, named: set[str], call: Call, *, native: bool) -> Call:
@@ -132,7 +132,7 @@ class StoredResponses:
             kept |= {item["id"]: item for item in output if item.get("id") in named}
             if item_id not in kept:
                 raise ObjectNotFound(f"Item with id {item_id[:64]!r} not found.", param="input")
-        return replace(call, body=responses.with_items(call.body, kept)) if kept else call
+        return replace(call, body=responses.with_items(call.body, kept), raw=None) if kept else call
 
     def _about(self, found: Owned, attempt: Attempt, call: Call) -> Answer:
         """Answer about a stored response: its provider, or what is kept here."""

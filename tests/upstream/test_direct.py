@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core import body as body_rules
 from gateway.core.calls import Attempt
 from gateway.core.endpoints import (
     COMPLETIONS,
@@ -125,6 +126,52 @@ def test_whatever_else_is_asked_goes_out_as_it_is(body: JSON) -> None:
         made = called(endpoint, model_of(endpoint), body)
         sent = direct._raw(attempt(made.model, api_key="k").deployment, made)
         assert json.loads(sent or b"") == {**made.body, "model": "m"}
+
+
+WORDS = st.sampled_from(["model", "openai/m", '"model": "x"', "m\\u006fdel", "stream_options", "mod\\", "a"])
+looks_like_it = st.recursive(
+    st.none() | st.integers() | WORDS | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+NAMED = st.dictionaries(WORDS.filter(lambda name: name != "model"), looks_like_it, max_size=4)
+
+
+@settings(deadline=None, max_examples=1500)
+@given(
+    before=NAMED,
+    after=NAMED,
+    stream=st.booleans(),
+    spelt=st.lists(st.booleans(), min_size=12, max_size=12),
+    indent=st.sampled_from([None, 1]),
+)
+def test_however_a_body_is_written_the_provider_reads_the_same_but_for_the_model(
+    before: JSON, after: JSON, stream: bool, spelt: list[bool], indent: int | None
+) -> None:
+    """Also where a caller spells a key with escapes, to have another model than the one that was planned."""
+    asked = {**before, "model": "openai/m", **after}
+    if not isinstance(asked.get("stream_options"), dict | None):
+        del asked["stream_options"]
+    pieces = json.dumps(asked, indent=indent).split('"model"')
+    escapes = iter(spelt)
+    text = pieces[0] + "".join(('"mod\\u0065l"' if next(escapes, False) else '"model"') + piece for piece in pieces[1:])
+    assert json.loads(text) == asked
+    made = called(COMPLETIONS, "openai/m", stream=stream)
+    made.body, made.raw = body_rules.parse(text.encode()), text.encode()
+    sent = json.loads(direct._raw(attempt("openai/m", api_key="k").deployment, made) or b"")
+    wanted = {**asked, "model": "m"}
+    if stream:
+        wanted["stream_options"] = {**(asked.get("stream_options") or {}), "include_usage": True}
+    assert sent == wanted
+
+
+def test_a_body_goes_out_in_the_callers_own_words(native: Natively) -> None:
+    text = b'\xef\xbb\xbf {"a" : 1.50,"model":  "openai/m" ,"big":123456789012345678901234567890, "t":"\\u00e9\\/"}\n'
+    made = called(COMPLETIONS, "openai/m")
+    made.body, made.raw = body_rules.parse(text), text
+    native.open(made).close()
+    [received] = native.provider.requests()
+    assert received.raw == text[4:].replace(b'"openai/m"', b'"m"')
 
 
 def test_the_callers_body_is_left_as_it_was(native: Natively) -> None:
