@@ -76,15 +76,20 @@ class Attempts:
             GatewayError: no deployment answered, or the one that did failed.
         """
         for attempt in self.planned:
-            began = False
+            reading = self._read(attempt)
             try:
-                for chunk in self._read(attempt):
-                    began = began or (chunk is not None and chunk.content)
+                for chunk in reading:
                     yield chunk
-                return
+                    if chunk is not None and chunk.content:
+                        break
+                else:
+                    return
             except GatewayError as error:
-                if began or attempt is self.planned[-1] or not error.elsewhere:
+                if attempt is self.planned[-1] or not error.elsewhere:
                     raise
+            else:
+                yield from reading
+                return
 
     def close(self) -> None:
         """Free the connection of the last answer; it can mean to wait for a provider's last bytes. Safe to repeat."""
@@ -112,20 +117,22 @@ class Attempts:
     def _read(self, attempt: Attempt) -> Iterator[Chunk | None]:
         self.close()  # an attempt before this one
         held: list[Chunk] = []
-        began = False
         try:
-            for chunk in self._paced(attempt):
-                if chunk is not None and not began:
-                    if not chunk.content:
-                        held.append(chunk)
-                        if len(held) > _MOST_HELD:
-                            provider = attempt.deployment.provider
-                            raise ProviderInvalid(f"{provider} sends a stream without content.", provider=provider)
-                        continue
-                    began = True
+            chunks = self._paced(attempt)
+            for chunk in chunks:
+                if chunk is None:
+                    yield None
+                elif chunk.content:
                     attempt.first_content_s = time.time()
                     yield from held
-                yield chunk
+                    yield chunk
+                    break
+                elif len(held) < _MOST_HELD:
+                    held.append(chunk)
+                else:
+                    provider = attempt.deployment.provider
+                    raise ProviderInvalid(f"{provider} sends a stream without content.", provider=provider)
+            yield from chunks
         except GatewayError as error:
             attempt.error = error
             raise

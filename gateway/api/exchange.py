@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from flask import Response, g, request
@@ -19,6 +20,9 @@ from gateway.offload import LARGE_BYTES, offload
 from gateway.pipeline import Gateway, Reply
 from gateway.upstream.stored import find
 from gateway.web import caller, caller_socket, current_gateway, own
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +57,28 @@ def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
 def _response(call: Call, reply: Reply) -> Response:
     if reply.body is not None:
         return Response(reply.body, mimetype="application/json", headers=reply.headers())
-    return Response(
+    return _Streamed(
         EventStream(reply, call.endpoint.dialect, call.id, g.facts),
         content_type="text/event-stream; charset=utf-8",
         headers={**reply.headers(), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
+
+
+class _Streamed(Response):
+    """A response whose stream the server iterates itself: werkzeug would put two iterators more around it."""
+
+    def __init__(self, stream: EventStream, **more: Any) -> None:
+        super().__init__(stream, **more)
+        self._stream = stream
+
+    def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
+        """Have a function called when the server closes the stream (Response.call_on_close)."""
+        self._stream.closers.append(func)
+        return func
+
+    def get_app_iter(self, environ: WSGIEnvironment) -> EventStream:
+        """The stream itself (Response.get_app_iter)."""
+        return self._stream
 
 
 class EventStream:
@@ -70,6 +91,7 @@ class EventStream:
         self._facts = facts
         self._sent = 0
         self._over = False
+        self.closers: list[Callable[[], Any]] = []
 
     def __iter__(self) -> EventStream:
         return self
@@ -105,6 +127,9 @@ class EventStream:
         """Called by the server at the end, and when the caller has left; safe to call again."""
         self._over = True
         self._reply.close()
+        closers, self.closers = self.closers, []
+        for closer in closers:
+            closer()
 
 
 def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gateway.core.endpoints import Endpoint
 from gateway.core.transcript import ChatTranscript, Transcript, Usage
@@ -222,8 +222,7 @@ class Call:
         return self.endpoint.asked_of(self.body)
 
 
-@dataclass(frozen=True)
-class Chunk:
+class Chunk(NamedTuple):
     """One piece of a streamed answer.
 
     `data` is what the caller gets, whole SSE events (empty where the piece is hidden from the caller);

@@ -156,6 +156,10 @@ class _Choice:
     def grow(self, delta: Mapping[str, Any]) -> bool:
         """Take in one delta; True when it said something."""
         said = False
+        if len(delta) == 1 and (text := delta.get("content")).__class__ is str:  # nearly every one
+            if text:
+                self.texts.setdefault("content", []).append(text)
+            return bool(text)
         for name in _TEXTS:
             text = delta.get(name)
             if isinstance(text, str) and text:
@@ -293,7 +297,7 @@ class ChatTranscript:
             if growing is None:
                 growing = self._choices[index] = _Choice()
             delta = choice.get("delta")
-            if isinstance(delta, Mapping):
+            if isinstance(delta, dict | Mapping):  # the plain one first: it is told at once
                 said = growing.grow(delta) or said
             elif delta is not None:
                 raise Malformed("a delta is no object")
@@ -319,7 +323,7 @@ class ChatTranscript:
             self.id = piece["id"]
         if self.model is None and isinstance(piece.get("model"), str):
             self.model = piece["model"]
-        if (usage := usage_of(piece.get("usage"))) is not None:
+        if (claimed := piece.get("usage")) and (usage := usage_of(claimed)) is not None:
             self.usage = usage
 
     @property
@@ -399,6 +403,9 @@ class DocumentTranscript:
 def _list(value: object) -> list[Mapping[str, Any]]:
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+    if not isinstance(value, list):
         raise Malformed("choices is no array of objects")
+    for item in value:
+        if not isinstance(item, dict | Mapping):
+            raise Malformed("choices is no array of objects")
     return value

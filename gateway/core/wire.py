@@ -59,7 +59,7 @@ class Events:
         if not self._begun:
             self._begun, data = True, data.removeprefix(b"\xef\xbb\xbf")  # one such mark is skipped
         if not self._parts and data[-2:] == b"\n\n" and b"\r" not in data:  # the usual case: whole events
-            if data.count(b"\n\n") == 1:
+            if data.find(b"\n\n") == len(data) - 2:
                 return [data]
             return [event + b"\n\n" for event in data[:-2].split(b"\n\n")]
         # an end may lie across two pieces: four bytes, of which the last three may have come before

@@ -241,11 +241,9 @@ class _Answer:
             yield None
             with self.checked():
                 go_on()
+        relay = self._relay()
         try:
-            for chunk in self._relay().chunks(iter(self._exchange.answer or ())):
-                if chunk is not None and chunk.last:
-                    self._exchange.ended = True
-                yield chunk
+            yield from relay.chunks(iter(self._exchange.answer or ()))
         except GatewayError:
             # a connection that was shut down can look like a stream that was cut, in the middle of an event too
             if (stopped := self._failures.stopped(self._call.cancellation)) is not None:
@@ -253,6 +251,8 @@ class _Answer:
             raise
         except httpx.HTTPError as error:
             raise self._failure(error) from error
+        finally:
+            self._exchange.ended = relay.ended
 
     def _relay(self) -> Relay | EventRelay:
         transcript, ends = self._attempt.transcript, self._call.endpoint.ends

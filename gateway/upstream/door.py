@@ -45,6 +45,8 @@ _HEAD_BYTES = 4096
 _MOST_UNPACKED = 1 << 20
 #: How long a stream may be read without giving the others a turn.
 _BREATH_S = 0.02
+#: Who waited for so long gave the others their turn.
+_WAITED_S = 0.001
 _NOT_SENT = {b"host", b"connection", b"content-length", b"accept-encoding", b"transfer-encoding"}
 _NOT_PASSED_BACK = {
     "location", "set-cookie", "x-should-retry", "transfer-encoding", "connection", "keep-alive", "content-length",
@@ -178,22 +180,36 @@ class Body(httpx.SyncByteStream):
         return self._pieces
 
     def _read(self) -> Iterator[bytes]:
-        exchange = self._exchange
+        connection, exchange = self._connection, self._exchange
+        size, silent_s, rested_s = 0, 0.0, time.monotonic()
         try:
-            size, rested_s = 0, time.monotonic()
-            for data in self._unpacked():
-                if not data:
-                    yield data
+            while not self._over:
+                asked_s = time.monotonic()
+                try:
+                    piece = connection.read()
+                except TimeoutError:
+                    silent_s += exchange.step_s
+                    if silent_s >= exchange.idle_s or exchange.aborted:
+                        raise
+                    yield b""
                     continue
-                size += len(data)
-                if size > MOST_ANSWER_BYTES:
-                    exchange.fault = Fault("too_large", str(size))
-                    raise Refused("the answer is too large")
-                if len(exchange.head) < _HEAD_BYTES:
-                    exchange.head += data
-                exchange.tail = data
-                yield data
-                if time.monotonic() - rested_s > _BREATH_S:
+                silent_s, now_s = 0.0, time.monotonic()
+                if connection.complete:
+                    self._end()  # from here on it may be another call's
+                for data in (piece,) if self._decoder is None else self._unpacked(piece):
+                    if not data:
+                        continue
+                    size += len(data)
+                    if size > MOST_ANSWER_BYTES:
+                        exchange.fault = Fault("too_large", str(size))
+                        raise Refused("the answer is too large")
+                    if len(exchange.head) < _HEAD_BYTES:
+                        exchange.head += data
+                    exchange.tail = data
+                    yield data
+                if now_s - asked_s > _WAITED_S:
+                    rested_s = now_s
+                elif now_s - rested_s > _BREATH_S:
                     time.sleep(0)  # a provider that is always ahead must not keep the other calls from their turn
                     rested_s = time.monotonic()
         except zlib.error as error:
@@ -204,36 +220,10 @@ class Body(httpx.SyncByteStream):
         finally:
             self._end()
 
-    def _unpacked(self) -> Iterator[bytes]:
-        if self._decoder is None:
-            yield from self._raw()
-            return
-        for piece in self._raw():
-            if not piece:
-                yield piece
-            while piece:
-                if data := self._decoder.decompress(piece, _MOST_UNPACKED):
-                    yield data
-                piece = self._decoder.unconsumed_tail
-
-    def _raw(self) -> Iterator[bytes]:
-        connection, exchange, silent_s = self._connection, self._exchange, 0.0
-        while True:
-            try:
-                piece = connection.read()
-            except TimeoutError:
-                silent_s += exchange.step_s
-                if silent_s >= exchange.idle_s or exchange.aborted:
-                    raise
-                yield b""
-                continue
-            silent_s = 0.0
-            if last := connection.complete:
-                self._end()  # from here on it may be another call's
-            if piece:
-                yield piece
-            if last:
-                return
+    def _unpacked(self, piece: bytes) -> Iterator[bytes]:
+        while piece:
+            yield self._decoder.decompress(piece, _MOST_UNPACKED)
+            piece = self._decoder.unconsumed_tail
 
     def _end(self) -> None:
         """Free the connection. It leaves its exchange first, or an abort would end the call that uses it next."""

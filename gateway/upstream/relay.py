@@ -20,6 +20,8 @@ class Relay:
     Comments and the usage that the caller did not ask for are left out, tool calls without an index get one, and the
     terminal event is kept back (it belongs to whoever settles the call).
 
+    `ended` is True once its last event was read.
+
     Args:
         provider: its name, for errors.
         transcript: grows with each chunk.
@@ -32,7 +34,7 @@ class Relay:
         self._transcript = transcript
         self._usage_asked = usage_asked
         self._failures = failures
-        self._done = False
+        self.ended = False
         self._tool_ids: dict[int, list[str]] = {}
 
     def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk | None]:
@@ -43,12 +45,12 @@ class Relay:
             httpx.TransportError: the connection failed.
         """
         try:
-            for event in _whole_events(pieces):
+            for event, data in _whole_events(pieces):
                 if event is None:
                     yield None
-                elif (chunk := self._read(event)) is not None:
+                elif data and (chunk := self._read(event, data)) is not None:
                     yield chunk
-                elif self._done:
+                elif self.ended:
                     break
         except (Malformed, EventTooLarge) as error:
             raise ProviderInvalid(
@@ -57,17 +59,14 @@ class Relay:
         if not self._transcript.complete:
             raise ended_early(self._provider)
 
-    def _read(self, event: bytes) -> Chunk | None:
-        data = data_of(event)
-        if data is None or not data:
-            return None
+    def _read(self, event: bytes, data: bytes) -> Chunk | None:
         if data == b"[DONE]":
-            self._done = True
+            self.ended = True
             return None
         chunk = _object_in(data)
         if error_object := chunk.get("error"):
             raise self._failures.reported(self._provider, error_object)
-        rewritten = self._index_tools(chunk)
+        rewritten = b'"tool_calls"' in data and self._index_tools(chunk)
         content = self._transcript.add(chunk)
         if "usage" in chunk and not self._usage_asked:
             if chunk["usage"] is None:
@@ -99,7 +98,7 @@ class EventRelay:
     """Reads a stream whose events have names, and hands each of them out as it came.
 
     Comments are left out. An event that tells of an error is raised as one; the event that ends the stream is marked
-    (`Chunk.last`), for it belongs to whoever settles the call.
+    (`Chunk.last`), for it belongs to whoever settles the call. `ended` is True once that one was read.
 
     Args:
         provider: its name, for errors.
@@ -113,6 +112,7 @@ class EventRelay:
         self._transcript = transcript
         self._ends = ends
         self._failures = failures
+        self.ended = False
 
     def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk | None]:
         """Read the stream to its end; an empty piece is silence, and so is None.
@@ -121,30 +121,26 @@ class EventRelay:
             UpstreamError: an error inside the stream, an event that is none, or an end without an ending event.
             httpx.TransportError: the connection failed.
         """
-        ended = False
         try:
-            for event in _whole_events(pieces):
+            for event, data in _whole_events(pieces):
                 if event is None:
                     yield None
-                    continue
-                if (chunk := self._read(event)) is None:
-                    continue
-                yield chunk
-                if ended := chunk.last:
-                    break
+                elif data and data != b"[DONE]":
+                    chunk = self._read(event, data)
+                    self.ended = chunk.last
+                    yield chunk
+                    if chunk.last:
+                        break
         except (Malformed, EventTooLarge) as error:
             raise ProviderInvalid(
                 f"{self._provider} sent an event that cannot be read.", provider=self._provider
             ) from error
         if (failure := getattr(self._transcript, "failure", None)) is not None:
             raise self._failures.reported(self._provider, failure)
-        if not ended:  # its reason may have come, but SDKs hand the answer out at the ending event
+        if not self.ended:  # its reason may have come, but SDKs hand the answer out at the ending event
             raise ended_early(self._provider)
 
-    def _read(self, event: bytes) -> Chunk | None:
-        data = data_of(event)
-        if not data or data == b"[DONE]":
-            return None
+    def _read(self, event: bytes, data: bytes) -> Chunk:
         piece = _object_in(data)
         kind = piece.get("type")
         if kind == "error" or (kind is None and piece.get("error")):
@@ -160,15 +156,18 @@ class EventRelay:
         return Chunk(event, content or last, last, piece)
 
 
-def _whole_events(pieces: Iterator[bytes]) -> Iterator[bytes | None]:
+def _whole_events(pieces: Iterator[bytes]) -> Iterator[tuple[bytes | None, bytes | None]]:
+    """Each event with its data, which is None where it has none; None for silence."""
     events = Events()
     for piece in pieces:
-        if piece:
-            yield from events.feed(piece)
+        if not piece:
+            yield None, None
         else:
-            yield None
+            for event in events.feed(piece):
+                yield event, data_of(event)
     if (rest := events.rest()).strip():
-        yield rest + b"\n\n"  # a last event without its blank line; every SDK reads it
+        event = rest + b"\n\n"  # a last event without its blank line; every SDK reads it
+        yield event, data_of(event)
 
 
 def _object_in(data: bytes) -> dict[str, Any]:
