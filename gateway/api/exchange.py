@@ -18,7 +18,7 @@ from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload
 from gateway.pipeline import Gateway, Reply
 from gateway.upstream.stored import find
-from gateway.web import caller, caller_socket, current_gateway
+from gateway.web import caller, caller_socket, current_gateway, trace_parent
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
 
 
 def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stream: bool, **more: Any) -> Call:
-    parent, note = gateway.tracer.parent_of(request.headers)
+    parent, note = trace_parent()
     recorded = _recorded(request.headers.get("x-gateway-trace"))
     g.facts.update(model=model[:256], stream=stream)
     if recorded == "off":
@@ -168,7 +168,7 @@ def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stre
         },
         parent=parent,
         parent_note=note,
-        tags=_tags(request.headers.get("x-gateway-tags", "")),
+        tags=tuple(dict.fromkeys((*caller().tags, *_tags(request.headers.get("x-gateway-tags", ""))))),
         recorded=recorded,
         query=urlencode([(name, value) for name in endpoint.query for value in request.args.getlist(name)]),
         **more,

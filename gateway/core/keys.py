@@ -61,7 +61,7 @@ class Pepper:
 
     def made(self, credential: bytes) -> bool:
         """Whether a credential is a key that was made with this pepper, be it of one that is gone. Constant time."""
-        if len(credential) != _LENGTH or not credential.startswith(_SHAPE) or not credential.isascii():
+        if not has_shape(credential) or not credential.isascii():
             return False
         text = credential.decode("ascii")
         body, check = text[:-_CHECK_LENGTH], text[-_CHECK_LENGTH:]
@@ -76,8 +76,8 @@ class Pepper:
 
 
 def has_shape(credential: bytes) -> bool:
-    """Whether a credential begins as a virtual key does."""
-    return credential.startswith(_SHAPE)
+    """Whether a credential begins as a virtual key does, and is as long."""
+    return len(credential) == _LENGTH and credential.startswith(_SHAPE)
 
 
 def new_id(chance: bytes) -> str:

@@ -289,9 +289,15 @@ class Keys:
         Raises:
             StorageError: the database is busy or cannot be read.
         """
-        fine = select(key_secrets.c.key).where(key_secrets.c.pepper == self._pepper().name)
-        wanted = select(func.count(key_secrets.c.key.distinct())).where(key_secrets.c.key.not_in(fine))
-        return self._database.read(lambda connection: int(connection.execute(wanted).scalar_one()))
+
+        def work(connection: Connection) -> int:
+            if connection.execute(select(key_secrets.c.key).limit(1)).first() is None:
+                return 0  # the pepper is not asked for, which would make one
+            fine = select(key_secrets.c.key).where(key_secrets.c.pepper == self._pepper().name)
+            wanted = select(func.count(key_secrets.c.key.distinct())).where(key_secrets.c.key.not_in(fine))
+            return int(connection.execute(wanted).scalar_one())
+
+        return self._database.read(work)
 
     def _manageable(self, connection: Connection, id: str, by: By) -> Key:
         key = self._show(connection, id)
