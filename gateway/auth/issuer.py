@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 #: The kind of key of each algorithm, by how its name begins (RFC 7518, section 6.1; RFC 8037, section 2).
 _KINDS = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+#: And the curve of those that have one (RFC 7518, section 3.4; RFC 8037, section 3.1).
+_CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": "Ed25519"}
 
 _EVERY_S = 600.0
 _AGAIN_S = 10.0  # at the soonest, for a key that is not known
@@ -189,6 +191,8 @@ def read_keys(document: JSON, algorithms: Sequence[str]) -> dict[tuple[str | Non
         named = one.get("alg")
         for algorithm in algorithms:
             if one.get("kty") != _KINDS[algorithm[:2]] or named not in (None, algorithm):
+                continue
+            if algorithm in _CURVES and one.get("crv") != _CURVES[algorithm]:
                 continue
             try:
                 found.setdefault((kid, algorithm), PyJWK(one, algorithm))
