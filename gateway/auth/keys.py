@@ -217,7 +217,8 @@ class VirtualKeys:
             self._revision, self._confirmed_s = changed.revision, began_s
 
     def _note_uses(self) -> None:
-        used, self._used = self._used, {}
+        noting, self._used = self._used, {}
+        used = dict(noting)  # a request that has looked before may write into it still
         self._noted_s = time.monotonic()
         try:
             self._lookup.used(used)

@@ -86,6 +86,16 @@ UNLIMITED = Rights(frozenset({CALL, METRICS}), parents=EVERYTHING)
 ALL = Rights(SCOPES, parents=EVERYTHING)
 
 
+def kept_rights(document: Mapping[str, Any]) -> Rights:
+    """Read rights that were checked when they were kept; what another release knows and this one does not is no fault.
+
+    Args:
+        document: what `Rights.document` returned.
+    """
+    lists = {name: tuple(document.get(name, ())) for name in ("models", "endpoints", "parents")}
+    return Rights(frozenset(document.get("scopes", ())), **lists)
+
+
 def read_rights(document: Mapping[str, Any], of: Rights | None = None) -> Rights:
     """Read rights that somebody wrote.
 

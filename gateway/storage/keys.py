@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, inser
 
 from gateway.core.keys import ID_BYTES, SECRET_BYTES, Key, Pepper, is_id, new_id
 from gateway.core.paging import Page
-from gateway.core.rights import Rights, entries_of, read_rights
+from gateway.core.rights import Rights, entries_of, kept_rights, read_rights
 from gateway.errors import Conflict, InvalidRequest, ObjectNotFound, RightsExceeded
 from gateway.secret import Secret
 from gateway.storage.accounts import check_name
@@ -104,6 +104,7 @@ class Keys:
         _check_fields(wanted.name, wanted.tags, wanted.expires_s)
         if wanted.expires_s is not None and wanted.expires_s <= now_s:
             raise InvalidRequest("A key that has expired already is of no use.", param="expires")
+        read_rights(wanted.rights.document())
         _within(wanted.rights, by)
         mark, asked = _mark(by, idempotency), _digest(_asked(wanted))
         pepper, id = self._pepper(), new_id(secrets.token_bytes(ID_BYTES))
@@ -206,6 +207,7 @@ class Keys:
         """
         _check_fields(changes.get("name"), changes.get("tags", ()), changes.get("expires_s"))
         if "rights" in changes:
+            read_rights(changes["rights"].document())
             _within(changes["rights"], by)
 
         def work(connection: Connection) -> Key:
@@ -340,7 +342,7 @@ def key_of(row: Row[Any], its_secrets: Iterable[Row[Any]], pepper: str, now_s: f
     return Key(
         id=row.id,
         name=row.name,
-        rights=read_rights(json.loads(row.rights)),
+        rights=kept_rights(json.loads(row.rights)),
         project=row.project,
         project_name=row.project_name,
         user=row.user,
@@ -394,16 +396,17 @@ def _fits_its_family(connection: Connection, key: Key, rights: Rights) -> None:
         _under(_row(connection, key.parent), rights)
     below = select(keys.c.id, keys.c.rights).where(keys.c.parent == key.id, keys.c.deleted.is_(None))
     for child in connection.execute(below):
-        if not read_rights(json.loads(child.rights)).within(rights):
+        if not kept_rights(json.loads(child.rights)).within(rights):
             raise RightsExceeded(f"The key {child.id} hangs from this one and would have more rights.", param="rights")
 
 
 def _under(parent: Row[Any], rights: Rights) -> None:
-    if not rights.within(read_rights(json.loads(parent.rights))):
+    if not rights.within(kept_rights(json.loads(parent.rights))):
         raise RightsExceeded("A key has no more rights than the one that it hangs from.", param="rights")
 
 
 def _within(rights: Rights, by: By) -> None:
+    """Check rights that somebody wants to give, or to change."""
     if not rights.within(by.grants):
         raise RightsExceeded("The key has more rights than you may give.", param="rights")
 

@@ -11,7 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.endpoints import ENDPOINTS
-from gateway.core.rights import ADMIN, ALL, CALL, EVERYTHING, METRICS, UNLIMITED, Rights, matches, read_rights
+from gateway.core.rights import (
+    ADMIN,
+    ALL,
+    CALL,
+    EVERYTHING,
+    METRICS,
+    UNLIMITED,
+    Rights,
+    kept_rights,
+    matches,
+    read_rights,
+)
 from gateway.errors import InvalidRequest
 
 few = st.text(alphabet="ab/*", max_size=6)
@@ -108,9 +119,16 @@ def test_the_defaults_call_everything_and_choose_no_parent() -> None:
     )
 )
 def test_what_is_written_is_read_again(rights: Rights) -> None:
-    again = read_rights(rights.document())
-    assert again.within(rights)
-    assert rights.within(again)
+    for again in (read_rights(rights.document()), kept_rights(rights.document())):
+        assert again.within(rights)
+        assert rights.within(again)
+
+
+def test_rights_that_another_release_has_kept_can_be_read_and_allow_no_more() -> None:
+    kept = kept_rights({"scopes": ["call", "fly"], "endpoints": ["dreams"], "more": 1})
+    assert kept.allows(CALL)
+    assert not kept.allows_model("openai/m")
+    assert not kept.allows_endpoint("chat")
 
 
 @pytest.mark.parametrize(

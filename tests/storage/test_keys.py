@@ -144,6 +144,8 @@ def test_requests_of_one_name_at_once_make_one_key(place: Place) -> None:
         ({"name": " a"}, "name"),
         ({"tags": ("",)}, "tags"),
         ({"tags": ("a\nb",)}, "tags"),
+        ({"rights": Rights(frozenset({"root"}))}, "scopes"),
+        ({"rights": Rights(models=("a\0b",))}, "models"),
         ({"expires_s": NOW_S - 1}, "expires"),
         ({"expires_s": float("nan")}, "expires"),
         ({"expires_s": float("inf")}, "expires"),
