@@ -197,17 +197,28 @@ def migrate(settings: Settings) -> None:
 
     try:
         upgrade(settings.database)
-        if lost := directory(settings).keys.lost():
-            log.error(
-                "%d virtual keys are of no use: they were made with another pepper. Put the right one back "
-                "(GATEWAY_KEY_PEPPER, or %s in the data folder), or rotate them.",
-                lost,
-                pepper.FILE,
-            )
     except StorageError as error:
         raise SettingsError([f"{error}: mend it, or set GATEWAY_DATA_DIR to another folder"]) from error
+    else:
+        _warn_of_lost_keys(settings)
     finally:
         stop_threads()
+
+
+def _warn_of_lost_keys(settings: Settings) -> None:
+    from gateway.storage.database import StorageError  # noqa: PLC0415  # as above
+
+    try:
+        lost = directory(settings).keys.lost()
+    except StorageError as error:
+        raise SettingsError([str(error)]) from error
+    if lost:
+        log.error(
+            "%d virtual keys are of no use: they were made with another pepper. Put the right one back "
+            "(GATEWAY_KEY_PEPPER, or %s in the data folder), or rotate them.",
+            lost,
+            pepper.FILE,
+        )
 
 
 def owned_objects(settings: Settings) -> OwnedObjects:
