@@ -10,7 +10,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -24,6 +24,7 @@ from gateway.secret import Secret
 from gateway.storage.accounts import check_name
 from gateway.storage.audit import By, note
 from gateway.storage.database import Database
+from gateway.storage.keyrows import WITH_OWNERS, key_of
 from gateway.storage.revision import MOST_GENERATIONS, next_revision, touch
 from gateway.storage.tables import key_secrets, keys, projects, users
 
@@ -323,41 +324,6 @@ class Keys:
     def _keep_secret(self, connection: Connection, pepper: Pepper, id: str, secret: Secret, now_s: float) -> None:
         row = {"hash": pepper.hashed(secret.reveal().encode()), "key": id, "pepper": pepper.name, "made": now_s}
         connection.execute(insert(key_secrets).values(**row))
-
-
-#: Each key, with its project and user where it has them.
-WITH_OWNERS = select(
-    keys,
-    projects.c.name.label("project_name"),
-    projects.c.disabled.label("project_disabled"),
-    users.c.name.label("user_name"),
-    users.c.disabled.label("user_disabled"),
-).select_from(keys.outerjoin(projects, keys.c.project == projects.c.id).outerjoin(users, keys.c.user == users.c.id))
-
-
-def key_of(row: Row[Any], its_secrets: Iterable[Row[Any]], pepper: str, now_s: float) -> Key:
-    """Read a key from a row of `WITH_OWNERS` and the rows of its secrets; `pepper` is the name of the one at hand."""
-    known = list(its_secrets)
-    good = [secret.ends for secret in known if secret.pepper == pepper and (secret.ends is None or secret.ends > now_s)]
-    return Key(
-        id=row.id,
-        name=row.name,
-        rights=kept_rights(json.loads(row.rights)),
-        project=row.project,
-        project_name=row.project_name,
-        user=row.user,
-        user_name=row.user_name,
-        parent=row.parent,
-        tags=tuple(json.loads(row.tags)),
-        made_s=row.made,
-        made_by=row.made_by,
-        expires_s=row.expires,
-        disabled=row.disabled,
-        used_s=row.used,
-        deleted_s=row.deleted,
-        ends_s=tuple(good),
-        lost=bool(known) and not any(secret.pepper == pepper for secret in known),
-    )
 
 
 def _row(connection: Connection, id: str) -> Row[Any]:

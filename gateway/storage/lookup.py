@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, or_, select, update
 
 from gateway.core.keys import Key
 from gateway.storage.database import Database
-from gateway.storage.keys import WITH_OWNERS, key_of
+from gateway.storage.keyrows import WITH_OWNERS, key_of
 from gateway.storage.revision import MOST_GENERATIONS, revision
 from gateway.storage.tables import key_secrets, keys
 
