@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from gateway.core.endpoints import ENDPOINTS, MODEL, MODELS
@@ -55,7 +56,8 @@ class Rights:
 
     def allows_model(self, name: str) -> bool:
         """Whether a model may be called by that name."""
-        return self.models == EVERYTHING or any(matches(pattern, name) for pattern in self.models)
+        whole, heads, others = self._sorted_models
+        return name in whole or name.startswith(heads) or any(_fits(pieces, name) for pieces in others)
 
     def allows_endpoint(self, name: str) -> bool:
         """Whether an operation may be asked for."""
@@ -64,6 +66,17 @@ class Rights:
     def allows_parent(self, place: str) -> bool:
         """Whether a trace may hang there; `place` is spelt as an entry of `parents`."""
         return any(matches(pattern, place) for pattern in self.parents)
+
+    @cached_property
+    def _sorted_models(self) -> tuple[frozenset[str], tuple[str, ...], tuple[list[str], ...]]:
+        """The whole names among the models, how others begin, and the pieces of all other patterns.
+
+        A list of models is thousands of names.
+        """
+        whole = frozenset(pattern for pattern in self.models if "*" not in pattern)
+        heads = tuple(pattern[:-1] for pattern in self.models if pattern.find("*") == len(pattern) - 1 >= 0)
+        others = (pattern.split("*") for pattern in self.models if pattern.find("*") not in (-1, len(pattern) - 1))
+        return whole, heads, tuple(others)
 
     def within(self, other: Rights) -> bool:
         """Whether `other` allows all that these rights allow; False also where that cannot be told by its patterns."""
@@ -161,14 +174,17 @@ def matches(pattern: str, text: str) -> bool:
         pattern: `*` stands for any characters, also for none; every other character for itself, in its case.
         text: any text.
     """
-    head, *rest = pattern.split("*")
-    if not rest:
-        return pattern == text
-    *middle, tail = rest
+    pieces = pattern.split("*")
+    return pattern == text if len(pieces) == 1 else _fits(pieces, text)
+
+
+def _fits(pieces: list[str], text: str) -> bool:
+    """Whether a text has the two or more pieces between which stars stand."""
+    head, tail = pieces[0], pieces[-1]
     if not text.startswith(head) or len(text) < len(head) + len(tail) or not text.endswith(tail):
         return False
     at, end = len(head), len(text) - len(tail)
-    for piece in middle:  # the first place that fits leaves the most to the pieces after it
+    for piece in pieces[1:-1]:  # the first place that fits leaves the most to the pieces after it
         found = text.find(piece, at, end)
         if found < 0:
             return False

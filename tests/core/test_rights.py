@@ -35,6 +35,11 @@ def test_a_star_stands_for_any_text_and_everything_else_for_itself(pattern: str,
     assert matches(pattern, text) is expected
 
 
+@given(lists, st.text(alphabet="ab/*", max_size=6))
+def test_models_are_allowed_as_their_patterns_match(patterns: tuple[str, ...], name: str) -> None:
+    assert Rights(models=patterns).allows_model(name) is any(matches(pattern, name) for pattern in patterns)
+
+
 @pytest.mark.parametrize(
     ("pattern", "text", "expected"),
     [
