@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway import routes
-from gateway.auth import Authenticator
+from gateway.auth import Authenticator, Verifier, pepper
+from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
+from gateway.core.keys import Pepper
 from gateway.core.pricing import Prices
 from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
@@ -39,6 +42,7 @@ from gateway.upstream.scripted import MODELS, Scripted, count
 from gateway.upstream.stored import StoredResponses
 
 if TYPE_CHECKING:
+    from gateway.storage.directory import Directory
     from gateway.storage.owned import OwnedObjects
 
 JSON = dict[str, Any]
@@ -47,6 +51,8 @@ log = logging.getLogger(__name__)
 
 #: A caller waits for it, unlike for traces.
 _OBJECTS_PATIENCE_S = 2.0
+#: As long as this may the caller's key be looked up; readers hardly ever wait.
+_LOOKUP_PATIENCE_S = 1.0
 
 #: The demo models cost nothing, which is a price.
 _FREE: Mapping[str, Mapping[str, Any]] = {
@@ -125,7 +131,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         objects=objects,
         tracer=tracer,
         metrics=metrics,
-        authenticator=Authenticator([StaticTokens(settings.tokens)]),
+        authenticator=authenticator(settings),
+        directory=directory(settings),
         limits=Limits(
             timeout_s=settings.timeout_s,
             whole_answer_s=min(settings.timeout_s, whole_answer_s or settings.timeout_s),
@@ -198,8 +205,26 @@ def migrate(settings: Settings) -> None:
         upgrade(settings.database)
     except StorageError as error:
         raise SettingsError([f"{error}: mend it, or set GATEWAY_DATA_DIR to another folder"]) from error
+    else:
+        _warn_of_lost_keys(settings)
     finally:
         stop_threads()
+
+
+def _warn_of_lost_keys(settings: Settings) -> None:
+    from gateway.storage.database import StorageError  # noqa: PLC0415  # as above
+
+    try:
+        lost = directory(settings).keys.lost()
+    except StorageError as error:
+        raise SettingsError([str(error)]) from error
+    if lost:
+        log.error(
+            "%d virtual keys are of no use: they were made with another pepper. Put the right one back "
+            "(GATEWAY_KEY_PEPPER, or %s in the data folder), or rotate them.",
+            lost,
+            pepper.FILE,
+        )
 
 
 def owned_objects(settings: Settings) -> OwnedObjects:
@@ -209,6 +234,47 @@ def owned_objects(settings: Settings) -> OwnedObjects:
 
     database = Database(settings.database, patience_s=_OBJECTS_PATIENCE_S)
     return OwnedObjects(database, settings.stored_responses_days, int(settings.stored_responses_mb * (1 << 20)))
+
+
+def directory(settings: Settings) -> Directory:
+    """What manages keys; the same for the gateway and for its commands. Opens nothing."""
+    from gateway.storage.database import Database  # noqa: PLC0415  # as above
+    from gateway.storage.directory import Directory  # noqa: PLC0415
+
+    return Directory.of(Database(settings.database, patience_s=_OBJECTS_PATIENCE_S), pepper_of(settings))
+
+
+def pepper_of(settings: Settings) -> Callable[[], Pepper]:
+    """Return what returns the pepper, read or made when it is first asked for."""
+    given = settings.key_pepper
+    return cache(lambda: Pepper(given if given is not None else pepper.kept_pepper(settings.data_dir)))
+
+
+def authenticator(settings: Settings) -> Authenticator:
+    """Say who may call: static tokens, then virtual keys, then JWTs; each knows by its shape what is not its own."""
+    from gateway.storage.database import Database  # noqa: PLC0415  # as above
+    from gateway.storage.lookup import KeyLookup  # noqa: PLC0415
+
+    lookup = KeyLookup(Database(settings.database, patience_s=_LOOKUP_PATIENCE_S))
+    verifiers: list[Verifier] = [StaticTokens(settings.tokens), VirtualKeys(lookup, pepper_of(settings))]
+    if settings.admin_token is not None:
+        verifiers.insert(0, StaticTokens([settings.admin_token], admin=True))
+    if settings.oidc_issuer is not None:
+        from gateway.auth.issuer import IssuerKeys  # noqa: PLC0415  # cryptography: only where it is needed
+        from gateway.auth.oidc import Claims, JsonWebTokens  # noqa: PLC0415
+
+        claims = Claims(
+            caller=settings.oidc_caller_claim,
+            project=settings.oidc_project_claim,
+            scopes=settings.oidc_scopes_claim,
+            models=settings.oidc_models_claim,
+            call_scope=settings.oidc_call_scope,
+            admin_scope=settings.oidc_admin_scope,
+        )
+        issuer, algorithms = settings.oidc_issuer, settings.oidc_algorithms
+        keys = IssuerKeys(issuer, settings.oidc_jwks_url, algorithms)
+        verifiers.append(JsonWebTokens(issuer, settings.oidc_audience, algorithms, keys, claims))
+    return Authenticator(verifiers)
 
 
 def _sinks(settings: Settings, metrics: Metrics) -> list[Sink]:
@@ -260,7 +326,7 @@ class SinkCounts(Counts):
 
 def redactor_of(settings: Settings, table: Table) -> Redactor:
     """What takes the gateway's own credentials out of a text: those of the settings and of the routes file."""
-    known = [*settings.tokens, settings.braintrust_api_key, *table.secrets]
+    known = [*settings.tokens, settings.admin_token, settings.key_pepper, settings.braintrust_api_key, *table.secrets]
     known += [credential.api_key for credential in settings.credentials.values()]
     return Redactor([secret.reveal() for secret in known if secret is not None])
 

@@ -4,12 +4,16 @@ GatewayError                    status  code                        another depl
 ├── CallerError                                                     no
 │   ├── NotAuthenticated        401     invalid_api_key
 │   ├── NotPermitted            403     not_permitted
+│   │   ├── ModelNotAllowed     403     model_not_allowed
+│   │   ├── EndpointNotAllowed  403     endpoint_not_allowed
+│   │   └── RightsExceeded      403     rights_exceeded
 │   ├── InvalidRequest          400     (names the field in `param`)
 │   │   ├── BodyTooLarge        413     request_too_large
 │   │   ├── BodyTooSlow         408     request_timeout
 │   │   └── UnsupportedBody     415     unsupported_content_encoding
 │   ├── ModelNotFound           404     model_not_found
 │   ├── ObjectNotFound          404     not_found
+│   ├── Conflict                409     conflict
 │   ├── NoSuchRoute             404     unknown_url
 │   └── MethodNotAllowed        405     method_not_allowed
 ├── UpstreamError                       (source "provider")
@@ -113,6 +117,24 @@ class NotPermitted(CallerError):
     type = "permission_error"
 
 
+class ModelNotAllowed(NotPermitted):
+    """The caller's rights do not have this model."""
+
+    code = "model_not_allowed"
+
+
+class EndpointNotAllowed(NotPermitted):
+    """The caller's rights do not have this operation."""
+
+    code = "endpoint_not_allowed"
+
+
+class RightsExceeded(NotPermitted):
+    """A key would have more rights than whoever makes it, or than the key that it hangs from."""
+
+    code = "rights_exceeded"
+
+
 class InvalidRequest(CallerError):
     """The body or a header cannot be used; `param` names the field."""
 
@@ -150,6 +172,13 @@ class ObjectNotFound(CallerError):
 
     status = 404
     code = "not_found"
+
+
+class Conflict(CallerError):
+    """What is asked for does not go with what there is: a name that is taken, a change of what was deleted."""
+
+    status = 409
+    code = "conflict"
 
 
 class NoSuchRoute(CallerError):

@@ -17,6 +17,7 @@ from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
+from gateway.storage.directory import Directory
 from gateway.storage.owned import OwnedObjects
 from gateway.tracing import Trace, Tracer
 from gateway.upstream import Upstream
@@ -79,6 +80,7 @@ class Gateway:
         authenticator: headers to callers.
         metrics: what is counted.
         objects: whose each stored object is; None where none are.
+        directory: who may call, for those who manage it; None where nobody can.
         limits: times and sizes.
         cors_origins: origins of browsers that may call.
         preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
@@ -90,6 +92,7 @@ class Gateway:
     tracer: Tracer
     authenticator: Authenticator
     objects: OwnedObjects | None = None
+    directory: Directory | None = None
     limits: Limits = field(default_factory=Limits)
     cors_origins: Sequence[str] = ()
     watcher: Watcher = field(default_factory=Watcher)
@@ -118,6 +121,7 @@ class Gateway:
             upstream.start()
         if self.objects is not None:
             self.objects.start(time.time())
+        self.authenticator.start()
         self._opened = True
 
     def drain(self, grace_s: float) -> None:
@@ -156,6 +160,7 @@ class Gateway:
         self.tracer.close(timeout_s, insist=insist)
         if self.objects is not None:
             self.objects.close()
+        self.authenticator.close()
         self.on_close()
 
     def run(self, call: Call, sock: socket.socket | None = None) -> Reply:
@@ -184,6 +189,8 @@ class Gateway:
             trace.begin()
             if self.watcher.draining:
                 raise ShuttingDown("The gateway is shutting down; send the request again.")
+            if not routing.may_call(call.caller.rights, call.model, self.catalogue):
+                raise routing.not_allowed(call.model)
             run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:

@@ -117,7 +117,8 @@ def _cgroup_cpus() -> int:
 def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int]) -> None:
     """Make sure that somebody can call, and nobody else: runs once, in the master, when the addresses are known.
 
-    With no token configured, one is made for a gateway that only this machine can reach; any other start is refused.
+    With no token configured, one is made for a gateway that only this machine can reach. Any other start is refused
+    where nobody could call either with a key that an admin makes or with a JWT.
 
     Args:
         app: what `application` built.
@@ -127,10 +128,13 @@ def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int]) -> None:
     gateway: Gateway = app.extensions["gateway"]
     if not chosen.tokens:
         if not all(_is_local(bind) for bind in binds):
+            if chosen.admin_token is not None or chosen.oidc_issuer is not None:
+                return
             _exit(
                 [
                     "set GATEWAY_AUTH_TOKEN: this gateway would listen beyond this machine "
-                    f"({', '.join(map(_shown, binds))}) with no key to call it."
+                    f"({', '.join(map(_shown, binds))}) with no key to call it. GATEWAY_ADMIN_TOKEN or "
+                    "GATEWAY_OIDC_ISSUER will do too."
                 ]
             )
         gateway.authenticator.add(StaticTokens([first_token(chosen.data_dir)]))
@@ -219,7 +223,7 @@ def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
         if credential.missing is not None:
             log.warning("%s cannot be called: %s", name, credential.missing)
     where = next((bind for bind in binds if isinstance(bind, tuple)), None)
-    if chosen.tokens or where is None:
+    if chosen.tokens or where is None or not all(_is_local(bind) for bind in binds):
         return
     token = first_token(chosen.data_dir)
     model = "openai/gpt-4o-mini" if "openai" in usable or not usable else f"{usable[0]}/<model>"

@@ -22,6 +22,11 @@ from gateway.core.providers import PROVIDERS, SAME_WIRE, UNUSED_SECRETS, Provide
 from gateway.core.spelling import nearest
 from gateway.secret import Secret
 
+#: Signatures that are made with a private key (RFC 7518, section 3.1; RFC 8037): who can check one cannot make one.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+
+_SHORTEST_PEPPER = 32
+
 #: The routes file that is read when no variable names another.
 ROUTES_FILE = "gateway.yaml"
 
@@ -80,8 +85,63 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             secret=True,
         ),
         Setting(
+            *("GATEWAY_ADMIN_TOKEN", "admin_token", "secret", None),
+            help="The token of whoever manages keys (docs/keys.md); it calls no model.",
+            secret=True,
+        ),
+        Setting(
+            *("GATEWAY_KEY_PEPPER", "key_pepper", "pepper", None),
+            help="What virtual keys are hashed with, at least 32 random characters, the same for all gateways of one "
+            "database; without it one is made and kept in the data folder. Keys made with another one are unknown.",
+            secret=True,
+        ),
+        Setting(
             *("GATEWAY_CORS_ORIGINS", "cors_origins", "origins", None),
             help="The web origins whose pages may call, separated by commas, or `*`; none without it.",
+        ),
+    ),
+    "Callers with a JWT": (
+        Setting(
+            *("GATEWAY_OIDC_ISSUER", "oidc_issuer", "issuer", None),
+            help="The issuer whose JWTs are taken as keys, to the letter as their `iss` has it (docs/keys.md).",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_AUDIENCE", "oidc_audience", "names", None),
+            help="What their `aud` must have one of, separated by commas; needed with an issuer.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_JWKS_URL", "oidc_jwks_url", "keyset", None),
+            help="The address of the issuer's public keys; without it the issuer's "
+            "`/.well-known/openid-configuration` names it.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_ALGORITHMS", "oidc_algorithms", "algorithms", "RS256,ES256"),
+            help="The algorithms that are taken, separated by commas, of RS256 to RS512, PS256 to PS512, ES256 to "
+            "ES512 and EdDSA.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_CALLER_CLAIM", "oidc_caller_claim", "text", "sub"),
+            help="The claim that says who calls; here and below dots lead into claims within claims.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_PROJECT_CLAIM", "oidc_project_claim", "text", None),
+            help="The claim that names a project, whose callers share stored responses.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_SCOPES_CLAIM", "oidc_scopes_claim", "text", "scope"),
+            help="The claim that lists what a caller may do: a list, or a text with blanks between.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_CALL_SCOPE", "oidc_call_scope", "text", None),
+            help="What must stand in that list for calls; without it every token of the issuer will do.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_ADMIN_SCOPE", "oidc_admin_scope", "text", None),
+            help="What must stand in that list for managing keys; without it no token will do.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_MODELS_CLAIM", "oidc_models_claim", "text", None),
+            help="The claim that lists the models that a caller may call, `*` for any text; without it all.",
         ),
     ),
     "Traces": (
@@ -263,6 +323,18 @@ class Settings:
 
     tokens: tuple[Secret, ...] = ()
     tokens_set: bool = False
+    admin_token: Secret | None = None
+    key_pepper: Secret | None = None
+    oidc_issuer: str | None = None
+    oidc_audience: tuple[str, ...] = ()
+    oidc_jwks_url: str | None = None
+    oidc_algorithms: tuple[str, ...] = ("RS256", "ES256")
+    oidc_caller_claim: str = "sub"
+    oidc_project_claim: str | None = None
+    oidc_scopes_claim: str = "scope"
+    oidc_call_scope: str | None = None
+    oidc_admin_scope: str | None = None
+    oidc_models_claim: str | None = None
     braintrust_api_key: Secret | None = None
     braintrust_project: str = "llm-gateway"
     trace_content: str = "on"
@@ -455,6 +527,7 @@ def _read(variables: Variables) -> tuple[Settings, list[str]]:
                 faults.append(f"{row.env} {fault}")
     if "config" in values and "config_yaml" in values:
         faults.append("GATEWAY_CONFIG and GATEWAY_CONFIG_YAML are both set: remove one of them")
+    faults += _conflicts(values)
     misspelt, warnings = _strangers(variables)
     credentials = {}
     for provider in PROVIDERS.values():
@@ -469,6 +542,20 @@ def _read(variables: Variables) -> tuple[Settings, list[str]]:
         warnings=tuple(warnings),
     )
     return settings, list(dict.fromkeys(faults + misspelt))  # several providers may share one variable
+
+
+def _conflicts(values: Mapping[str, Any]) -> list[str]:
+    """Name what does not go together of who may call."""
+    faults = []
+    if values.get("admin_token") in values.get("tokens", ()):
+        faults.append("GATEWAY_ADMIN_TOKEN is one of GATEWAY_AUTH_TOKEN: who calls models must not manage keys with it")
+    if "oidc_issuer" in values and not values.get("oidc_audience"):
+        faults.append("GATEWAY_OIDC_ISSUER needs GATEWAY_OIDC_AUDIENCE, else tokens made for others would be taken")
+    for row in GROUPS["Callers with a JWT"]:
+        default = getattr(Settings, row.attribute)
+        if "oidc_issuer" not in values and values.get(row.attribute, default) != default:
+            faults.append(f"{row.env} means nothing without GATEWAY_OIDC_ISSUER")
+    return faults
 
 
 def _credential(provider: Provider, variables: Variables, faults: list[str]) -> Credential:
@@ -580,6 +667,34 @@ def _secrets(row: Setting, text: str) -> tuple[Secret, ...]:
     return tuple(dict.fromkeys(_secret(row, token) for token in tokens))
 
 
+def _pepper(row: Setting, text: str) -> Secret:
+    if len(text) < _SHORTEST_PEPPER:
+        raise ValueError(f"is too short: it can be guessed below {_SHORTEST_PEPPER} characters")
+    return _secret(row, text)
+
+
+def _names(_row: Setting, text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for part in text.split(",") if (name := _unquoted(part))))
+
+
+def _guarded(text: str) -> str:
+    """Check an address that says whom to believe: nobody on the way may change its answer. It may have a query."""
+    address, _, query = text.partition("?")
+    parts = urlsplit(address_of(address))
+    if not re.fullmatch(r"[\x21-\x7e]*", query):
+        raise ValueError("is not an address")
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError("must begin with https://, other than on this machine")
+    return text
+
+
+def _algorithms(row: Setting, text: str) -> tuple[str, ...]:
+    for name in (names := _names(row, text)):
+        if name not in ALGORITHMS:
+            raise ValueError(f"names {name[:40]!r}; it can have {', '.join(ALGORITHMS)}")
+    return names
+
+
 def _relayed(_row: Setting, text: str) -> frozenset[str]:
     named = {name.lower() for part in text.split(",") if (name := _unquoted(part))}
     if named == {"all"}:
@@ -610,6 +725,11 @@ _READERS: Mapping[str, Callable[[Setting, str], Any]] = {
     "secrets": _secrets,
     "yaml": lambda _row, text: Secret(text),  # it may hold keys
     "origins": _origins,
+    "pepper": _pepper,
+    "names": _names,
+    "issuer": lambda _row, text: _guarded(text),  # with its slash at the end, where it has one
+    "keyset": lambda _row, text: _guarded(text),
+    "algorithms": _algorithms,
     "relayed": _relayed,
 }
 

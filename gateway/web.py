@@ -15,8 +15,18 @@ from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
 from gateway.core import wire
-from gateway.core.calls import Caller
-from gateway.errors import GatewayError, InternalError, InvalidRequest, MethodNotAllowed, NoSuchRoute, NotAuthenticated
+from gateway.core.calls import Caller, Parent
+from gateway.core.rights import CALL
+from gateway.errors import (
+    EndpointNotAllowed,
+    GatewayError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NoSuchRoute,
+    NotAuthenticated,
+    NotPermitted,
+)
 from gateway.pipeline import Gateway
 from gateway.tracing import Refusal
 
@@ -65,10 +75,32 @@ def public(view: View) -> View:
     return view
 
 
+def require(scope: str) -> Callable[[View], View]:
+    """Mark a view that needs a scope of `core/rights.py`; one that is not marked needs `call`."""
+
+    def mark(view: View) -> View:
+        view.scope = scope  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
 def caller() -> Caller:
     """Who sent this request; only where the view is not public."""
     found: Caller = g.caller
     return found
+
+
+def trace_parent() -> tuple[Parent | None, str | None]:
+    """Where the caller wants the trace, as far as it may.
+
+    Returns:
+        The parent, or None; and why one that was sent is ignored, or None.
+    """
+    parent, note = current_gateway().tracer.parent_of(request.headers)
+    if parent is not None and not caller().rights.allows_parent(parent.place):
+        return None, "this key may not choose that parent"
+    return parent, note
 
 
 def caller_socket() -> socket.socket | None:
@@ -116,12 +148,21 @@ def _preflight() -> Response | None:
 
 
 def _authenticate() -> None:
-    """Know the caller before a byte of the body is read."""
+    """Know the caller, and what it may, before a byte of the body is read."""
     app, now, asked = own(current_app), own(g), own(request)
     view = app.view_functions.get(asked.endpoint or "")
-    if not getattr(view, "public", False):
-        now.caller = gateway_of(app).authenticator.identify(asked.headers)
-        now.facts["caller"] = now.caller.id
+    if getattr(view, "public", False):
+        return
+    known = now.caller = gateway_of(app).authenticator.identify(asked.headers)
+    now.facts["caller"] = known.id
+    if view is None:  # the answer is that nothing is there, whoever asks
+        return
+    scope = getattr(view, "scope", CALL)
+    if not known.rights.allows(scope):
+        raise NotPermitted(f"This key has not the scope {scope!r}.")
+    operation: str | None = getattr(view, "operation", None)
+    if operation is not None and not known.rights.allows_endpoint(operation):
+        raise EndpointNotAllowed(f"This key may not ask for {operation}.")
 
 
 def _allowed_origin() -> str | None:
@@ -214,10 +255,10 @@ def _refuse(error: GatewayError) -> Response:
                 status=error.http_status,
                 error=error,
                 started_s=g.started_s,
-                caller=known.id if known else None,
+                caller=known,
                 client_request_id=g.client_request_id,
                 # only who may call chooses where a trace goes
-                parent=tracer.parent_of(request.headers)[0] if known else None,
+                parent=trace_parent()[0] if known else None,
             )
         )
     return error_response(error)

@@ -20,6 +20,8 @@ from gateway.errors import ModelNotFound, ProviderNotConfigured
 from gateway.pipeline import Gateway
 from gateway.secret import Secret
 from gateway.settings import Settings, SettingsError
+from gateway.storage.audit import By
+from gateway.storage.keys import NewKey
 from gateway.storage.owned import RESPONSE, Owned
 from gateway.tracing.console import Console
 from gateway.tracing.spool import Spool
@@ -80,6 +82,8 @@ def test_every_credential_is_taken_out_of_what_is_recorded() -> None:
         "GATEWAY_AUTH_TOKEN": "hunter2-token-a,hunter2-token-b",
         "OPENAI_API_KEY": "hunter2-openai",
         "BRAINTRUST_API_KEY": "hunter2-braintrust",
+        "GATEWAY_ADMIN_TOKEN": "hunter2-admin",
+        "GATEWAY_KEY_PEPPER": "hunter2-pepper-which-is-long-enough",
     }
     redactor = build(**secrets).tracer._redactor
     text = redactor.text(" ".join(secrets.values()).replace(",", " "))
@@ -195,6 +199,61 @@ def test_the_master_leaves_no_thread_behind_and_a_worker_uses_the_database(tmp_p
     command = [sys.executable, "-c", FORKING, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["native threads 1", "child 0"], done.stderr
+
+
+# Who may call.
+
+OIDC = {
+    "GATEWAY_OIDC_ISSUER": "http://127.0.0.1:1/",
+    "GATEWAY_OIDC_AUDIENCE": "gateway",
+    "GATEWAY_OIDC_CALL_SCOPE": "llm",
+    "GATEWAY_OIDC_PROJECT_CLAIM": "team",
+}
+
+
+def kinds(made: Gateway) -> list[str]:
+    return [type(verifier).__name__ for verifier in made.authenticator._verifiers]
+
+
+def test_each_way_to_call_is_there_where_the_settings_want_it() -> None:
+    assert kinds(build()) == ["StaticTokens", "VirtualKeys"]
+    every = build(GATEWAY_AUTH_TOKEN="tok", GATEWAY_ADMIN_TOKEN="adm", **OIDC)
+    assert kinds(every) == ["StaticTokens", "StaticTokens", "VirtualKeys", "JsonWebTokens"]
+    admin, token = (every.authenticator.identify({"api-key": name}) for name in ("adm", "tok"))
+    assert (admin.kind, token.kind) == ("admin", "token")
+    assert admin.rights.scopes == {"admin", "metrics"}
+    assert token.rights.scopes == {"call", "metrics"}
+    claims = every.authenticator._verifiers[-1]._claims  # type: ignore[attr-defined]
+    assert (claims.caller, claims.project, claims.call_scope, claims.admin_scope) == ("sub", "team", "llm", None)
+
+
+@pytest.mark.parametrize("own", [{}, {"GATEWAY_KEY_PEPPER": "p" * 40}])
+def test_a_key_that_one_process_makes_another_knows(tmp_path: Path, own: dict[str, str]) -> None:
+    made = Settings.from_env(own, tmp_path)
+    assembly.migrate(made)
+    assert not (tmp_path / ".gateway" / "key-pepper").exists(), "who makes no keys needs none"
+    secret = assembly.directory(made).keys.create(NewKey("one"), By("cli")).secret
+    assert secret is not None
+    gateway = assembly.build(made)
+    assert gateway.authenticator.identify({"api-key": secret.reveal()}).key_name == "one"
+    assert gateway.directory is not None
+    assert [key.name for key in gateway.directory.keys.page().items] == ["one"]
+    assert (tmp_path / ".gateway" / "key-pepper").exists() is not bool(own)
+    gateway.authenticator.close()
+
+
+def test_a_lost_pepper_is_said_at_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = Settings.from_env({}, tmp_path)
+    assembly.migrate(made)
+    assembly.directory(made).keys.create(NewKey("one"), By("cli"))
+    assembly.migrate(made)
+    assert "pepper" not in caplog.text
+    (made.data_dir / "key-pepper").unlink()
+    assembly.migrate(made)
+    assert "1 virtual keys are of no use: they were made with another pepper" in caplog.text
+    (made.data_dir / "key-pepper").write_text("")
+    with pytest.raises(SettingsError, match="holds no pepper"):
+        assembly.migrate(made)
 
 
 # Prices.

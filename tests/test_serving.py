@@ -167,6 +167,30 @@ def test_where_others_can_call_no_key_is_made_and_the_start_is_refused(
     assert callers(app) == before
 
 
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"GATEWAY_ADMIN_TOKEN": "adm"},
+        {"GATEWAY_OIDC_ISSUER": "https://id.example", "GATEWAY_OIDC_AUDIENCE": "gateway"},
+    ],
+)
+def test_where_others_can_call_with_keys_of_another_kind_no_token_is_made_or_needed(
+    home: Path,
+    app: Flask,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environ: dict[str, str],
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    before = callers(app)
+    serving.prepare(app, [("0.0.0.0", 8000)])
+    serving.greet([("0.0.0.0", 8000)])
+    assert callers(app) == before
+    assert not kept(home).exists()
+    assert "curl" not in capsys.readouterr().err
+
+
 def test_a_descriptor_that_was_handed_over_is_not_known_to_be_local(
     home: Path, app: Flask, capsys: pytest.CaptureFixture[str]
 ) -> None:

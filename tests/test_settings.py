@@ -78,6 +78,18 @@ def test_every_setting_is_read() -> None:
     got = Settings.load(
         {
             "GATEWAY_AUTH_TOKEN": "tok-a,tok-b",
+            "GATEWAY_ADMIN_TOKEN": "adm-token",
+            "GATEWAY_KEY_PEPPER": "p" * 32,
+            "GATEWAY_OIDC_ISSUER": "https://id.example.com/",
+            "GATEWAY_OIDC_AUDIENCE": "gateway, other",
+            "GATEWAY_OIDC_JWKS_URL": "http://127.0.0.1:8000/keys?all=1",
+            "GATEWAY_OIDC_ALGORITHMS": "ES256, EdDSA",
+            "GATEWAY_OIDC_CALLER_CLAIM": "email",
+            "GATEWAY_OIDC_PROJECT_CLAIM": "team",
+            "GATEWAY_OIDC_SCOPES_CLAIM": "realm_access.roles",
+            "GATEWAY_OIDC_CALL_SCOPE": "llm",
+            "GATEWAY_OIDC_ADMIN_SCOPE": "llm-admin",
+            "GATEWAY_OIDC_MODELS_CLAIM": "models",
             "GATEWAY_CORS_ORIGINS": "https://App.example.com/, http://localhost:3000",
             "BRAINTRUST_API_KEY": "bt-key",
             "BRAINTRUST_PROJECT": "shop",
@@ -103,6 +115,18 @@ def test_every_setting_is_read() -> None:
     assert got == Settings(
         tokens=(Secret("tok-a"), Secret("tok-b")),
         tokens_set=True,
+        admin_token=Secret("adm-token"),
+        key_pepper=Secret("p" * 32),
+        oidc_issuer="https://id.example.com/",
+        oidc_audience=("gateway", "other"),
+        oidc_jwks_url="http://127.0.0.1:8000/keys?all=1",
+        oidc_algorithms=("ES256", "EdDSA"),
+        oidc_caller_claim="email",
+        oidc_project_claim="team",
+        oidc_scopes_claim="realm_access.roles",
+        oidc_call_scope="llm",
+        oidc_admin_scope="llm-admin",
+        oidc_models_claim="models",
         cors_origins=("https://app.example.com", "http://localhost:3000"),
         braintrust_api_key=Secret("bt-key"),
         braintrust_project="shop",
@@ -162,6 +186,28 @@ def test_a_token_that_no_header_can_carry_is_a_fault_that_does_not_show_it(text:
     [fault] = faults({"GATEWAY_AUTH_TOKEN": f"good,{text}"})
     assert fault.startswith("GATEWAY_AUTH_TOKEN holds a blank or another character")
     assert text not in fault
+
+
+@pytest.mark.parametrize(
+    ("environ", "fault"),
+    [
+        ({"GATEWAY_AUTH_TOKEN": "a,b", "GATEWAY_ADMIN_TOKEN": "b"}, "GATEWAY_ADMIN_TOKEN is one of GATEWAY_AUTH_TOKEN"),
+        ({"GATEWAY_KEY_PEPPER": "p" * 31}, "GATEWAY_KEY_PEPPER is too short"),
+        ({"GATEWAY_OIDC_ISSUER": "https://id.example"}, "GATEWAY_OIDC_ISSUER needs GATEWAY_OIDC_AUDIENCE"),
+        ({"GATEWAY_OIDC_AUDIENCE": "me"}, "GATEWAY_OIDC_AUDIENCE means nothing without GATEWAY_OIDC_ISSUER"),
+        ({"GATEWAY_OIDC_ADMIN_SCOPE": "me"}, "GATEWAY_OIDC_ADMIN_SCOPE means nothing without GATEWAY_OIDC_ISSUER"),
+        *(
+            ({"GATEWAY_OIDC_ISSUER": url, "GATEWAY_OIDC_AUDIENCE": "me"}, "GATEWAY_OIDC_ISSUER must begin with http")
+            for url in ("http://id.example", "http://localhost.example", "file:///keys", "id.example")
+        ),
+        *(
+            ({"GATEWAY_OIDC_ALGORITHMS": name}, "GATEWAY_OIDC_ALGORITHMS names")
+            for name in ("none", "HS256", "RS256,HS512", "rs256")
+        ),
+    ],
+)
+def test_what_would_let_strangers_in_is_a_fault(environ: dict[str, str], fault: str) -> None:
+    assert faults(environ)[0].startswith(fault)
 
 
 def test_a_blank_value_is_no_value() -> None:
@@ -261,7 +307,6 @@ def test_a_misspelt_name_is_a_fault_that_names_the_right_one(wrong: str, right: 
     "name",
     [
         "GATEWAY_SOMETHING_ELSE",
-        "GATEWAY_ADMIN_TOKEN",
         "GATEWAY_RATE_LIMIT_RPM",
         "GATEWAY_USAGE_COST",
         "GATEWAY_BUDGET_RESERVE",
@@ -463,6 +508,8 @@ def test_no_secret_shows_in_a_repr() -> None:
 def test_keys_are_withdrawn_from_a_process_and_the_clouds_identity_stays() -> None:
     keys = (
         "GATEWAY_AUTH_TOKEN",
+        "GATEWAY_ADMIN_TOKEN",
+        "GATEWAY_KEY_PEPPER",
         "BRAINTRUST_API_KEY",
         "OPENAI_API_KEY",
         "ANTHROPIC_API_KEY",

@@ -19,7 +19,7 @@ from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload
 from gateway.pipeline import Gateway, Reply
 from gateway.upstream.stored import find
-from gateway.web import caller, caller_socket, current_gateway, own
+from gateway.web import caller, caller_socket, current_gateway, own, trace_parent
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -172,7 +172,7 @@ def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
 
 def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stream: bool, **more: Any) -> Call:
     now, args, headers = own(g), request.args if endpoint.query else None, request.headers
-    parent, note = gateway.tracer.parent_of(headers)
+    parent, note = trace_parent()
     recorded = _recorded(headers.get("x-gateway-trace"))
     now.facts.update(model=model[:256], stream=stream)
     if recorded == "off":
@@ -195,7 +195,7 @@ def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stre
         },
         parent=parent,
         parent_note=note,
-        tags=_tags(headers.get("x-gateway-tags", "")),
+        tags=tuple(dict.fromkeys((*now.caller.tags, *_tags(headers.get("x-gateway-tags", ""))))),
         recorded=recorded,
         query=urlencode([(name, value) for name in endpoint.query for value in args.getlist(name)]) if args else "",
         **more,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
+from gateway.core.rights import METRICS
 from gateway.offload import offload
-from gateway.web import current_gateway, public
+from gateway.web import current_gateway, public, require
 
 
 def blueprint(access: str) -> Blueprint:
@@ -23,5 +24,7 @@ def blueprint(access: str) -> Blueprint:
         return Response(text, content_type=content_type)
 
     if access != "off":
-        pages.add_url_rule("/metrics", "metrics", public(view) if access == "open" else view, methods=["GET"])
+        pages.add_url_rule(
+            "/metrics", "metrics", public(view) if access == "open" else require(METRICS)(view), methods=["GET"]
+        )
     return pages

@@ -9,8 +9,10 @@ from flask import Response, request
 from gateway.core import routing, wire
 from gateway.core.endpoints import SERVED_MODES
 from gateway.core.paging import limit_of
+from gateway.core.rights import EVERYTHING
 from gateway.errors import InvalidRequest
-from gateway.web import current_gateway
+from gateway.offload import offload
+from gateway.web import caller, current_gateway
 
 JSON = dict[str, Any]
 
@@ -23,8 +25,15 @@ _PAGE, _LONGEST_PAGE = 20, 1000
 
 
 def listing() -> Response:
-    """All models (OpenAI API reference, "List models"; Anthropic's "List Models", in pages)."""
-    found = routing.listed(current_gateway().catalogue, frozenset(SERVED_MODES))
+    """All models that the caller may call (OpenAI's reference, "List models"; Anthropic's "List Models", in pages)."""
+    catalogue, rights = current_gateway().catalogue, caller().rights
+
+    def look() -> list[tuple[str, str]]:
+        listed = routing.listed(catalogue, frozenset(SERVED_MODES))
+        return [(name, provider) for name, provider in listed if routing.may_call(rights, name, catalogue)]
+
+    # thousands of names against hundreds of patterns: other calls are not to wait
+    found = look() if rights.models == EVERYTHING else offload(look)
     if _is_anthropics():
         return _said(_page([_anthropics(name) for name, _ in found]))
     return _said({"object": "list", "data": [_openais(name, provider) for name, provider in found]})
@@ -34,10 +43,13 @@ def one(name: str) -> Response:
     """One model, which need not be listed: the catalogue is open.
 
     Raises:
+        ModelNotAllowed: the caller may not call it, be it there or not.
         ModelNotFound: nobody answers to that name.
         ProviderNotConfigured: somebody would, had the operator set a credential or an address.
     """
     name = name.rstrip("/")
+    if not routing.may_call(caller().rights, name, current_gateway().catalogue):
+        raise routing.not_allowed(name)
     deployment = routing.plan(name, current_gateway().catalogue)[0].deployment
     return _said(_anthropics(name) if _is_anthropics() else _openais(name, deployment.provider))
 

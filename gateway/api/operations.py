@@ -28,7 +28,8 @@ def _serving(endpoint: Endpoint) -> Callable[..., Response]:
     def view(id: str | None = None) -> Response:
         return exchange.serve(endpoint, id)
 
-    view.dialect = endpoint.dialect  # type: ignore[attr-defined]  # `web` reads it
+    view.dialect = endpoint.dialect  # type: ignore[attr-defined]  # `web` reads both
+    view.operation = endpoint.name  # type: ignore[attr-defined]
     return view
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.core.calls import Caller, Headers
 from gateway.errors import NotAuthenticated
@@ -23,6 +23,17 @@ class Verifier(Protocol):
         """Return the caller that `credential` belongs to, or None. Takes the same time for every wrong one."""
 
 
+@runtime_checkable
+class Living(Protocol):
+    """What some verifiers are besides: they keep a thread or a connection of a process."""
+
+    def start(self) -> None:
+        """Make ready in this process, after the fork."""
+
+    def close(self) -> None:
+        """Stop; safe to call again."""
+
+
 class Authenticator:
     """Finds the credential in a request and asks each verifier in order."""
 
@@ -32,6 +43,18 @@ class Authenticator:
     def add(self, verifier: Verifier) -> None:
         """Ask one more verifier, after the others."""
         self._verifiers.append(verifier)
+
+    def start(self) -> None:
+        """Make every verifier ready in this process, after the fork."""
+        for verifier in self._verifiers:
+            if isinstance(verifier, Living):
+                verifier.start()
+
+    def close(self) -> None:
+        """Stop what the verifiers have going."""
+        for verifier in self._verifiers:
+            if isinstance(verifier, Living):
+                verifier.close()
 
     def identify(self, headers: Headers) -> Caller:
         """Return who calls.
@@ -44,6 +67,7 @@ class Authenticator:
 
         Raises:
             NotAuthenticated: no credential, or not one that is known.
+            StoreUnavailable: it may be known, and what knows it cannot be asked.
         """
         credential = _credential(headers)
         if credential is not None:

@@ -1,4 +1,4 @@
-"""Static tokens: `GATEWAY_AUTH_TOKEN`, no database."""
+"""Static tokens: `GATEWAY_AUTH_TOKEN` and `GATEWAY_ADMIN_TOKEN`, no database."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import hmac
 from collections.abc import Sequence
 
 from gateway.core.calls import Caller
+from gateway.core.rights import ADMIN, METRICS, Rights
 from gateway.secret import Secret
 
 
 class StaticTokens:
-    """Knows callers by a fixed list of tokens (auth.Verifier). Each token is a caller and a tenant of its own."""
+    """Knows callers by a fixed list of tokens (auth.Verifier). Each token is a caller and a tenant of its own.
 
-    def __init__(self, tokens: Sequence[Secret]) -> None:
-        self._callers = [_entry(token) for token in tokens]
+    Args:
+        tokens: the list.
+        admin: they are for managing, and call no model; else they call every model, and manage nothing.
+    """
+
+    def __init__(self, tokens: Sequence[Secret], *, admin: bool = False) -> None:
+        self._callers = [_entry(token, admin) for token in tokens]
 
     def verify(self, credential: bytes) -> Caller | None:
         """Compare with every token, digest with digest, so that neither length nor place shows in the time."""
@@ -26,7 +32,10 @@ class StaticTokens:
         return found
 
 
-def _entry(token: Secret) -> tuple[bytes, Caller]:
+def _entry(token: Secret, admin: bool) -> tuple[bytes, Caller]:
     digest = hashlib.sha256(token.reveal().encode("utf-8", "surrogateescape")).digest()
+    if admin:
+        name = f"adm_{digest.hex()[:8]}"
+        return digest, Caller(name, name, kind="admin", rights=Rights(frozenset({ADMIN, METRICS})))
     name = f"tok_{digest.hex()[:8]}"
-    return digest, Caller(id=name, tenant=name)
+    return digest, Caller(name, name)

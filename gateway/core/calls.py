@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from gateway.core.endpoints import Endpoint
+from gateway.core.rights import ALL, UNLIMITED, Rights
 from gateway.core.transcript import ChatTranscript, Transcript, Usage
 from gateway.errors import GatewayError
 from gateway.secret import Secret
@@ -24,13 +25,32 @@ class Headers(Protocol):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who calls.
+    """Who calls, and what it may.
 
-    `id` stands in traces and logs (`tok_` and 8 hex digits for a static token); `tenant` keeps callers apart.
+    Attributes:
+        id: stands in traces and logs: `tok_` and 8 hex digits for a static token, `adm_` for the admin token, `key_`
+            and the id of a virtual key, `jwt_` and 16 hex digits of issuer and subject.
+        tenant: keeps callers apart: who finds what was stored.
+        kind: `token`, `admin`, `key` or `jwt`.
+        key_id: of a virtual key, and `key_name` what its operator calls it.
+        project: the name of the project that it belongs to, and `user` that of the user.
+        tags: of each of its traces.
     """
 
     id: str
     tenant: str
+    kind: str = "token"
+    rights: Rights = UNLIMITED
+    key_id: str | None = None
+    key_name: str | None = None
+    project: str | None = None
+    user: str | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def grants(self) -> Rights:
+        """The most that it may give to a key; the admin token calls no model and gives every right."""
+        return ALL if self.kind == "admin" else self.rights
 
 
 @dataclass(frozen=True)
@@ -170,6 +190,12 @@ class Parent:
     span_id: str | None = None
     root_span_id: str | None = None
     propagated: Mapping[str, Any] | None = None
+
+    @property
+    def place(self) -> str:
+        """The object, as rights name it: `project_name:…`, `experiment_id:…`."""
+        kind = self.object_type.removesuffix("_logs")
+        return f"{kind}_id:{self.object_id}" if self.object_id is not None else f"{kind}_name:{self.object_name or ''}"
 
 
 @dataclass

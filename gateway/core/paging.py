@@ -1,8 +1,22 @@
-"""The size of a page, as a query gives it."""
+"""Pages of long lists, and their size as a query gives it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
 from gateway.errors import InvalidRequest
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True)
+class Page(Generic[_Item]):
+    """Some of a list, in its order. `more` says whether others come after them."""
+
+    items: Sequence[_Item]
+    more: bool
 
 
 def limit_of(text: str | None, usual: int, most: int) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 from gateway.core.calls import Attempt, Deployment
 from gateway.core.providers import NOT_SERVED, PROVIDERS, SAME_WIRE
-from gateway.errors import ModelNotFound, ProviderNotConfigured
+from gateway.core.rights import Rights
+from gateway.errors import ModelNotAllowed, ModelNotFound, ProviderNotConfigured
 from gateway.secret import Secret
 
 DEMO = "demo"
@@ -132,6 +133,30 @@ def plan(model: str, catalogue: Catalogue, *, only: str | None = None) -> tuple[
     if only is not None and not (found := tuple(one for one in found if one.deployment.name == only)):
         raise ModelNotFound(f"The model {model!r} is not at {only} any more.", param="model")
     return found
+
+
+def may_call(rights: Rights, model: str, catalogue: Catalogue) -> bool:
+    """Whether rights have a model: by the name that a caller wrote, or by `provider/model` that a bare name stands for.
+
+    A name of the operator's own counts as it is: what it stands for may be changed, and is not what was allowed.
+    """
+    name = model.strip()
+    if rights.allows_model(name):
+        return True
+    if len(name) > _LONGEST_NAME or _alias(name, catalogue) is not None or not catalogue.open:
+        return False
+    try:
+        return rights.allows_model(_resolve(name, catalogue).name)
+    except (ModelNotFound, ProviderNotConfigured):
+        return False
+
+
+def not_allowed(model: str) -> ModelNotAllowed:
+    """The error of a call for a model that the caller's rights do not have, be it there or not."""
+    shown = model.strip()[:_LONGEST_NAME]
+    return ModelNotAllowed(
+        f"This key may not call the model {shown!r}; GET /v1/models lists those that it may.", param="model"
+    )
 
 
 def _attempts(name: str, catalogue: Catalogue) -> tuple[Attempt, ...]:

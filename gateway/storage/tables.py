@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, Index, Integer, MetaData, Table, Text
+from sqlalchemy import Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -77,4 +77,85 @@ owned = Table(
     Column("document", Text),  # JSON
     Column("items", Text),  # JSON
     Index("owned_by_age", "kept_here", "made", "bytes"),
+)
+
+#: Who keys belong to. Nothing is ever taken out of these: old traces and audit lines name them.
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("made", Double, nullable=False),  # seconds since the epoch
+    Column("disabled", Boolean, nullable=False),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("made", Double, nullable=False),  # seconds since the epoch
+    Column("disabled", Boolean, nullable=False),
+)
+
+#: Virtual keys; a deleted one stays, without its secrets.
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("project", Text, ForeignKey("projects.id")),
+    Column("user", Text, ForeignKey("users.id")),
+    Column("parent", Text, ForeignKey("keys.id")),
+    Column("rights", Text, nullable=False),  # JSON
+    Column("tags", Text, nullable=False),  # a JSON list
+    Column("made", Double, nullable=False),  # seconds since the epoch, as are all times here
+    Column("made_by", Text, nullable=False),
+    Column("expires", Double),
+    Column("disabled", Boolean, nullable=False),
+    Column("deleted", Double),
+    Column("used", Double),
+    Column("revision", Integer, nullable=False),  # of its last change
+    Column("idempotency", Text, unique=True),  # a hash of who made it and the name that they gave the request
+    Column("request", Text),  # a hash of what was asked for
+    Index("keys_by_age", "made", "id"),
+    Index("keys_by_revision", "revision"),
+    Index("keys_by_parent", "parent"),
+    Index("keys_by_project", "project"),
+    Index("keys_by_user", "user"),
+)
+
+#: What proves a key: one row, or several while a rotation's overlap lasts.
+key_secrets = Table(
+    "key_secrets",
+    metadata,
+    Column("hash", Text, primary_key=True),  # HMAC-SHA256, hex
+    Column("key", Text, ForeignKey("keys.id"), nullable=False),
+    Column("pepper", Text, nullable=False),  # the name of the one it was made with
+    Column("made", Double, nullable=False),
+    Column("ends", Double),
+    Index("key_secrets_by_key", "key"),
+)
+
+#: A number that grows with every change of what `name` names, so that others see that there was one.
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("number", Integer, nullable=False),
+)
+
+#: Who changed what. Rows are added and never changed.
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("at", Double, nullable=False),  # seconds since the epoch
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("details", Text, nullable=False),  # JSON, without secrets
+    Column("request_id", Text),
+    Index("audit_by_target", "kind", "target", "seq"),
 )

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gateway.core.calls import Attempt, Call, Headers, Outcome, Parent
+from gateway.core.calls import Attempt, Call, Caller, Headers, Outcome, Parent
 from gateway.core.pricing import Prices
 from gateway.core.redaction import Redactor
 from gateway.errors import GatewayError
@@ -62,7 +62,7 @@ class Refusal:
     status: int
     error: GatewayError
     started_s: float
-    caller: str | None = None
+    caller: Caller | None = None
     client_request_id: str | None = None
     parent: Parent | None = None
 
@@ -129,13 +129,14 @@ class Tracer:
     def refused(self, refusal: Refusal) -> dict[str, str]:
         """Record a request that was refused before it was a call.
 
-        A stranger must not fill the trace store: 401s are recorded once a second, with a count of those between.
+        A stranger must not fill the trace store: 401s, and 503s of those whom nobody can know, are recorded once a
+        second, with a count of those between.
 
         Returns:
             The headers that say where the trace is; none where there is none.
         """
         suppressed = 0
-        if refusal.status == 401:
+        if refusal.status == 401 or (refusal.status == 503 and refusal.caller is None):
             seen = self._refusals.admit(time.monotonic())
             if seen is None:
                 return {}
@@ -143,7 +144,7 @@ class Tracer:
         metadata = {
             "request_id": refusal.request_id,
             "client_request_id": refusal.client_request_id,
-            "caller": refusal.caller,
+            **(rows.who(refusal.caller) if refusal.caller is not None else {}),
             "path": refusal.path,
             "status": refusal.status,
             "error_code": refusal.error.public_code,
@@ -152,6 +153,8 @@ class Tracer:
         ids = Ids.new(refusal.parent)
         row = rows.bare(ids, f"refused {refusal.path}", "task", refusal.started_s, time.time(), metadata)
         row["error"] = refusal.error.message
+        if refusal.caller is not None and refusal.caller.tags:
+            row["tags"] = list(refusal.caller.tags)
         row, text = rows.cleaned(row, self._redactor)
         self._offer(Record([row], refusal.parent, [text]), self._sinks)
         return self._headers(ids, refusal.parent)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.core.calls import Attempt, Call, Outcome, Parent
+from gateway.core.calls import Attempt, Call, Caller, Outcome, Parent
 from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.pricing import Prices, bill
 from gateway.core.redaction import Redactor
@@ -101,12 +101,23 @@ def cleaned(row: JSON, redactor: Redactor) -> tuple[JSON, bytes]:
     return row, text
 
 
+def who(caller: Caller) -> JSON:
+    """What the root of a trace says of the caller."""
+    return {
+        "caller": caller.id,
+        "key_id": caller.key_id,
+        "key_name": caller.key_name,
+        "caller_project": caller.project,
+        "caller_user": caller.user,
+    }
+
+
 def opening(call: Call, ids: Ids, redactor: Redactor) -> JSON:
     """The root of a call that has begun: what is known of it should its process die now. No content."""
     metadata = {
         "request_id": call.id,
         "client_request_id": call.client_request_id,
-        "caller": call.caller.id,
+        **who(call.caller),
         "model": call.model,
         "stream": call.stream,
         "open": True,
@@ -186,7 +197,7 @@ class RowBuilder:
         metadata: JSON = {
             "request_id": call.id,
             "client_request_id": call.client_request_id,
-            "caller": call.caller.id,
+            **who(call.caller),
             "model": call.model,
             "stream": call.stream,
             "status": outcome.status,
@@ -319,7 +330,8 @@ _OURS = frozenset(
         "request_id", "client_request_id", "caller", "path", "suppressed", "model", "stream", "provider", "attempt",
         "attempts", "served_model", "response_id", "finish_reasons", "dropped_params", "ignored_parent", "status",
         "error_code", "error_source", "caller_gone", "overhead_ms", "usage", "usage_estimated", "cost_usd",
-        "time_to_first_token_s", "open", "interrupted", "rows_dropped", "cut_from_bytes",
+        "time_to_first_token_s", "open", "interrupted", "rows_dropped", "cut_from_bytes", "key_id", "key_name",
+        "caller_project", "caller_user",
     }
 )  # fmt: skip
 

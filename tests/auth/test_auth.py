@@ -65,6 +65,26 @@ def test_of_two_verifiers_that_know_a_credential_the_first_decides() -> None:
     assert Authenticator([Everyone(), FIRST]).identify(Headers({"api-key": ONE})).id == "everyone"
 
 
+def test_verifiers_that_live_in_a_process_are_started_and_closed_with_it() -> None:
+    class Living:
+        said = ""
+
+        def verify(self, credential: bytes) -> Caller | None:
+            return None
+
+        def start(self) -> None:
+            self.said += "started "
+
+        def close(self) -> None:
+            self.said += "closed"
+
+    living = Living()
+    both = Authenticator([FIRST, living])
+    both.start()
+    both.close()
+    assert living.said == "started closed"
+
+
 @pytest.mark.parametrize(
     ("headers", "found"),
     [

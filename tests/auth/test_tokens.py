@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.auth.tokens import StaticTokens
 from gateway.core.calls import Caller
+from gateway.core.rights import ADMIN, ALL, CALL
 from gateway.secret import Secret
 
 ONE, TWO = "sk-first-token", "sk-second-token"
@@ -23,6 +24,23 @@ def name_of(token: str) -> str:
 @pytest.mark.parametrize("token", [ONE, TWO])
 def test_a_known_token_is_a_caller_and_a_tenant_by_its_hash(token: str) -> None:
     assert TOKENS.verify(token.encode()) == Caller(name_of(token), name_of(token))
+
+
+def test_an_admins_token_manages_and_calls_nothing() -> None:
+    caller = StaticTokens([Secret(ONE)], admin=True).verify(ONE.encode())
+    assert caller is not None
+    assert caller.id == caller.tenant == name_of(ONE).replace("tok_", "adm_")
+    assert (caller.rights.allows(ADMIN), caller.rights.allows(CALL)) == (True, False)
+    assert caller.grants == ALL
+
+
+def test_a_callers_token_calls_everything_and_manages_nothing() -> None:
+    caller = TOKENS.verify(ONE.encode())
+    assert caller is not None
+    assert (caller.rights.allows(ADMIN), caller.rights.allows(CALL)) == (False, True)
+    assert caller.rights.allows_model("any/model")
+    assert caller.rights.allows_parent("project_name:any")
+    assert caller.grants == caller.rights
 
 
 def test_two_tokens_are_two_callers() -> None:

@@ -7,7 +7,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from gateway.core.calls import Caller, Cancellation, Deployment, Outcome
+from gateway.core.calls import Caller, Cancellation, Deployment, Outcome, Parent
+from gateway.core.rights import Rights, read_rights
 from gateway.secret import Secret
 from tests.builders import attempt
 
@@ -113,6 +114,22 @@ def test_who_calls_cannot_be_changed_later() -> None:
     caller = Caller("tok_1", "tok_1")
     with pytest.raises(FrozenInstanceError):
         caller.tenant = "tok_2"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("parent", "place"),
+    [
+        (Parent(object_id="p1"), "project_id:p1"),
+        (Parent(object_name="team"), "project_name:team"),
+        (Parent("experiment", object_id="e1"), "experiment_id:e1"),
+        (Parent("playground_logs", object_id="g1"), "playground_id:g1"),
+        (Parent(object_id="p1", object_name="team"), "project_id:p1"),
+    ],
+)
+def test_a_parent_is_spelt_as_rights_name_it(parent: Parent, place: str) -> None:
+    assert parent.place == place
+    assert Rights(parents=(place,)).allows_parent(parent.place)
+    assert read_rights({"parents": [place]}).parents == (place,)
 
 
 def test_each_attempt_has_a_transcript_of_its_own() -> None:

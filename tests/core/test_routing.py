@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.core.calls import Deployment
 from gateway.core.providers import NOT_SERVED, PROVIDERS, SAME_WIRE
-from gateway.core.routing import Alias, Catalogue, Reach, Target, is_named, listed, plan, provider_of
+from gateway.core.rights import Rights
+from gateway.core.routing import Alias, Catalogue, Reach, Target, is_named, listed, may_call, plan, provider_of
 from gateway.errors import ModelNotFound, ProviderNotConfigured
 from gateway.secret import Secret
 from gateway.upstream import modelmap
@@ -374,3 +375,25 @@ def test_models_of_other_modes_and_of_providers_without_a_credential_are_not_lis
 def test_demo_models_are_listed_first_where_they_are_served() -> None:
     assert next(listed(EVERY, CHAT)) == ("demo/echo", "demo")
     assert "demo/echo" not in dict(listed(catalogue("openai"), CHAT))
+
+
+# Whose it may be.
+
+
+def test_a_name_of_the_operators_own_is_allowed_as_it_is_and_not_by_what_it_would_stand_for() -> None:
+    openai_alone = Rights(models=("openai/*",))
+    models = {"gpt-x": {"litellm_provider": "openai", "mode": "chat"}}
+    reaches = {"openai": Reach(Secret("k")), "anthropic": Reach(Secret("k"))}
+    taken = Alias((Target("anthropic", "m", Reach(Secret("k"))),))
+    plain = Catalogue(reaches, models)
+    assert may_call(openai_alone, "gpt-x", plain)
+    for aliases in ({"gpt-x": taken}, {"gpt-*": taken}):
+        assert not may_call(openai_alone, "gpt-x", Catalogue(reaches, models, aliases=aliases))
+        assert may_call(Rights(models=("gpt-x",)), "gpt-x", Catalogue(reaches, models, aliases=aliases))
+    assert not may_call(openai_alone, "gpt-x", Catalogue(reaches, models, open=False))
+
+
+def test_a_name_that_means_nothing_is_allowed_to_those_alone_who_may_call_all() -> None:
+    for name in ("", "nobody/x", "x" * 100_000, "groq/x", "\0"):
+        assert not may_call(Rights(models=("openai/*",)), name, Catalogue({"openai": Reach(Secret("k"))}))
+        assert may_call(Rights(), name, Catalogue())

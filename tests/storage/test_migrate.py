@@ -45,7 +45,8 @@ def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> N
 def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
     shutil.copytree(PACKAGE / "migrations", scripts)
-    (scripts / "versions" / "0002_owned.py").unlink()
+    for later in ("0002_owned.py", "0004_keys.py"):
+        (scripts / "versions" / later).unlink()
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
     upgrade(path)
     assert tables(path) == {"alembic_version", "spans", "traces"}
@@ -56,7 +57,7 @@ def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: p
     monkeypatch.undo()
     upgrade(path)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
         assert connection.execute("SELECT count(*) FROM spans").fetchone() == (4,)
         assert [row for (row,) in connection.execute("SELECT row FROM spans ORDER BY id")] == sorted(
             (piece.row.decode() for piece in rows), key=lambda row: json.loads(row)["id"]
@@ -81,7 +82,7 @@ def test_gateways_that_start_at_once_make_one_database(tmp_path: Path) -> None:
     path = tmp_path / "data" / "gateway.db"
     starts = [subprocess.Popen([sys.executable, "-c", script, str(path)]) for _ in range(2)]
     assert [start.wait(timeout=60) for start in starts] == [0, 0]
-    assert tables(path) == {"alembic_version", "owned", "spans", "traces"}
+    assert tables(path) == {"alembic_version", *metadata.tables}
 
 
 def test_no_handle_stays_open(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_a_migration_that_fails_half_way_leaves_nothing(
     shutil.copytree(PACKAGE / "migrations", scripts)
     (scripts / "versions" / "0003_broken.py").write_text(
         "from alembic import op\nfrom alembic.util import CommandError\nfrom sqlalchemy import Column, Text\n"
-        "revision, down_revision = '0003', '0002'\n"
+        "revision, down_revision = '0005', '0004'\n"
         f"def upgrade():\n    op.create_table('half', Column('id', Text))\n    {last}\n"
     )
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
@@ -174,7 +175,7 @@ def test_a_full_disk_is_said_to_be_full(small_disk: Path) -> None:
 
 def test_the_wheel_has_the_migrations() -> None:
     names = [file.name for file in sorted(PACKAGE.glob("migrations/versions/0*.py"))]
-    assert names == ["0001_traces.py", "0002_owned.py"]
+    assert names == ["0001_traces.py", "0002_owned.py", "0004_keys.py"]
     top = PACKAGE.parents[1]
     ignored = subprocess.run(
         ["git", "check-ignore", *PACKAGE.rglob("*.py")], cwd=top, capture_output=True, text=True, check=False

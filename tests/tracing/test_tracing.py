@@ -496,7 +496,7 @@ def refusal(status: int = 401, **more: Any) -> Refusal:
 
 def test_a_refused_request_is_a_root_alone() -> None:
     recorder = Recorder()
-    headers = tracer(recorder).refused(refusal(400, caller="tok_1", client_request_id="mine"))
+    headers = tracer(recorder).refused(refusal(400, caller=Caller("tok_1", "tok_1"), client_request_id="mine"))
     [[root]] = recorder.traces
     assert headers["x-bt-span-id"] == root["span_id"]
     assert root["span_attributes"] == {"name": "refused /v1/chat/completions", "type": "task"}
@@ -530,6 +530,17 @@ def test_of_401s_one_a_second_is_recorded_with_the_count_of_the_others(monkeypat
     assert [root["metadata"].get("suppressed") for root in recorder.roots] == [None, 1000, None]
 
 
+def test_strangers_fill_no_trace_store_while_nobody_can_be_known() -> None:
+    recorder = Recorder()
+    traced = tracer(recorder)
+    for _ in range(100):
+        traced.refused(refusal(503))
+    assert len(recorder.traces) == 1
+    for _ in range(2):
+        traced.refused(refusal(503, caller=Caller("tok_1", "tok_1")))
+    assert len(recorder.traces) == 3
+
+
 def test_a_refusal_that_is_not_recorded_names_no_trace() -> None:
     traced = tracer(Recorder())
     assert traced.refused(refusal())
@@ -558,6 +569,34 @@ def test_a_credential_in_a_refused_request_is_in_no_row() -> None:
         Refusal("req_1", f"/v1/{CANARY}", 404, error, time.time(), client_request_id=CANARY)
     )
     assert CANARY not in json.dumps(recorder.traces)
+
+
+KEY = Caller(
+    *("key_abc", "proj_secret"), kind="key", key_id="abc", key_name="laptop", project="team", user="ann", tags=("blue",)
+)
+OF_KEY = {
+    "caller": "key_abc",
+    "key_id": "abc",
+    "key_name": "laptop",
+    "caller_project": "team",
+    "caller_user": "ann",
+}
+
+
+def test_the_root_says_whose_key_it_was_and_the_spans_below_do_not() -> None:
+    root, spans = finished(call(caller=KEY), said(*GOOD))
+    assert root["metadata"].items() >= OF_KEY.items()
+    assert not any(set(span["metadata"]) & set(OF_KEY) for span in spans)
+    recorder = Recorder()
+    tracer(recorder).refused(refusal(403, caller=KEY))
+    assert recorder.roots[0]["metadata"].items() >= OF_KEY.items()
+    assert recorder.roots[0]["tags"] == ["blue"]
+
+
+def test_a_call_that_has_begun_says_whose_key_it_is() -> None:
+    recorder = Recorder()
+    tracer(recorder).start(call(caller=KEY)).begin()
+    assert recorder.begun[0]["metadata"].items() >= OF_KEY.items()
 
 
 def test_who_called_stands_in_the_trace_by_its_id_alone() -> None:

@@ -1,0 +1,162 @@
+"""Projects and users: whom keys belong to. They can be disabled, which stops their keys, and are never taken out."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Row, Table, insert, or_, select, update
+
+from gateway.core.keys import ID_BYTES, new_id
+from gateway.core.paging import Page
+from gateway.errors import Conflict, InvalidRequest, ObjectNotFound
+from gateway.storage import tables
+from gateway.storage.audit import By, note
+from gateway.storage.database import Database
+from gateway.storage.revision import next_revision, touch
+
+LONGEST_NAME = 256
+
+
+@dataclass(frozen=True)
+class Account:
+    """A project or a user. `made_s` is seconds since the epoch."""
+
+    id: str
+    name: str
+    made_s: float
+    disabled: bool = False
+
+
+class Accounts:
+    """The accounts of one kind.
+
+    Args:
+        database: where they are kept.
+        kind: `project` or `user`.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, database: Database, kind: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._kind = kind
+        self._table: Table = {"project": tables.projects, "user": tables.users}[kind]
+        self._clock = clock
+
+    def create(self, name: str, by: By) -> Account:
+        """Make one.
+
+        Args:
+            name: 1 to `LONGEST_NAME` printable characters; no other of its kind has it.
+            by: who makes it.
+
+        Raises:
+            InvalidRequest: the name cannot be used.
+            Conflict: the name is taken.
+            StorageError: the database is busy or cannot be written.
+        """
+        check_name(name)
+        account = Account(f"{self._kind[:4]}_{new_id(secrets.token_bytes(ID_BYTES))}", name, self._clock())
+
+        def work(connection: Connection) -> None:
+            next_revision(connection)
+            self._refuse_taken(connection, name)
+            row = {"id": account.id, "name": name, "made": account.made_s, "disabled": False}
+            connection.execute(insert(self._table).values(row))
+            note(connection, by, account.made_s, "create", self._kind, account.id, {"name": name})
+
+        self._database.write(work)
+        return account
+
+    def show(self, id: str) -> Account:
+        """Return one.
+
+        Raises:
+            ObjectNotFound: there is none with that id.
+            StorageError: the database is busy or cannot be read.
+        """
+        return _account(self._database.read(lambda connection: self._row(connection, id)))
+
+    def page(self, *, after: str | None = None, limit: int = 50) -> Page[Account]:
+        """Return some of them, newest first.
+
+        Args:
+            after: the id of the last one of the page before this one.
+            limit: how many at most.
+
+        Raises:
+            ObjectNotFound: `after` names none.
+            StorageError: the database is busy or cannot be read.
+        """
+        table = self._table
+
+        def work(connection: Connection) -> list[Account]:
+            wanted = select(table).order_by(table.c.made.desc(), table.c.id.desc()).limit(limit + 1)
+            if after is not None:
+                last = self._row(connection, after)
+                older = (table.c.made == last.made) & (table.c.id < last.id)
+                wanted = wanted.where(or_(table.c.made < last.made, older))
+            return [_account(row) for row in connection.execute(wanted)]
+
+        found = self._database.read(work)
+        return Page(found[:limit], len(found) > limit)
+
+    def change(self, id: str, by: By, *, name: str | None = None, disabled: bool | None = None) -> Account:
+        """Rename one, or stop or resume all of its keys; None leaves that as it is.
+
+        Raises:
+            InvalidRequest: the name cannot be used.
+            ObjectNotFound: there is none with that id.
+            Conflict: the name is taken.
+            StorageError: the database is busy or cannot be written.
+        """
+        if name is not None:
+            check_name(name)
+
+        def work(connection: Connection) -> Account:
+            revision = next_revision(connection)
+            before = self._row(connection, id)
+            wanted = {"name": name, "disabled": disabled}
+            changed = {
+                field: value for field, value in wanted.items() if value is not None and value != getattr(before, field)
+            }
+            if changed:
+                if name is not None and "name" in changed:
+                    self._refuse_taken(connection, name)
+                connection.execute(update(self._table).where(self._table.c.id == id).values(**changed))
+                touch(connection, tables.keys.c[self._kind] == id, revision)
+                note(connection, by, self._clock(), "change", self._kind, id, changed)
+            return _account(self._row(connection, id))
+
+        return self._database.write(work)
+
+    def _row(self, connection: Connection, id: str) -> Row[tuple[str, ...]]:
+        found = None
+        if id.isascii() and id.isprintable():  # no other text can be one, and some no database takes
+            found = connection.execute(select(self._table).where(self._table.c.id == id)).one_or_none()
+        if found is None:
+            raise ObjectNotFound(f"There is no such {self._kind}.", param=self._kind)
+        return found
+
+    def _refuse_taken(self, connection: Connection, name: str) -> None:
+        taken = select(self._table.c.id).where(self._table.c.name == name)
+        if connection.execute(taken).first() is not None:
+            raise Conflict(f"Another {self._kind} has this name.", param="name")
+
+
+def check_name(name: str) -> None:
+    """Check what an operator calls something.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or has blanks around it or a character that is none.
+    """
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name.strip() != name:
+        raise InvalidRequest(
+            f"name has 1 to {LONGEST_NAME} printable characters, and no blank around them.", param="name"
+        )
+
+
+def _account(row: Row[tuple[str, ...]]) -> Account:
+    return Account(row.id, row.name, row.made, row.disabled)

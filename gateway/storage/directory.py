@@ -1,0 +1,27 @@
+"""All that those need who manage keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.core.keys import Pepper
+from gateway.storage.accounts import Accounts
+from gateway.storage.audit import Audit
+from gateway.storage.database import Database
+from gateway.storage.keys import Keys
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Keys, whom they belong to, and who changed what."""
+
+    keys: Keys
+    projects: Accounts
+    users: Accounts
+    audit: Audit
+
+    @classmethod
+    def of(cls, database: Database, pepper: Callable[[], Pepper]) -> Directory:
+        """The directory of a database. Opens nothing."""
+        return cls(Keys(database, pepper), Accounts(database, "project"), Accounts(database, "user"), Audit(database))

@@ -1,0 +1,45 @@
+"""The revision of all that decides about keys: it grows with each change, and every worker looks at it.
+
+Its row is also what changes wait for one another at: each begins by taking it. So of two revisions the greater one is
+committed later, on every database, and what a transaction has read of keys cannot change before its end.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, Connection, select, update
+
+from gateway.storage.tables import keys, revisions
+
+#: How many keys may hang from one another, the first one included.
+MOST_GENERATIONS = 4
+
+_MINE = revisions.c.name == "keys"
+_NEXT = update(revisions).where(_MINE).values(number=revisions.c.number + 1)
+_NOW = select(revisions.c.number).where(_MINE)
+
+
+def next_revision(connection: Connection) -> int:
+    """Begin a change, within `Database.write`, and return the revision that it makes."""
+    connection.execute(_NEXT)
+    return revision(connection)
+
+
+def revision(connection: Connection) -> int:
+    """Return the revision of what a transaction sees."""
+    return int(connection.execute(_NOW).scalar_one())
+
+
+def touch(connection: Connection, which: ColumnElement[bool], revision: int) -> None:
+    """Mark keys as changed, and all that hang from them.
+
+    Args:
+        connection: of the transaction that has this revision.
+        which: a condition on `keys`.
+        revision: what `next_revision` returned.
+    """
+    connection.execute(update(keys).where(which).values(revision=revision))
+    # the rows above are asked for by a name of their own: no statement may read what it writes on every database
+    above = keys.alias()
+    parents = select(above.c.id).where(above.c.revision == revision)
+    for _ in range(MOST_GENERATIONS - 1):
+        connection.execute(update(keys).where(keys.c.parent.in_(parents)).values(revision=revision))
