@@ -335,7 +335,22 @@ def test_keys_go_on_while_the_issuer_fails(issuer: Issuer, monkeypatch: pytest.M
         {"keys": [{"kty": "RSA", "kid": "one"}]},
         {"keys": [jwk(RSA)] * 101},
     ],
-    ids=lambda trouble: str(trouble)[:40],
+    ids=[
+        "404",
+        "moved",
+        "moved to a file",
+        "another name",
+        "page",
+        "list",
+        "deep",
+        "blank",
+        "empty",
+        "no list",
+        "secret",
+        "for encryption",
+        "no key",
+        "too many",
+    ],
 )
 def test_while_the_issuer_has_told_no_keys_nobody_is_told_that_a_token_is_wrong(
     issuer: Issuer, trouble: dict[str, Any]
