@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -77,4 +77,39 @@ owned = Table(
     Column("document", Text),  # JSON
     Column("items", Text),  # JSON
     Index("owned_by_age", "kept_here", "made", "bytes"),
+)
+
+#: What was counted, by counter and slot of its window (`core/windows.py`). All times are milliseconds since the epoch.
+counter_slots = Table(
+    "counter_slots",
+    metadata,
+    Column("counter", Text, primary_key=True),
+    Column("slot", BigInteger, primary_key=True, autoincrement=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("ends_ms", BigInteger, nullable=False),
+    Index("counter_slots_by_end", "ends_ms"),
+)
+
+#: What is reserved and not settled: a row for each counter of a reservation.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("counter", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("slot", BigInteger, nullable=False),  # where its amount was counted
+    Column("amount", BigInteger, nullable=False),
+    Column("ends_ms", BigInteger, nullable=False),
+    Index("reservations_by_id", "id"),
+    Index("reservations_by_end", "ends_ms"),
+)
+
+#: Numbers and short texts that end by themselves.
+counter_values = Table(
+    "counter_values",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("number", BigInteger),
+    Column("text", Text),
+    Column("ends_ms", BigInteger, nullable=False),
+    Index("counter_values_by_end", "ends_ms"),
 )
