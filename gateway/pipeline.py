@@ -18,6 +18,8 @@ from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderInvalid, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
+from gateway.storage.counters import Counters
+from gateway.storage.health import StoreHealth
 from gateway.storage.owned import OwnedObjects
 from gateway.tracing import Trace, Tracer
 from gateway.upstream import Answer, Upstream
@@ -86,6 +88,8 @@ class Gateway:
         authenticator: headers to callers.
         metrics: what is counted.
         objects: whose each stored object is; None where none are.
+        counters: what limits and budgets are counted in; None where nothing is.
+        stores: whether these answer.
         limits: times and sizes.
         cors_origins: origins of browsers that may call.
         preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
@@ -97,6 +101,8 @@ class Gateway:
     tracer: Tracer
     authenticator: Authenticator
     objects: OwnedObjects | None = None
+    counters: Counters | None = None
+    stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     limits: Limits = field(default_factory=Limits)
     cors_origins: Sequence[str] = ()
     watcher: Watcher = field(default_factory=Watcher)
@@ -125,6 +131,8 @@ class Gateway:
             upstream.start()
         if self.objects is not None:
             self.objects.start(time.time())
+        if self.counters is not None:
+            self.counters.start()
         self._opened = True
 
     def drain(self, grace_s: float) -> None:
@@ -161,6 +169,8 @@ class Gateway:
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
         self.tracer.close(timeout_s, insist=insist)
+        if self.counters is not None:
+            self.counters.close()
         if self.objects is not None:
             self.objects.close()
         self.on_close()

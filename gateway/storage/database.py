@@ -65,6 +65,15 @@ class Database:
         """Close what is open; safe to call again, and a later operation opens it anew."""
         self._place.release()
 
+    def check(self) -> None:
+        """Ask it for a sign of life.
+
+        Raises:
+            StorageBusy: others held it, or all connections, for longer than `patience_s`.
+            StorageFailed: it gives none, or has no tables.
+        """
+        self.read(lambda connection: connection.exec_driver_sql("SELECT version_num FROM alembic_version").all())
+
     def read(self, work: Callable[[Connection], _Result]) -> _Result:
         """Run `work` in one transaction that sees one state of the database.
 

@@ -90,7 +90,7 @@ class MemoryCounters:
         real = by_counter(reservation, checked_amounts(reservation, amounts))
         with self._lock:
             now_ms = self._now_ms()
-            if reservation.id in self._settled:
+            if self._settled.get(reservation.id, 0) > now_ms:
                 return False
             held = self._held.pop(reservation.id, None)
             counted = {counter: (slot, amount) for counter, _, slot, amount in held.counted} if held else {}

@@ -79,6 +79,16 @@ def _check(path: Path, connection: Connection) -> None:
         raise StorageFailed(f"{path}: the database is damaged")
 
 
+def newest() -> str:
+    """The newest migration of this release."""
+    from alembic.config import Config  # noqa: PLC0415  # as below
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    return ScriptDirectory.from_config(config).get_current_head() or ""
+
+
 def _migrate(database: Database) -> None:
     # Alembic takes a moment to import, and only a start needs it.
     from alembic import command  # noqa: PLC0415

@@ -165,21 +165,20 @@ class PostgresServer:
 
     def _connect(self) -> _Bounded:
         connection = _Bounded.connect(autocommit=True, prepare_threshold=None, **_resolved(self._params))
-        connection.wait_s = self._patience_s + _WAIT_GRACE_S
-        # `prepare_threshold` and these, not the option `options`: a pooler in between (PgBouncer) takes no other way.
-        connection.execute(
-            "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),"
-            " set_config('idle_in_transaction_session_timeout', %s, false)",
-            [
-                f"{int(1000 * seconds)}ms"
-                for seconds in (
-                    self._patience_s,
-                    self._patience_s + _STATEMENT_GRACE_S,
-                    self._patience_s + _WAIT_GRACE_S,
-                )
-            ],
-        )
-        connection.autocommit = False
+        connection.wait_s, ready = self._patience_s + _WAIT_GRACE_S, False
+        bounds_s = (self._patience_s, self._patience_s + _STATEMENT_GRACE_S, self._patience_s + _WAIT_GRACE_S)
+        try:
+            # This and `prepare_threshold`, not libpq's `options`: a pooler in between (PgBouncer) takes no other way.
+            connection.execute(
+                "SELECT set_config('lock_timeout', %s, false), set_config('statement_timeout', %s, false),"
+                " set_config('idle_in_transaction_session_timeout', %s, false)",
+                [f"{int(1000 * bound_s)}ms" for bound_s in bounds_s],
+            )
+            connection.autocommit = False
+            ready = True
+        finally:
+            if not ready:
+                connection.close()
         return connection
 
     def _said_of(self, error: SQLAlchemyError | psycopg.Error) -> StorageError:

@@ -22,7 +22,7 @@ from gateway.storage.counters import (
     with_room,
 )
 from gateway.storage.faults import StorageError
-from gateway.storage.redis_link import RedisLink
+from gateway.storage.redis_link import ANSWER_S, RedisLink
 from gateway.storage.redis_scripts import Script
 
 _LONGEST_LEASE_MS = int(LONGEST_LEASE_S * 1000)
@@ -39,13 +39,16 @@ class RedisCounters:
     Args:
         address: `redis://…`, `rediss://…` or `unix://…` of one server: no cluster, no sentinels.
         clock: seconds since the epoch, in place of the server's.
+        timeout_s: what an answer may take.
 
     Raises:
         StorageFailed: the address cannot be read.
     """
 
-    def __init__(self, address: Secret, clock: Callable[[], float] | None = None) -> None:
-        self._link = RedisLink(address)
+    def __init__(
+        self, address: Secret, clock: Callable[[], float] | None = None, *, timeout_s: float = ANSWER_S
+    ) -> None:
+        self._link = RedisLink(address, timeout_s)
         self._clock = clock
 
     @property

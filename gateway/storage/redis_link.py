@@ -7,7 +7,7 @@ that is ready. Where an answer does not come in time, all calls fail at once unt
 from __future__ import annotations
 
 import logging
-import queue
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -25,13 +25,22 @@ from gateway.storage.redis_scripts import CHECK, Script
 
 log = logging.getLogger(__name__)
 
-#: What a verb may take in all: the wait for a connection and the answer.
-_ANSWER_S = 0.08
+#: What an answer may take; with the rest of a verb that stays below 100 ms.
+ANSWER_S = 0.09
+#: How long a call waits where no connection is made yet, and where all are in use: then the server answers the others,
+#: and as soon as it does not, those that wait are told.
+_UNCONNECTED_S, _FREE_S = 0.08, 1.0
 _CONNECTIONS = 10
 _CONNECT_S = 1.0
 _TEND_EVERY_S = 0.5
-#: What the server says of itself rather than of the script; it passes, and asking again at once is no use.
-_ITS_STATE = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "MISCONF", "BUSY", "NOAUTH", "NOPERM", "NOREPLICAS")
+#: What the server says of itself rather than of the script; it passes, and asking again at once is no use. redis-py
+#: takes the word away where it has a class for it; Redis before 7 has it inside its own sentence about the script.
+_ITS_STATE = re.compile(r"\b(LOADING|READONLY|OOM|MASTERDOWN|MISCONF|BUSY|NOAUTH|NOPERM|NOREPLICAS)\b")
+_ITS_STATES = (
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.NoPermissionError,
+)
 
 
 class RedisLink:
@@ -39,6 +48,7 @@ class RedisLink:
 
     Args:
         address: `redis://`, `rediss://` or `unix://`, as redis-py has it, of one server.
+        timeout_s: what an answer may take.
 
     Attributes:
         name: the address without user and password.
@@ -47,7 +57,7 @@ class RedisLink:
         StorageFailed: the address cannot be read.
     """
 
-    def __init__(self, address: Secret) -> None:
+    def __init__(self, address: Secret, timeout_s: float = ANSWER_S) -> None:
         try:
             options = parse_url(address.reveal())
             self._class: type[AbstractConnection] = options.pop("connection_class", Connection)
@@ -64,8 +74,10 @@ class RedisLink:
             raise StorageFailed("REDIS_URL: is not an address of a Redis server") from None
         at = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
         self.name = f"unix:{options['path']}" if "path" in options else f"redis://{at}"
-        self._idle: queue.LifoQueue[AbstractConnection] = queue.LifoQueue()
-        self._lock = threading.Lock()
+        self._timeout_s = timeout_s
+        #: Guards what follows it; told of each connection that is free, and when there is no use in waiting.
+        self._changed = threading.Condition()
+        self._idle: list[AbstractConnection] = []
         self._alive, self._wanted = 0, 1
         self._trouble: str | None = None
         self._wake, self._closed = threading.Event(), threading.Event()
@@ -75,7 +87,7 @@ class RedisLink:
         """Begin to connect, after the fork; safe to call again."""
         if self._keeper is not None or self._closed.is_set():
             return
-        with self._lock:
+        with self._changed:
             if self._keeper is None:
                 self._keeper = threading.Thread(target=self._keep, name="redis-link", daemon=True)
                 self._keeper.start()
@@ -84,6 +96,8 @@ class RedisLink:
         """Close every connection that is not in use; safe to call again."""
         self._closed.set()
         self._wake.set()
+        with self._changed:
+            self._changed.notify_all()
         if self._keeper is not None:
             self._keeper.join(_CONNECT_S * 2)
         self._drop_idle()
@@ -92,17 +106,16 @@ class RedisLink:
         """Run a script and return what it returns: whole numbers, bytes, lists of these, or None.
 
         Raises:
-            StorageBusy: all connections are in use.
-            StorageFailed: the server is away, does not answer within 80 ms, or refuses.
+            StorageBusy: all connections are in use, for 1 s.
+            StorageFailed: the server is away, does not answer within `timeout_s`, or refuses.
         """
         self.start()
-        end_s = time.monotonic() + _ANSWER_S
-        with self._taken(end_s) as connection:
+        with self._taken() as connection:
             try:
-                return _ask(connection, script, arguments, end_s)
+                return _ask(connection, script, arguments, self._timeout_s)
             except redis.ResponseError as error:
                 said = self._said_of(error)
-                if str(error).startswith(_ITS_STATE):
+                if isinstance(error, _ITS_STATES) or _ITS_STATE.search(str(error)):
                     self._break(said)
                 raise StorageFailed(said) from None
 
@@ -118,9 +131,9 @@ class RedisLink:
             raise StorageFailed(self._said_of(error)) from None
 
     @contextmanager
-    def _taken(self, end_s: float) -> Iterator[AbstractConnection]:
+    def _taken(self) -> Iterator[AbstractConnection]:
         """A connection for one exchange. It comes back only where that has had its end."""
-        connection, over = self._take(end_s), False
+        connection, over = self._take(), False
         try:
             yield connection
             over = True
@@ -133,50 +146,58 @@ class RedisLink:
             raise StorageFailed(said) from None
         finally:
             if over:
-                self._idle.put(connection)
+                self._free(connection)
             else:
                 self._discard(connection)
 
-    def _take(self, end_s: float) -> AbstractConnection:
-        while self._trouble is None and not self._closed.is_set():
-            try:
-                connection = self._idle.get_nowait()
-            except queue.Empty:
-                self._want_more()
-                try:
-                    connection = self._idle.get(timeout=max(0.001, end_s - time.monotonic()))
-                except queue.Empty:
-                    break
+    def _take(self) -> AbstractConnection:
+        began_s = time.monotonic()
+        while True:
+            connection = self._next(began_s)
             if not _is_stale(connection):
                 return connection
             self._discard(connection)
-        if self._trouble is not None:
-            raise StorageFailed(self._trouble)
-        if self._closed.is_set():
-            raise StorageFailed(f"{self.name}: is closed")
-        raise StorageBusy(f"{self.name}: no connection was free within {1000 * _ANSWER_S:g} ms")
 
-    def _want_more(self) -> None:
-        with self._lock:
-            self._wanted = min(_CONNECTIONS, max(self._wanted, self._alive + 1))
-        self._wake.set()
+    def _next(self, began_s: float) -> AbstractConnection:
+        with self._changed:
+            while True:
+                if self._closed.is_set():
+                    raise StorageFailed(f"{self.name}: is closed")
+                if self._trouble is not None:
+                    raise StorageFailed(self._trouble)
+                if self._idle:
+                    return self._idle.pop()
+                self._wanted = min(_CONNECTIONS, max(self._wanted, self._alive + 1))
+                self._wake.set()
+                bound_s = _FREE_S if self._alive else _UNCONNECTED_S
+                left_s = began_s + bound_s - time.monotonic()
+                if left_s <= 0:
+                    said = "all connections were in use" if self._alive else "there was no connection"
+                    raise StorageBusy(f"{self.name}: {said} for {1000 * bound_s:g} ms")
+                self._changed.wait(left_s)
+
+    def _free(self, connection: AbstractConnection) -> None:
+        with self._changed:
+            self._idle.append(connection)
+            self._changed.notify()
 
     def _discard(self, connection: AbstractConnection) -> None:
         connection.disconnect()
-        with self._lock:
+        with self._changed:
             self._alive -= 1
         self._wake.set()
 
     def _drop_idle(self) -> None:
-        while True:
-            try:
-                self._discard(self._idle.get_nowait())
-            except queue.Empty:
-                return
+        with self._changed:
+            dropped, self._idle = self._idle, []
+        for connection in dropped:
+            self._discard(connection)
 
     def _break(self, why: str) -> None:
         """Fail all calls until the server has answered again."""
-        before, self._trouble = self._trouble, why
+        with self._changed:
+            before, self._trouble = self._trouble, why
+            self._changed.notify_all()
         if before is None:
             log.warning("the store of limits is away", extra={"fields": {"why": why}})
         self._wake.set()
@@ -205,10 +226,10 @@ class RedisLink:
             except (redis.RedisError, OSError) as error:
                 self._break(self._said_of(error))
                 return False
-            with self._lock:
+            with self._changed:
                 self._alive += 1
-            self._idle.put(connection)
             self._mend()
+            self._free(connection)
         return True
 
     def _connect(self) -> AbstractConnection:
@@ -216,7 +237,7 @@ class RedisLink:
         connection, well = self._class(**self._options), False
         try:
             connection.connect()
-            _ask(connection, CHECK, (), time.monotonic() + _CONNECT_S)
+            _ask(connection, CHECK, (), _CONNECT_S)
             well = True
         finally:
             if not well:
@@ -227,7 +248,8 @@ class RedisLink:
         return f"{self.name}: {' '.join(str(error).split())[:300] or type(error).__name__}"
 
 
-def _ask(connection: AbstractConnection, script: Script, arguments: tuple[str | int, ...], end_s: float) -> Any:
+def _ask(connection: AbstractConnection, script: Script, arguments: tuple[str | int, ...], timeout_s: float) -> Any:
+    end_s = time.monotonic() + timeout_s
     try:
         connection.send_command("EVALSHA", script.sha, 0, *arguments)
         return _answer(connection, end_s)

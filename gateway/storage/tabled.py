@@ -250,8 +250,9 @@ class TableCounters:
         return int(self._clock() * 1000)
 
 
+_SLOT = (counter_slots.c.counter, counter_slots.c.slot)
 _ENDING = (
-    (counter_slots, (counter_slots.c.counter, counter_slots.c.slot)),
+    (counter_slots, _SLOT),
     (counter_values, (counter_values.c.key,)),
 )
 
@@ -268,6 +269,7 @@ class _Ledger:
         self._now_ms = now_ms
         self._read: dict[str, dict[int, int]] = {counter: {} for counter in counters}
         self._fresh: set[str] = set()
+        self._reserved: list[dict[str, Any]] = []
         self.ended = 0
         mine = counter_slots.c.counter.in_(list(counters))
         forgotten = dict[str, set[int]]()
@@ -310,7 +312,7 @@ class _Ledger:
         """Count a claim until its lease ends."""
         self.count(claim, claim.amount)
         row = {"counter": claim.counter, "id": id, "slot": claim.window.slot_at(self._now_ms), "amount": claim.amount}
-        self._connection.execute(reservations.insert(), row | {"ends_ms": self._now_ms + lease_ms})
+        self._reserved.append(row | {"ends_ms": self._now_ms + lease_ms})
 
     def end(self, id: str) -> dict[str, tuple[int, int]]:
         """Forget a reservation; return, for each counter where it was held, the slot and the amount."""
@@ -321,25 +323,30 @@ class _Ledger:
         return {row.counter: (row.slot, row.amount) for row in rows if (row.counter, row.id) not in over}
 
     def write(self) -> None:
-        """Write back what has changed."""
+        """Write back what has changed, in few statements: a server is asked each time."""
         self._write_leases()
+        gone: list[tuple[str, int]] = []
+        used: list[dict[str, Any]] = []
+        less: list[dict[str, Any]] = []
         for counter, slots in self.slots.items():
-            read, window = self._read[counter], self._windows[counter]
-            kept = {slot: amount for slot, amount in slots.items() if amount > 0 or counter in self._fresh}
-            if gone := [slot for slot in read if slot not in kept]:
-                which = (counter_slots.c.counter == counter, counter_slots.c.slot.in_(gone))
-                self._connection.execute(delete(counter_slots).where(*which))
-            changed = [
-                {"counter": counter, "slot": slot, "amount": at, "ends_ms": window.ends_ms(slot, self._now_ms)}
-                for slot, at in kept.items()
-                if read.get(slot) != at or (not window.slot_ms and counter in self._fresh)
-            ]
-            if changed:
+            read, window, fresh = self._read[counter], self._windows[counter], counter in self._fresh
+            kept = {slot: amount for slot, amount in slots.items() if amount > 0 or fresh}
+            gone += [(counter, slot) for slot in read if slot not in kept]
+            # a window without end is forgotten some time after its last use
+            changed = {slot for slot, at in kept.items() if read.get(slot) != at or (fresh and not window.slot_ms)}
+            (used if fresh else less).extend(
+                {"counter": counter, "slot": slot, "amount": kept[slot], "ends_ms": window.ends_ms(slot, self._now_ms)}
+                for slot in changed
+            )
+        if gone:
+            self._connection.execute(delete(counter_slots).where(tuple_(*_SLOT).in_(gone)))
+        for rows, columns in ((used, ("amount", "ends_ms")), (less, ("amount",))):
+            if rows:
                 statement = upserting(self._connection, counter_slots)
-                columns = ("amount", "ends_ms") if counter in self._fresh else ("amount",)
                 new = {name: statement.excluded[name] for name in columns}
-                keys = [counter_slots.c.counter, counter_slots.c.slot]
-                self._connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=new), changed)
+                self._connection.execute(statement.on_conflict_do_update(index_elements=_SLOT, set_=new), rows)
+        if self._reserved:
+            self._connection.execute(reservations.insert(), self._reserved)
 
     def _write_leases(self) -> None:
         longest_ms = self._now_ms + int(LONGEST_LEASE_S * 1000)

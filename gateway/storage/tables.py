@@ -113,3 +113,6 @@ counter_values = Table(
     Column("ends_ms", BigInteger, nullable=False),
     Index("counter_values_by_end", "ends_ms"),
 )
+
+#: Traces are kept where they were made, in the file of their host, also where all else is on a server.
+LOCAL = frozenset({spans.name, traces.name})

@@ -84,6 +84,11 @@ class _Server:
             assert time.monotonic() < until_s, said
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int | None:
+        """Its process; None while it is stopped."""
+        return None if self._process is None else self._process.pid
+
     def _signal_all(self, number: int) -> None:
         assert self._process is not None
         parent = psutil.Process(self._process.pid)
@@ -147,6 +152,7 @@ class Postgres(_Server):
             "unix_socket_directories": "",
             "fsync": "off",
             "max_connections": "60",
+            "superuser_reserved_connections": "0",
             "shared_buffers": "32MB",
             "timezone": "UTC",
             "log_timezone": "UTC",

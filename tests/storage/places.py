@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from gateway.secret import Secret
@@ -16,3 +17,11 @@ def told(place: Place) -> str:
 
 def place_of(argument: str) -> Place:
     return Secret(argument) if "://" in argument else Path(argument)
+
+
+def wait_until_tidy() -> None:
+    """Wait for the threads that delete what is old; a database that is released under them leaves a connection."""
+    for thread in threading.enumerate():
+        if thread.name == "storage-tidy":
+            thread.join(10)
+            assert not thread.is_alive()

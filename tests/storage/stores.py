@@ -26,13 +26,16 @@ class Clock:
         return self.now_s
 
 
-def open_counters(place: str, clock: Callable[[], float] | None = None) -> Counters:
-    """Open the store at a place: `memory:`, the address of a server, or the path of an SQLite file."""
+def open_counters(place: str, clock: Callable[[], float] | None = None, timeout_s: float = 10.0) -> Counters:
+    """Open the store at a place: `memory:`, the address of a server, or the path of an SQLite file.
+
+    It is more patient than in a gateway, for machines on which a server does not get its turn at once.
+    """
     if place == "memory:":
         return MemoryCounters(clock) if clock else MemoryCounters()
     if place.startswith("redis://"):
-        return RedisCounters(Secret(place), clock)
-    database = Database(Secret(place) if "://" in place else Path(place), patience_s=10)
+        return RedisCounters(Secret(place), clock, timeout_s=timeout_s)
+    database = Database(Secret(place) if "://" in place else Path(place), patience_s=timeout_s)
     return TableCounters(database, clock) if clock else TableCounters(database)
 
 

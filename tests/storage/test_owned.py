@@ -22,7 +22,7 @@ from gateway.storage.migrate import upgrade
 from gateway.storage.owned import RESPONSE, Owned, OwnedByAnother, OwnedObjects, Unkeepable, _keep, room_bytes
 from gateway.tracing.local import LocalTraces
 from tests.storage.holding import held
-from tests.storage.places import Place, told
+from tests.storage.places import Place, told, wait_until_tidy
 from tests.tracing.kept import piece, trace
 
 NOW_S = 1_764_000_000.0
@@ -64,13 +64,6 @@ def opened(place: Place, patience_s: float = 2) -> Database:
 def owned(id: str = "resp_1", tenant: str = "tok_a", **fields: Any) -> Owned:
     given = {"kind": RESPONSE, "caller": tenant, "model": "fast", "provider": "openai", "deployment": "openai/gpt-test"}
     return Owned(**{**given, "id": id, "tenant": tenant, "made_s": NOW_S, **fields})
-
-
-def wait_until_tidy() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "storage-tidy":
-            thread.join(10)
-            assert not thread.is_alive()
 
 
 # Whose it is.
