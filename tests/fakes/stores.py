@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -93,7 +93,8 @@ class _Server:
         assert self._process is not None
         parent = psutil.Process(self._process.pid)
         for process in [parent, *parent.children(recursive=True)]:
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # Postgres has one for each connection
+                process.send_signal(number)
 
     def pause(self) -> None:
         """Let it swallow what it is sent: the kernel accepts connections and bytes, and nobody reads them."""
