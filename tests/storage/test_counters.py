@@ -44,6 +44,10 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return "memory:"
 
 
+#: For what a store of one process does not do, or is the measure of.
+shared = pytest.mark.parametrize("address", ["sqlite", "postgres", "redis", "valkey"], indirect=True)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -293,6 +297,7 @@ _STEP = st.one_of(
 )
 
 
+@shared
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(_STEP, min_size=1, max_size=25))
 def test_it_does_what_the_memory_of_one_process_does(steps: list[Any], counters: Counters, clock: Clock) -> None:
@@ -378,9 +383,8 @@ counters.close()
 """
 
 
+@shared
 def test_processes_reserve_from_10_and_10_have_it(address: str, by_its_own_clock: Counters) -> None:
-    if address == "memory:":
-        return  # it is of one process, and says so
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACER, address, str(number % 2)],

@@ -17,7 +17,6 @@ from gateway.storage.database import Database, StorageBusy, StorageFailed
 from gateway.storage.migrate import upgrade
 from gateway.storage.tabled import TableCounters
 from gateway.storage.tables import counter_slots, counter_values, reservations
-from tests.fakes.stores import Postgres
 from tests.storage.holding import held
 from tests.storage.stores import Clock, claim
 
@@ -123,11 +122,8 @@ def test_tidying_comes_by_itself_once_a_minute_beside_the_calls(
     assert seen.wait(5)
 
 
-def test_calls_on_different_keys_do_not_wait_for_each_other_on_a_server(
-    postgres: Postgres, opened: Callable[..., Database], place: object
-) -> None:
-    if isinstance(place, Path):
-        return  # there every write waits for every other
+@pytest.mark.parametrize("place", ["postgres"], indirect=True)
+def test_calls_on_different_keys_do_not_wait_for_each_other_on_a_server(opened: Callable[..., Database]) -> None:
     slow, fast = opened(patience_s=10), opened(patience_s=0.5)
     begun, may_end = threading.Event(), threading.Event()
 
