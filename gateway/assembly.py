@@ -25,6 +25,7 @@ from gateway.offload import stop_threads
 from gateway.pipeline import Gateway, Limits
 from gateway.routes import Table
 from gateway.settings import Settings, SettingsError
+from gateway.storage.health import StoreHealth
 from gateway.tracing import Sink, Tracer
 from gateway.tracing.braintrust import Braintrust
 from gateway.tracing.catcher import Catcher
@@ -42,6 +43,8 @@ from gateway.upstream.scripted import MODELS, Scripted, count
 from gateway.upstream.stored import StoredResponses
 
 if TYPE_CHECKING:
+    from gateway.storage.counters import Counters
+    from gateway.storage.database import Database
     from gateway.storage.directory import Directory
     from gateway.storage.owned import OwnedObjects
 
@@ -94,7 +97,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         silence_s=settings.keepalive_s,
         patch=Catcher.patch,
     )
-    objects = owned_objects(settings)
+    shared = database(settings)
+    objects, counted = owned_objects(settings, shared), counters(settings, shared)
     direct = Direct(
         Failures(redactor),
         first_byte_s=settings.first_byte_timeout_s,
@@ -129,10 +133,12 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
             "litellm": StoredResponses(Lanes(direct, Counting(litellm.count), litellm), objects),
         },
         objects=objects,
+        counters=counted,
+        stores=_health(settings, shared, counted),
         tracer=tracer,
         metrics=metrics,
         authenticator=authenticator(settings),
-        directory=directory(settings),
+        directory=directory(settings, shared),
         limits=Limits(
             timeout_s=settings.timeout_s,
             whole_answer_s=min(settings.timeout_s, whole_answer_s or settings.timeout_s),
@@ -186,25 +192,32 @@ def deliveries(settings: Settings) -> list[Delivery]:
         from gateway.storage.database import Database  # noqa: PLC0415  # slow, and not every command needs it
         from gateway.tracing.local import LocalTraces  # noqa: PLC0415
 
-        database = Database(settings.database)
-        local = LocalTraces(database, settings.local_traces_days, int(settings.local_traces_mb * (1 << 20)))
+        local = LocalTraces(
+            Database(settings.database), settings.local_traces_days, int(settings.local_traces_mb * (1 << 20))
+        )
         found.append(Delivery("local", spool_folder(settings) / "local", local, cap_bytes))
     return found
 
 
 def migrate(settings: Settings) -> None:
-    """Make the gateway's own database, or bring it up to date. Before the fork.
+    """Make the gateway's own databases, or bring them up to date: the file, and the server where there is one.
+
+    Before the fork.
 
     Raises:
-        SettingsError: it cannot be used; says why and what to do.
+        SettingsError: one cannot be used; says why and what to do.
     """
     from gateway.storage.database import StorageError  # noqa: PLC0415  # as above
     from gateway.storage.migrate import upgrade  # noqa: PLC0415
 
+    advice = "mend it, or set GATEWAY_DATA_DIR to another folder"
     try:
         upgrade(settings.database)
+        if settings.database_url is not None:
+            advice = "mend it, or set DATABASE_URL to another database"
+            upgrade(settings.database_url)
     except StorageError as error:
-        raise SettingsError([f"{error}: mend it, or set GATEWAY_DATA_DIR to another folder"]) from error
+        raise SettingsError([f"{error}: {advice}"]) from error
     else:
         _warn_of_lost_keys(settings)
     finally:
@@ -227,21 +240,66 @@ def _warn_of_lost_keys(settings: Settings) -> None:
         )
 
 
-def owned_objects(settings: Settings) -> OwnedObjects:
-    """Say who owns what outlives its call. Opens nothing: the database is what `migrate` has made by the first use."""
+def database(settings: Settings, patience_s: float | None = None) -> Database:
+    """The database that all hosts share, where one is set, else the file. Opens nothing: `migrate` makes its tables."""
     from gateway.storage.database import Database  # noqa: PLC0415  # as above
-    from gateway.storage.owned import OwnedObjects  # noqa: PLC0415
 
-    database = Database(settings.database, patience_s=_OBJECTS_PATIENCE_S)
-    return OwnedObjects(database, settings.stored_responses_days, int(settings.stored_responses_mb * (1 << 20)))
+    return Database(settings.database_url or settings.database, patience_s=patience_s or _OBJECTS_PATIENCE_S)
 
 
-def directory(settings: Settings) -> Directory:
-    """What manages keys; the same for the gateway and for its commands. Opens nothing."""
-    from gateway.storage.database import Database  # noqa: PLC0415  # as above
-    from gateway.storage.directory import Directory  # noqa: PLC0415
+def owned_objects(settings: Settings, shared: Database | None = None) -> OwnedObjects:
+    """Say who owns what outlives its call. Opens nothing.
 
-    return Directory.of(Database(settings.database, patience_s=_OBJECTS_PATIENCE_S), pepper_of(settings))
+    Args:
+        settings: the configuration.
+        shared: the `database` to use; None makes one.
+    """
+    from gateway.storage.owned import OwnedObjects  # noqa: PLC0415  # as above
+
+    keep_bytes = int(settings.stored_responses_mb * (1 << 20))
+    return OwnedObjects(shared or database(settings), settings.stored_responses_days, keep_bytes)
+
+
+def counters(settings: Settings, shared: Database | None = None) -> Counters:
+    """What limits and budgets are counted in: the server of `REDIS_URL`, else the database. Opens nothing.
+
+    Args:
+        settings: the configuration.
+        shared: the `database` to use; None makes one.
+
+    Raises:
+        SettingsError: the address cannot be used.
+    """
+    if settings.redis_url is None:
+        from gateway.storage.tabled import TableCounters  # noqa: PLC0415  # as above
+
+        return TableCounters(shared or database(settings))
+    from gateway.storage.faults import StorageFailed  # noqa: PLC0415  # as above
+    from gateway.storage.redis import RedisCounters  # noqa: PLC0415
+
+    try:
+        return RedisCounters(settings.redis_url)
+    except StorageFailed as error:
+        raise SettingsError([str(error)]) from error
+
+
+def _health(settings: Settings, shared: Database, counted: Counters) -> StoreHealth:
+    checks: dict[str, Callable[[], object]] = {"database": shared.check}
+    if settings.redis_url is not None:
+        checks["counters"] = counted.check
+    return StoreHealth(checks)
+
+
+def directory(settings: Settings, shared: Database | None = None) -> Directory:
+    """What manages keys; the same for the gateway and for its commands. Opens nothing.
+
+    Args:
+        settings: the configuration.
+        shared: the `database` to use; None makes one.
+    """
+    from gateway.storage.directory import Directory  # noqa: PLC0415  # as above
+
+    return Directory.of(shared or database(settings), pepper_of(settings))
 
 
 def pepper_of(settings: Settings) -> Callable[[], Pepper]:
@@ -252,10 +310,9 @@ def pepper_of(settings: Settings) -> Callable[[], Pepper]:
 
 def authenticator(settings: Settings) -> Authenticator:
     """Say who may call: static tokens, then virtual keys, then JWTs; each knows by its shape what is not its own."""
-    from gateway.storage.database import Database  # noqa: PLC0415  # as above
-    from gateway.storage.lookup import KeyLookup  # noqa: PLC0415
+    from gateway.storage.lookup import KeyLookup  # noqa: PLC0415  # as above
 
-    lookup = KeyLookup(Database(settings.database, patience_s=_LOOKUP_PATIENCE_S))
+    lookup = KeyLookup(database(settings, _LOOKUP_PATIENCE_S))
     verifiers: list[Verifier] = [StaticTokens(settings.tokens), VirtualKeys(lookup, pepper_of(settings))]
     if settings.admin_token is not None:
         verifiers.insert(0, StaticTokens([settings.admin_token], admin=True))
@@ -327,6 +384,7 @@ class SinkCounts(Counts):
 def redactor_of(settings: Settings, table: Table) -> Redactor:
     """What takes the gateway's own credentials out of a text: those of the settings and of the routes file."""
     known = [*settings.tokens, settings.admin_token, settings.key_pepper, settings.braintrust_api_key, *table.secrets]
+    known += settings.store_passwords
     known += [credential.api_key for credential in settings.credentials.values()]
     return Redactor([secret.reveal() for secret in known if secret is not None])
 

@@ -286,7 +286,7 @@ class TraceBackpressure(GatewayError):
 
 
 class StoreUnavailable(GatewayError):
-    """The gateway's own database does not answer, and the request cannot be answered without it."""
+    """A store of the gateway's does not answer, and the request cannot be answered without it."""
 
     status = 503
     code = "store_unavailable"

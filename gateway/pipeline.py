@@ -17,7 +17,9 @@ from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
+from gateway.storage.counters import Counters
 from gateway.storage.directory import Directory
+from gateway.storage.health import StoreHealth
 from gateway.storage.owned import OwnedObjects
 from gateway.tracing import Trace, Tracer
 from gateway.upstream import Upstream
@@ -81,6 +83,8 @@ class Gateway:
         metrics: what is counted.
         objects: whose each stored object is; None where none are.
         directory: who may call, for those who manage it; None where nobody can.
+        counters: what limits and budgets are counted in; None where nothing is.
+        stores: whether these answer.
         limits: times and sizes.
         cors_origins: origins of browsers that may call.
         preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
@@ -93,6 +97,8 @@ class Gateway:
     authenticator: Authenticator
     objects: OwnedObjects | None = None
     directory: Directory | None = None
+    counters: Counters | None = None
+    stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     limits: Limits = field(default_factory=Limits)
     cors_origins: Sequence[str] = ()
     watcher: Watcher = field(default_factory=Watcher)
@@ -121,6 +127,8 @@ class Gateway:
             upstream.start()
         if self.objects is not None:
             self.objects.start(time.time())
+        if self.counters is not None:
+            self.counters.start()
         self.authenticator.start()
         self._opened = True
 
@@ -158,6 +166,8 @@ class Gateway:
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
         self.tracer.close(timeout_s, insist=insist)
+        if self.counters is not None:
+            self.counters.close()
         if self.objects is not None:
             self.objects.close()
         self.authenticator.close()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from dotenv import dotenv_values
 
@@ -276,6 +276,20 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             maximum=1_048_576,
         ),
     ),
+    "Stores": (
+        Setting(
+            *("DATABASE_URL", "database_url", "postgres", None),
+            help="A Postgres database that several hosts share: `postgresql+psycopg://user:password@host:5432/name`. "
+            "Without it all is in `gateway.db` in the data folder; local traces are there in any case.",
+            secret=True,
+        ),
+        Setting(
+            *("REDIS_URL", "redis_url", "redis", None),
+            help="A Redis or Valkey server for limits and budgets: `redis://:password@host:6379/0`, or `rediss://` "
+            "for TLS. Without it they are counted in the database.",
+            secret=True,
+        ),
+    ),
     "Process and logs": (
         Setting(
             *("GATEWAY_DATA_DIR", "data_dir", "path", ".gateway"),
@@ -357,6 +371,8 @@ class Settings:
     prices: Path | None = None
     stored_responses_days: float = 30.0
     stored_responses_mb: float = 256.0
+    database_url: Secret | None = None
+    redis_url: Secret | None = None
     cors_origins: tuple[str, ...] = ()
     demo: str = "auto"
     log_format: str = "json"
@@ -385,8 +401,15 @@ class Settings:
 
     @property
     def database(self) -> Path:
-        """The file of the gateway's own database."""
+        """The file of the gateway's own database, also where others share one on a server."""
         return self.data_dir / "gateway.db"
+
+    @property
+    def store_passwords(self) -> tuple[Secret, ...]:
+        """What no record may show of the addresses of the stores: their passwords, as written and as meant."""
+        found = [url.reveal() for url in (self.database_url, self.redis_url) if url is not None]
+        passwords = [password for url in found if (password := urlsplit(url).password)]
+        return tuple(Secret(text) for text in dict.fromkeys((*found, *passwords, *map(unquote, passwords))))
 
     @property
     def traces_kept_here(self) -> bool:
@@ -625,6 +648,55 @@ def address_of(text: str) -> str:
     return text.rstrip("/")
 
 
+def postgres_address(text: str) -> Secret:
+    """Read the address of a Postgres database, in the form that `storage.Database` takes.
+
+    Raises:
+        ValueError: says what is wrong, without repeating it, for it holds a password.
+    """
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() not in ("postgresql+psycopg", "postgresql", "postgres"):
+        raise ValueError("must begin with postgresql+psycopg:// (postgresql:// and postgres:// mean the same)")
+    parts = _store_address(f"postgresql://{rest}")
+    if not parts.path.strip("/"):
+        raise ValueError("names no database: postgresql+psycopg://user:password@host:5432/name")
+    return Secret(f"postgresql+psycopg://{rest}")
+
+
+def redis_address(text: str) -> Secret:
+    """Read the address of a Redis or Valkey server.
+
+    Raises:
+        ValueError: as in `postgres_address`.
+    """
+    scheme, _, rest = text.partition("://")
+    if scheme.lower() not in ("redis", "rediss", "unix"):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    parts = _store_address(text)
+    if scheme.lower() != "unix" and re.fullmatch(r"(/[0-9]{0,5})?", parts.path, re.ASCII) is None:
+        raise ValueError("must end with the number of a database, as in redis://host:6379/0")
+    return Secret(f"{scheme.lower()}://{rest}")
+
+
+def told(address: Secret) -> str:
+    """The address of a store as a person may see it: without user, password and options."""
+    parts = urlsplit(address.reveal())
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _store_address(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not an address; / # @ and blanks in a password have to be written as %XX") from None
+    if re.search(r"[\x00-\x20\x7f]", text) or "#" in text:
+        raise ValueError("is not an address; / # @ and blanks in a password have to be written as %XX")
+    if not parts.hostname and not parts.path and "host=" not in parts.query:
+        raise ValueError("names no host")
+    return parts
+
+
 def _number(row: Setting, text: str) -> float:
     span = f"at least {row.minimum}" if row.minimum is not None else "above 0"
     span += f" and at most {row.maximum}" if row.maximum is not None else ""
@@ -731,6 +803,8 @@ _READERS: Mapping[str, Callable[[Setting, str], Any]] = {
     "keyset": lambda _row, text: _guarded(text),
     "algorithms": _algorithms,
     "relayed": _relayed,
+    "postgres": lambda _row, text: postgres_address(text),
+    "redis": lambda _row, text: redis_address(text),
 }
 
 _PROVIDERS = (

@@ -23,7 +23,10 @@ from gateway.settings import Settings, SettingsError
 from gateway.storage.audit import By
 from gateway.storage.keys import NewKey
 from gateway.storage.owned import RESPONSE, Owned
+from gateway.storage.redis import RedisCounters
+from gateway.storage.tabled import TableCounters
 from gateway.tracing.console import Console
+from gateway.tracing.local import LocalTraces
 from gateway.tracing.spool import Spool
 from gateway.upstream.scripted import MODELS
 from gateway.upstream.stored import StoredResponses
@@ -254,6 +257,59 @@ def test_a_lost_pepper_is_said_at_the_start(tmp_path: Path, caplog: pytest.LogCa
     (made.data_dir / "key-pepper").write_text("")
     with pytest.raises(SettingsError, match="holds no pepper"):
         assembly.migrate(made)
+
+
+# The stores.
+
+
+def test_the_backend_of_each_store_is_picked_by_its_address(tmp_path: Path) -> None:
+    environ = {"DATABASE_URL": "postgresql://u:hunter2@127.0.0.2:9/name", "REDIS_URL": "redis://:hunter3@127.0.0.2:9/1"}
+    alone, database, redis = (
+        assembly.build(Settings.from_env({name: environ[name] for name in names}, tmp_path))
+        for names in ((), ("DATABASE_URL",), ("DATABASE_URL", "REDIS_URL"))
+    )
+    file, server = str(tmp_path / ".gateway/gateway.db"), "postgresql://127.0.0.2:9/name"
+    for made, name in ((alone, file), (database, server), (redis, server)):
+        assert made.objects is not None
+        assert made.objects._database.name == name
+    for made, name in ((alone, file), (database, server)):
+        assert isinstance(made.counters, TableCounters)
+        assert made.counters._database.name == name
+        assert list(made.stores._checks) == ["database"]
+    assert isinstance(redis.counters, RedisCounters)
+    assert redis.counters.name == "redis://127.0.0.2:9/1"
+    assert list(redis.stores._checks) == ["database", "counters"]
+    assert list(tmp_path.iterdir()) == [], "nothing is opened or made"
+    text = redis.tracer._redactor.text(" ".join([*environ.values(), "hunter2 hunter3"]))
+    assert "hunter" not in text
+
+
+def test_traces_are_kept_in_the_file_also_where_all_else_is_on_a_server(
+    tmp_path: Path, empty_postgres_address: Secret
+) -> None:
+    made = Settings.from_env({"DATABASE_URL": empty_postgres_address.reveal()}, tmp_path)
+    assembly.migrate(made)
+    [local] = assembly.deliveries(made)
+    assert isinstance(local.destination, LocalTraces)
+    assert local.destination._database.name == str(made.database)
+    shared = assembly.database(made)
+    shared.check()
+    shared.release()
+
+
+def test_a_server_that_cannot_be_used_stops_the_start_and_says_what_to_set(tmp_path: Path) -> None:
+    made = Settings.from_env({"DATABASE_URL": "postgresql://u:hunter2@127.0.0.2:9/name"}, tmp_path)
+    with pytest.raises(SettingsError) as raised:
+        assembly.migrate(made)
+    [fault] = raised.value.faults
+    assert fault.startswith("postgresql://127.0.0.2:9/name: the server cannot be reached")
+    assert fault.endswith("set DATABASE_URL to another database")
+    assert "hunter2" not in fault
+
+
+def test_an_address_of_redis_with_an_option_that_is_none_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="REDIS_URL"):
+        assembly.build(Settings.from_env({"REDIS_URL": "redis://h/0?nonsense=1"}, tmp_path))
 
 
 # Prices.

@@ -25,20 +25,26 @@ def _healthy() -> Response:
 
 @public
 def _ready() -> Response:
-    """Can it serve? It can also while traces are in trouble: `degraded` is for people; the status stays 200."""
-    backlogs = current_gateway().tracer.backlogs()
-    if not backlogs:
-        return _json({"status": "ok"})
-    traces = {
-        name: {
-            "status": one.trouble or "ok",
-            "waiting_bytes": one.waiting_bytes,
-            "oldest_seconds": round(one.oldest_s, 1),
+    """Can it serve? It can also while traces or stores are in trouble.
+
+    `degraded` is for people; the status stays 200, since most calls need no store.
+    """
+    gateway = current_gateway()
+    backlogs, states = gateway.tracer.backlogs(), gateway.stores.states()
+    degraded = any(one.trouble for one in backlogs.values()) or any(state != "ok" for state in states.values())
+    told: dict[str, object] = {"status": "degraded" if degraded else "ok"}
+    if backlogs:
+        told["traces"] = {
+            name: {
+                "status": one.trouble or "ok",
+                "waiting_bytes": one.waiting_bytes,
+                "oldest_seconds": round(one.oldest_s, 1),
+            }
+            for name, one in backlogs.items()
         }
-        for name, one in backlogs.items()
-    }
-    degraded = any(one.trouble for one in backlogs.values())
-    return _json({"status": "degraded" if degraded else "ok", "traces": traces})
+    if states:
+        told["stores"] = {name: {"status": state} for name, state in states.items()}
+    return _json(told)
 
 
 @public

@@ -81,6 +81,8 @@ def _at(api_base: str | None) -> str:
 
 
 def _summary(settings: Settings, table: Table) -> list[str]:
+    from gateway.settings import told  # noqa: PLC0415  # as above
+
     usable = sorted(name for name, credential in settings.credentials.items() if credential.missing is None)
     keys = f"{len(settings.tokens)} in GATEWAY_AUTH_TOKEN"
     if not settings.tokens:
@@ -100,6 +102,10 @@ def _summary(settings: Settings, table: Table) -> list[str]:
         lines.append(f"traces: kept here, read them with: gateway traces list{more}")
     elif settings.braintrust_api_key is None:
         lines.append("traces: the log, one line a call")
+    if settings.database_url is not None:
+        lines.append(f"database: {told(settings.database_url)}")
+    if settings.redis_url is not None:
+        lines.append(f"limits and budgets: counted in {told(settings.redis_url)}")
     if settings.stored_responses_days:
         room = f"{settings.stored_responses_days:g} days, {settings.stored_responses_mb:g} MB at most"
         lines.append(f"stored responses: kept here where no provider keeps them ({room})")

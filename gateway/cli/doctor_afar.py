@@ -18,15 +18,16 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway import routes
-from gateway.assembly import Delivery, build, deliveries, migrate, own_prices
+from gateway.assembly import Delivery, build, database, deliveries, migrate, own_prices
 from gateway.cli.doctor import Check, Finding
 from gateway.core.calls import Call, Caller
 from gateway.core.endpoints import CHAT
 from gateway.core.pricing import Prices, cost_usd
 from gateway.core.routing import plan
 from gateway.core.transcript import usage_of
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StoreUnavailable
 from gateway.settings import Settings, withdraw
+from gateway.storage.faults import StorageBusy, StorageError
 from gateway.tracing.delivery import Piece, Undelivered
 from gateway.tracing.record import Record
 from gateway.tracing.rows import Ids, bare
@@ -37,6 +38,7 @@ from gateway.upstream import modelmap
 _CONNECT_S = 3.0
 _SKEW_WARN_S = 5.0
 _CALL_S = 60.0
+_REDIS_WARN_MS = 250.0
 _SCRATCH_BYTES = 8 << 20
 _BRAINTRUST = "https://www.braintrust.dev"
 
@@ -61,6 +63,8 @@ def checks(settings: Settings) -> list[Check]:
     return [
         Check("providers", lambda: _providers(settings)),
         Check("clock", lambda: _clock(settings)),
+        *([Check("postgres", lambda: _postgres(settings))] if settings.database_url is not None else []),
+        *([Check("redis", lambda: _redis(settings))] if settings.redis_url is not None else []),
         Check("spooling", lambda: _spooling(settings)),
         *(Check(delivery.sink, partial(_destination, delivery)) for delivery in deliveries(settings)),
     ]
@@ -156,6 +160,48 @@ def _skew_s(address: str) -> float | None:
         return middle_s - (parsedate_to_datetime(told).timestamp() + 0.5) if told else None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, TypeError):
         return None
+
+
+def _postgres(settings: Settings) -> Iterator[Finding]:
+    shared = database(settings)
+    began_s = time.monotonic()
+    try:
+        version, tables = shared.write(
+            lambda connection: (
+                connection.exec_driver_sql("SHOW server_version").scalar_one(),
+                connection.exec_driver_sql("SELECT to_regclass('alembic_version')").scalar_one(),
+            )
+        )
+    except StorageBusy as error:
+        yield Finding("warn", "postgres", str(error), "callers' stored responses wait: look for who holds it")
+        return
+    except StorageError as error:
+        yield Finding("fail", "postgres", str(error), "the gateway would not start: mend it, or DATABASE_URL")
+        return
+    finally:
+        shared.release()
+    saw = f"{shared.name}: Postgres {version}, answered in {1000 * (time.monotonic() - began_s):.0f} ms"
+    yield Finding("ok", "postgres", saw if tables else f"{saw}; its tables are made at the first start")
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    from gateway.storage.redis import RedisCounters  # noqa: PLC0415
+
+    assert settings.redis_url is not None
+    began_s = time.monotonic()
+    try:
+        counted = RedisCounters(settings.redis_url)
+        counted.check()
+    except StorageError as error:
+        yield Finding("fail", "redis", str(error), "mend REDIS_URL")
+    except StoreUnavailable as error:
+        advice = "limits and budgets cannot be counted: mend it, or REDIS_URL"
+        yield Finding("fail", "redis", str(error.__cause__ or error), advice)
+    else:
+        spent_ms = 1000 * (time.monotonic() - began_s)
+        slow = "each call asks it: it should be near" if spent_ms > _REDIS_WARN_MS else ""
+        saw = f"{counted.name}: a connection and a write took {spent_ms:.0f} ms"
+        yield Finding("warn" if slow else "ok", "redis", saw, slow)
 
 
 class _Recording:

@@ -1,1 +1,1 @@
-"""The gateway's own database: `migrate.upgrade` makes it at start, `database.Database` reads and writes it."""
+"""The gateway's own databases and counters: `migrate.upgrade` makes the tables, `Database` reads and writes them."""

@@ -1,155 +1,122 @@
-"""The gateway's own database: one SQLite file, short transactions, no wait that holds up anything else.
-
-SQLite's own wait for a lock sleeps in C. Measured with the usual 5 s of `busy_timeout`, one writer that had to wait
-froze gevent's hub for 2 s: its native threads sleep without a word to the hub. So `busy_timeout` is short, and the
-long wait is `time.sleep` between tries, in the greenlet that asked.
-"""
+"""The gateway's database: an SQLite file by default, a Postgres server where several hosts share one."""
 
 from __future__ import annotations
 
-import contextlib
-import random
-import sqlite3
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import sqlalchemy
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from sqlalchemy import Connection, Table
+from sqlalchemy.dialects import postgresql, sqlite
 
-from gateway.offload import offload
+from gateway.secret import Secret
+from gateway.storage.faults import StorageBusy, StorageError, StorageFailed
+from gateway.storage.sqlite import SQLiteFile
+
+__all__ = ["Database", "StorageBusy", "StorageError", "StorageFailed", "upserting", "vacuum"]
 
 _Result = TypeVar("_Result")
 
-_BUSY_TIMEOUT_MS = 20
 _VACUUM_PAGES = 2_000
-_IMMEDIATE = "gateway_begin_immediate"
-
-#: Another process has what is needed, for a moment. PROTOCOL: two recover the same log at once.
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
-_REASONS = {
-    sqlite3.SQLITE_ERROR: "its tables are not those of this release: the gateway brings them up to date when it starts",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
-    sqlite3.SQLITE_CORRUPT: "the database is damaged",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk does not read or write",
-    sqlite3.SQLITE_NOTADB: "is not a database",
-    sqlite3.SQLITE_PERM: "may not be opened",
-    sqlite3.SQLITE_READONLY: "is read-only",
-}
 
 
-class StorageError(Exception):
-    """The database did not do it; `str()` is one line that holds no SQL and no content."""
+class _Place(Protocol):
+    name: str
 
-
-class StorageBusy(StorageError):
-    """Others held the database for too long."""
-
-
-class StorageFailed(StorageError):
-    """The database is damaged, full, read-only, of another release, or no database at all."""
+    def hold(self) -> None: ...
+    def release(self) -> None: ...
+    def read(self, work: Callable[[Connection], _Result]) -> _Result: ...
+    def write(self, work: Callable[[Connection], _Result], alone_on: Sequence[str] | None) -> _Result: ...
 
 
 class Database:
-    """One SQLite file. Each operation opens a connection of its own, in the thread that runs it.
+    """One database; it works in short transactions, and none of its waits holds up another call.
 
-    So native threads and greenlets share no pool and no lock, and nothing is open over a fork. The file is made by
-    `migrate.upgrade`, never here.
+    Making it connects to nothing, so it may be made before the fork. What is asked of it after the fork may come from
+    any thread or greenlet.
 
     Args:
-        path: of the file.
+        place: an SQLite file, or the address of a Postgres database (`postgresql+psycopg://user:password@host/name`).
+            Its tables are made by `migrate.upgrade`, never here.
         patience_s: how long to try where others hold the database.
+
+    Attributes:
+        name: the file or the address, without user and password; what errors begin with.
+
+    Raises:
+        StorageFailed: the address cannot be read.
     """
 
-    def __init__(self, path: Path, *, patience_s: float = 5.0) -> None:
-        self.path = path.absolute()
-        self._patience_s = patience_s
-        self._address = ":memory:"
-        self._held: sqlite3.Connection | None = None
-        self._engine = _engine(lambda: sqlite3.connect(self._address, timeout=_BUSY_TIMEOUT_MS / 1000, uri=True))
-        # SQLAlchemy asks its first connection for the dialect's facts under a lock, which native threads and
-        # greenlets must not meet at: so it asks one here that touches no file.
-        with self._engine.connect():
-            pass
-        self._address = f"{self.path.as_uri()}?mode=rw"
+    def __init__(self, place: Path | Secret, *, patience_s: float = 5.0) -> None:
+        self._place: _Place
+        if isinstance(place, Path):
+            self._place = SQLiteFile(place, patience_s)
+        else:
+            from gateway.storage.postgres import PostgresServer  # noqa: PLC0415  # psycopg is not needed for a file
+
+            self._place = PostgresServer(place, patience_s)
+        self.name = self._place.name
 
     def hold(self) -> None:
-        """Keep one idle connection open, after the fork; else a write takes 18 ms instead of 1.
-
-        When the last connection closes, SQLite empties its log into the file. A file that cannot be opened now is left
-        to the first operation, which says why.
-        """
-        with contextlib.suppress(sqlite3.Error):
-            self._held = self._held or offload(self._open_idle)
-
-    def _open_idle(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._address, timeout=_BUSY_TIMEOUT_MS / 1000, uri=True, check_same_thread=False)
-        connection.execute("PRAGMA schema_version").fetchone()  # only who has read has joined the log
-        return connection
+        """Keep what makes operations fast at hand, after the fork; safe to call again."""
+        self._place.hold()
 
     def release(self) -> None:
-        """Close it; safe to call again."""
-        held, self._held = self._held, None
-        if held is not None:
-            offload(held.close)
+        """Close what is open; safe to call again, and a later operation opens it anew."""
+        self._place.release()
+
+    def check(self) -> None:
+        """Ask it for a sign of life.
+
+        Raises:
+            StorageBusy: others held it, or all connections, for longer than `patience_s`.
+            StorageFailed: it gives none, or has no tables.
+        """
+        self.read(lambda connection: connection.exec_driver_sql("SELECT version_num FROM alembic_version").all())
 
     def read(self, work: Callable[[Connection], _Result]) -> _Result:
         """Run `work` in one transaction that sees one state of the database.
 
+        Args:
+            work: may run more than once, as in `write`.
+
         Raises:
-            StorageBusy: others held it for longer than `patience_s`.
+            StorageBusy: others held it, or all connections, for longer than `patience_s`.
             StorageFailed: it cannot be read.
         """
-        return self._patiently(work, {})
+        return self._place.read(work)
 
-    def write(self, work: Callable[[Connection], _Result]) -> _Result:
+    def write(self, work: Callable[[Connection], _Result], *, alone_on: Sequence[str] | None = None) -> _Result:
         """Run `work` in one transaction, which is kept whole or, where anything is raised, not at all.
+
+        Transactions that write have an effect as if they ran one after the other: on SQLite they do, on Postgres they
+        are SERIALIZABLE, and begun again where they met.
 
         Args:
             work: may run more than once, since the transaction may have to be begun again.
+            alone_on: names of what it reads and writes, where nobody else does without naming it. They are waited for
+                instead, and each statement sees what is kept by then; for rows that many write at once.
 
         Raises:
-            StorageBusy: others held it for longer than `patience_s`.
-            StorageFailed: it cannot be written.
+            StorageBusy: others held it, or all connections, for longer than `patience_s`.
+            StorageFailed: it cannot be written. Where the connection broke in the commit itself, it may have been.
         """
-        return self._patiently(work, {_IMMEDIATE: True})
+        return self._place.write(work, alone_on)
 
-    def _patiently(self, work: Callable[[Connection], _Result], options: dict[str, Any]) -> _Result:
-        until_s = time.monotonic() + self._patience_s
-        while True:
-            try:
-                return offload(self._once, work, options)
-            except StorageBusy:
-                if time.monotonic() >= until_s:
-                    raise
-            time.sleep(random.uniform(0.005, 0.05))  # noqa: S311  # so that those who wait do not meet again
 
-    def _once(self, work: Callable[[Connection], _Result], options: dict[str, Any]) -> _Result:
-        try:
-            with self._engine.connect().execution_options(**options) as connection, connection.begin():
-                return work(connection)
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            # Not `from error`: SQLAlchemy's words have the statement, and a traceback would show them.
-            raise self._said_of(error) from None
-
-    def _said_of(self, error: SQLAlchemyError | sqlite3.Error) -> StorageError:
-        cause = error.orig if isinstance(error, DBAPIError) else error
-        code = getattr(cause, "sqlite_errorcode", None)
-        if code is None:
-            return StorageFailed(f"{self.path}: {type(cause).__name__}")
-        if code & 0xFF in _BUSY:
-            return StorageBusy(f"{self.path}: others have held the database for {self._patience_s:g} s")
-        if code & 0xFF == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
-            return StorageFailed(f"{self.path}: there is no such file")
-        return StorageFailed(f"{self.path}: {_REASONS.get(code & 0xFF, getattr(cause, 'sqlite_errorname', code))}")
+def upserting(connection: Connection, table: Table) -> Any:
+    """Begin an `INSERT … ON CONFLICT` in the words of the connection's database; its result has a `rowcount`."""
+    statement = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    return statement.execution_options(preserve_rowcount=True)  # else SQLAlchemy gives -1 for psycopg's inserts
 
 
 def vacuum(connection: Connection) -> bool:
-    """Give some free pages back to the disk, within a `Database.write`. False: there were none."""
+    """Give some free pages back to the disk, within a `Database.write`.
+
+    False: there were none, or the database does so by itself, as Postgres does.
+    """
+    if connection.dialect.name != "sqlite":
+        return False
     free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
     if free == 0 or connection.exec_driver_sql("PRAGMA auto_vacuum").scalar_one() != 2:
         return False
@@ -157,24 +124,3 @@ def vacuum(connection: Connection) -> bool:
     for _ in range(min(free, _VACUUM_PAGES)):
         connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
     return bool(connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() < free)
-
-
-def _engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
-    engine = sqlalchemy.create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # else Python begins transactions of its own, and late
-    pragmas = [f"busy_timeout = {_BUSY_TIMEOUT_MS}", "journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"]
-    if connection.execute("PRAGMA page_count").fetchone() == (0,):
-        pragmas.insert(0, "auto_vacuum = INCREMENTAL")  # counts in a new file only; in others it waits for writers
-    for pragma in pragmas:
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")

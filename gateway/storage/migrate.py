@@ -1,4 +1,4 @@
-"""Makes the database file, and brings its tables to those of this release."""
+"""Makes the tables of this release: in a new file, in an older one, or on a server."""
 
 from __future__ import annotations
 
@@ -11,26 +11,38 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
+from gateway.secret import Secret
 from gateway.storage.database import Database, StorageBusy, StorageFailed
 
 _SCRIPTS = "gateway.storage:migrations"
 
 
-def upgrade(path: Path, *, patience_s: float = 30.0) -> None:
-    """Make the database where there is none, check it, and run the migrations that it lacks. Nothing stays open.
+def upgrade(place: Path | Secret, *, patience_s: float = 30.0) -> None:
+    """Run the migrations that a database lacks, having checked a file or made it. Nothing stays open.
 
     Two gateways may do so at once: one waits for the other. Either all migrations are kept or none.
 
     Args:
-        path: of the database file; its folder is made too, for this user alone.
+        place: as `Database` has it. The folder of a file is made too, for this user alone; a server's database has to
+            be there, and its user has to be allowed to make tables in it.
         patience_s: how long to wait for others.
 
     Raises:
         StorageBusy: another process has held the database or its lock for `patience_s`.
-        StorageFailed: the folder or the file cannot be made, it is damaged or no database, its tables are of a newer
-            release, the disk is full, or a migration failed.
+        StorageFailed: the folder or the file cannot be made, it is damaged or no database, the server does not answer
+            or refuses, its tables are of a newer release, the disk is full, or a migration failed.
     """
-    path = path.absolute()
+    if isinstance(place, Path):
+        _upgrade_file(place.absolute(), patience_s)
+        return
+    database = Database(place, patience_s=patience_s)
+    try:
+        _migrate(database)
+    finally:
+        database.release()
+
+
+def _upgrade_file(path: Path, patience_s: float) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(path.with_name(path.name + ".lock"), patience_s):
@@ -67,6 +79,16 @@ def _check(path: Path, connection: Connection) -> None:
         raise StorageFailed(f"{path}: the database is damaged")
 
 
+def newest() -> str:
+    """The newest migration of this release."""
+    from alembic.config import Config  # noqa: PLC0415  # as below
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", _SCRIPTS)
+    return ScriptDirectory.from_config(config).get_current_head() or ""
+
+
 def _migrate(database: Database) -> None:
     # Alembic takes a moment to import, and only a start needs it.
     from alembic import command  # noqa: PLC0415
@@ -83,15 +105,15 @@ def _migrate(database: Database) -> None:
         newer = set(MigrationContext.configure(connection).get_current_heads()) - known
         if newer:
             raise StorageFailed(
-                f"{database.path}: its tables ({', '.join(sorted(newer))}) are of a newer release of the gateway"
+                f"{database.name}: its tables ({', '.join(sorted(newer))}) are of a newer release of the gateway"
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
     try:
-        database.write(work)
+        database.write(work, alone_on=[_SCRIPTS])
     except CommandError as error:
         said = " ".join(str(error).split())
-        raise StorageFailed(f"{database.path}: its tables cannot be brought up to date: {said}") from None
+        raise StorageFailed(f"{database.name}: its tables cannot be brought up to date: {said}") from None
     finally:
         config.attributes.clear()

@@ -12,9 +12,8 @@ from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, select, tuple_, update
-from sqlalchemy.dialects.sqlite import insert
 
-from gateway.storage.database import Database, StorageError, vacuum
+from gateway.storage.database import Database, StorageError, upserting, vacuum
 from gateway.storage.tables import owned as table
 
 log = logging.getLogger(__name__)
@@ -28,7 +27,8 @@ ITEM = "item"
 #: OpenAI keeps a stored response for 30 days (its guide "Conversation state").
 PROVIDER_KEEPS_S = 30 * 86_400.0
 
-#: Longer ids than a provider gives (those that wrap another one have some 400 characters); no index holds a longer one.
+#: Bytes. Longer ids than a provider gives (those that wrap another one have some 400 characters); Postgres' indexes
+#: hold some 2700, with the kind.
 _LONGEST_ID = 1024
 _TIDY_EVERY_S = 600.0
 _BATCH = 200
@@ -44,7 +44,7 @@ class OwnedByAnother(StorageError):
 
 
 class Unkeepable(StorageError):
-    """An id is empty or too long, or a text is no Unicode."""
+    """An id is empty or too long, or a text is no Unicode or holds NUL, which Postgres has in no text."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Owned:
 
     Attributes:
         kind: what it is, such as `RESPONSE`.
-        id: as the caller knows it, 1 to 1024 characters; one of a kind.
+        id: as the caller knows it, 1 to 1024 bytes in UTF-8; one of a kind.
         tenant: who alone finds it; `caller` is the id of the caller that made it.
         model: the name that the caller asked for.
         deployment: the one that made it, `provider/model`; `provider` is the first half.
@@ -125,7 +125,7 @@ class OwnedObjects:
 
         Raises:
             OwnedByAnother: a kind and id are another tenant's; nothing is changed.
-            Unkeepable: an id is empty or longer than 1024 characters, or a text holds half a surrogate pair.
+            Unkeepable: an id is empty or longer than 1024 bytes, or a text holds half a surrogate pair or NUL.
             StorageBusy: others held the database for longer than its patience.
             StorageFailed: it cannot be written.
         """
@@ -249,11 +249,11 @@ def room_bytes(connection: Connection) -> int:
 
 
 def _may_be_there(id: str) -> bool:
-    return 0 < len(id) <= _LONGEST_ID and _is_unicode(id)
+    return 0 < len(id) <= _LONGEST_ID and _is_text(id) and len(id.encode()) <= _LONGEST_ID
 
 
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def _is_text(text: str) -> bool:
+    return not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
 
 
 def _mine(kind: str, id: str, tenant: str) -> ColumnElement[bool]:
@@ -275,17 +275,19 @@ def _keep(owned: Owned, keep_bytes: int, connection: Connection) -> int:
     """Write the row, and return the size of its document and items."""
     row: dict[str, Any] = {name: getattr(owned, name) for name in _PLAIN}
     row |= {"made": owned.made_s, "kept_here": owned.kept_here, "bytes": 0}
-    if not all(_is_unicode(row[name]) for name in _PLAIN if name not in _TEXTS):
-        raise Unkeepable("a name with half a surrogate pair cannot be kept")
+    if not all(_is_text(row[name]) for name in _PLAIN if name not in _TEXTS):
+        raise Unkeepable("a name with half a surrogate pair or NUL cannot be kept")
     for name in _TEXTS:
         if row[name] is not None:
+            if "\0" in row[name]:
+                raise Unkeepable("a text with NUL, which JSON has not, cannot be kept")
             # In JSON half a pair can only stand in a string, where its escape says the same.
             text = row[name].encode(errors="backslashreplace")
             row[name] = text.decode()
             row["bytes"] += len(text)
     if row["bytes"] > keep_bytes:
         row |= dict.fromkeys(_TEXTS) | {"bytes": 0}
-    if connection.execute(_KEEP, row).rowcount == 0:
+    if connection.execute(_upsert(connection), row).rowcount == 0:
         raise OwnedByAnother(f"another tenant has this {owned.kind}")
     return int(row["bytes"])
 
@@ -320,14 +322,11 @@ _EMPTY = (
 )
 
 
-def _upsert() -> Any:
-    statement = insert(table)
+def _upsert(connection: Connection) -> Any:
+    statement = upserting(connection, table)
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=_KEY,
         set_={column.name: new[column.name] for column in table.c if not column.primary_key},
         where=new.tenant == table.c.tenant,
     )
-
-
-_KEEP = _upsert()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -159,3 +159,40 @@ audit = Table(
     Column("request_id", Text),
     Index("audit_by_target", "kind", "target", "seq"),
 )
+#: What was counted, by counter and slot of its window (`core/windows.py`). All times are milliseconds since the epoch.
+counter_slots = Table(
+    "counter_slots",
+    metadata,
+    Column("counter", Text, primary_key=True),
+    Column("slot", BigInteger, primary_key=True, autoincrement=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("ends_ms", BigInteger, nullable=False),
+    Index("counter_slots_by_end", "ends_ms"),
+)
+
+#: What is reserved and not settled: a row for each counter of a reservation.
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("counter", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("slot", BigInteger, nullable=False),  # where its amount was counted
+    Column("amount", BigInteger, nullable=False),
+    Column("ends_ms", BigInteger, nullable=False),
+    Index("reservations_by_id", "id"),
+    Index("reservations_by_end", "ends_ms"),
+)
+
+#: Numbers and short texts that end by themselves.
+counter_values = Table(
+    "counter_values",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("number", BigInteger),
+    Column("text", Text),
+    Column("ends_ms", BigInteger, nullable=False),
+    Index("counter_values_by_end", "ends_ms"),
+)
+
+#: Traces are kept where they were made, in the file of their host, also where all else is on a server.
+LOCAL = frozenset({spans.name, traces.name})

@@ -8,6 +8,9 @@ import pytest
 from flask.testing import FlaskClient
 
 from gateway.app import create_app
+from gateway.pipeline import Gateway
+from gateway.storage.database import StorageFailed
+from gateway.storage.health import StoreHealth
 from tests.builders import TOKEN, Recorder, Script, gateway, says
 
 SCRIPT, TRACED = Script([says("never")]), Recorder()
@@ -32,6 +35,20 @@ def test_it_is_well(client: FlaskClient, path: str, method: str) -> None:
 
 def test_it_says_so(client: FlaskClient) -> None:
     assert client.get("/health").json == {"status": "ok"}
+
+
+def test_readiness_says_how_the_stores_are_and_stays_200(client: FlaskClient) -> None:
+    def away() -> None:
+        raise StorageFailed("postgresql://db.example/name: the server cannot be reached")
+
+    assert client.get("/health/readiness").json == {"status": "ok"}
+    current: Gateway = client.application.extensions["gateway"]
+    current.stores = StoreHealth({"database": lambda: None, "counters": away})
+    response = client.get("/health/readiness")
+    assert response.status_code == 200
+    stores = {"database": {"status": "ok"}, "counters": {"status": "unavailable"}}
+    assert response.json == {"status": "degraded", "stores": stores}
+    assert "db.example" not in response.text, "anybody may ask"
 
 
 def test_the_front_door_says_where_to_go(client: FlaskClient) -> None:

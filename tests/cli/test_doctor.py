@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate
 from pathlib import Path
 
@@ -16,12 +16,14 @@ import pytest
 from gateway.assembly import migrate
 from gateway.cli import doctor, doctor_afar, doctor_here
 from gateway.cli.doctor import Check, Finding, Running
+from gateway.secret import Secret
 from gateway.settings import Settings
 from tests.cli.spools import leave
 from tests.cli.test_cli import free_port
 from tests.fakes.braintrust_server import FakeBraintrust
 from tests.fakes.loopback import Exchange, Loopback
 from tests.fakes.provider import FakeProvider
+from tests.fakes.stores import PASSWORD, Redis
 from tests.storage.holding import held
 
 GATEWAY = str(Path(sys.executable).parent / "gateway")
@@ -368,3 +370,44 @@ def test_help_says_what_the_exit_status_means(capsys: pytest.CaptureFixture[str]
         cli.main(["doctor", "--help"])
     assert "Exit status" in capsys.readouterr().out
     assert doctor._CHECK_S < 15
+
+
+# stores on servers
+
+
+def test_a_postgres_database_is_told_with_its_version(
+    place: Path, empty_postgres_address: Secret, postgres_address: Secret
+) -> None:
+    [empty] = afar(place, "postgres", DATABASE_URL=empty_postgres_address.reveal())
+    [made] = afar(place, "postgres", DATABASE_URL=postgres_address.reveal())
+    assert (empty.status, made.status) == ("ok", "ok")
+    assert "Postgres 18" in made.saw
+    assert empty.saw.endswith("its tables are made at the first start")
+    assert not made.saw.endswith("first start")
+    assert PASSWORD not in f"{empty}{made}"
+
+
+def test_a_redis_server_is_told_and_tried(place: Path, redis_servers: Mapping[str, Redis]) -> None:
+    for server in redis_servers.values():
+        [finding] = afar(place, "redis", REDIS_URL=server.url)
+        assert (finding.status, finding.check) in (("ok", "redis"), ("warn", "redis"))  # slow, on a busy machine
+        assert f"redis://127.0.0.1:{server.port}/0: a connection and a write took" in finding.saw
+        assert PASSWORD not in str(finding)
+        [wrong] = afar(place, "redis", REDIS_URL=server.url.replace(PASSWORD, "hunter2"))
+        assert wrong.status == "fail"
+        assert "hunter2" not in str(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [("postgres", "postgresql://u:hunter2@127.0.0.2:9/name"), ("redis", "redis://:hunter2@127.0.0.2:9/0")],
+)
+def test_a_store_that_is_away_fails(name: str, url: str, place: Path) -> None:
+    [finding] = afar(place, name, **{"postgres": {"DATABASE_URL": url}, "redis": {"REDIS_URL": url}}[name])
+    assert finding.status == "fail"
+    assert "127.0.0.2:9" in finding.saw
+    assert "hunter2" not in str(finding)
+
+
+def test_stores_that_are_not_set_are_not_looked_at(place: Path) -> None:
+    assert afar(place, "postgres") == afar(place, "redis") == []

@@ -69,7 +69,7 @@ NOTES: dict[str, str] = {
 - **`conversation`** is 404 at every provider: none is made here, so none is yours.
 - **Stored** unless `store` is false. A native response stays at its provider; the gateway notes whose it and the items
   of its output are. Where a chat stood in, the gateway keeps the response itself, with what was asked
-  ([how long](operations.md#the-database)); with `GATEWAY_STORED_RESPONSES_DAYS=0` it keeps none, and the answer has
+  ([how long](operations.md#the-stores)); with `GATEWAY_STORED_RESPONSES_DAYS=0` it keeps none, and the answer has
   `"store": false`. Where the store does not answer you still get your answer; the log says that it was not stored.
 - **`previous_response_id`** has to be one of yours, else it is 404 `not_found`. Any model can go on from a response
   that the gateway keeps, also another provider's; from one at a provider, that provider's models alone.

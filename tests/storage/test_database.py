@@ -8,12 +8,14 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, text
 
-from gateway.storage.database import Database, StorageBusy, StorageFailed, vacuum
+from gateway.storage.database import Database, StorageBusy, StorageFailed, upserting, vacuum
 from gateway.storage.migrate import upgrade
 from tests.storage.holding import held
 
@@ -36,21 +38,78 @@ def names(connection: Connection) -> list[str]:
     return list(connection.scalars(text("SELECT name FROM things ORDER BY id")))
 
 
-def test_what_is_written_is_read(path: Path) -> None:
-    database = Database(path)
-    database.write(lambda connection: put("one", connection))
-    assert database.read(names) == ["one"]
+# On both.
 
 
-def test_a_write_that_raises_leaves_nothing_behind(path: Path) -> None:
+@pytest.fixture
+def either(opened: Callable[..., Database]) -> Database:
+    database = opened()
+    database.write(lambda it: it.exec_driver_sql("CREATE TABLE things (id serial PRIMARY KEY, name text)") and None)
+    return database
+
+
+def add(name: str, connection: Connection) -> None:
+    insert = "INSERT INTO things (id, name) VALUES ((SELECT count(*) FROM things), :name)"
+    connection.execute(text(insert), {"name": name})
+
+
+@pytest.mark.parametrize("alone_on", [None, [], ["a", "b"]], ids=["", "alone on nothing", "alone"])
+def test_what_is_written_is_read(alone_on: list[str] | None, either: Database) -> None:
+    either.write(lambda connection: add("one", connection), alone_on=alone_on)
+    assert either.read(names) == ["one"]
+
+
+@pytest.mark.parametrize("alone_on", [None, ["a"]], ids=["", "alone"])
+def test_a_write_that_raises_leaves_nothing_behind(alone_on: list[str] | None, either: Database) -> None:
     def work(connection: Connection) -> None:
-        put("one", connection)
+        add("one", connection)
         raise LookupError
 
-    database = Database(path)
     with pytest.raises(LookupError):
-        database.write(work)
-    assert database.read(names) == []
+        either.write(work, alone_on=alone_on)
+    assert either.read(names) == []
+
+
+def test_a_read_sees_one_state(either: Database, opened: Callable[..., Database]) -> None:
+    def work(connection: Connection) -> tuple[list[str], list[str]]:
+        before = names(connection)
+        opened().write(lambda other: add("meanwhile", other))
+        return before, names(connection)
+
+    assert either.read(work) == ([], [])
+    assert either.read(names) == ["meanwhile"]
+
+
+def test_an_upsert_says_whether_it_changed_a_row(either: Database) -> None:
+    table = Table("things", MetaData(), Column("id", Integer, primary_key=True), Column("name", Text))
+
+    def keep(name: str, connection: Connection) -> int:
+        statement = upserting(connection, table)
+        new = statement.excluded
+        keep = statement.on_conflict_do_update(index_elements=["id"], set_={"name": name}, where=new.name != "no")
+        return int(connection.execute(keep, {"id": 7, "name": name}).rowcount)
+
+    assert [either.write(partial(keep, name)) for name in ("a", "b", "no")] == [1, 1, 0]
+    assert either.read(names) == ["b"]
+
+
+def test_a_database_without_tables_gives_no_sign_of_life(either: Database) -> None:
+    either.check()
+    either.write(lambda connection: connection.exec_driver_sql("DROP TABLE alembic_version") and None)
+    with pytest.raises(StorageFailed, match="not those of this release"):
+        either.check()
+
+
+def test_what_is_released_opens_again(either: Database) -> None:
+    for _ in range(2):
+        either.hold()
+        either.check()
+        either.release()
+    either.release()
+    assert either.read(names) == []
+
+
+# On a file.
 
 
 def test_file_and_folder_are_this_users_alone(path: Path) -> None:

@@ -18,14 +18,19 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 import gateway.storage
+from gateway.secret import Secret
 from gateway.storage import migrate
 from gateway.storage.database import Database, StorageBusy, StorageFailed
 from gateway.storage.migrate import upgrade
 from gateway.storage.tables import metadata
 from gateway.tracing.local import LocalTraces
+from tests.fakes.stores import PASSWORD
+from tests.storage.places import Place, told
 from tests.tracing.kept import piece, trace
 
 PACKAGE = Path(gateway.storage.__file__).parent
+NEWEST = "0004"
+ALL_TABLES = {"alembic_version", *metadata.tables}
 
 
 def tables(path: Path) -> set[str]:
@@ -33,20 +38,25 @@ def tables(path: Path) -> set[str]:
         return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
-def compare_to_code(path: Path) -> list[Any]:
-    return Database(path).read(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata))
+def compare_to_code(place: Place) -> list[Any]:
+    database = Database(place)
+    try:
+        return database.read(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata))
+    finally:
+        database.release()
 
 
-def test_the_migrations_make_the_tables_that_the_code_knows(tmp_path: Path) -> None:
-    upgrade(tmp_path / "gateway.db")
-    assert compare_to_code(tmp_path / "gateway.db") == []
+def test_the_migrations_make_the_tables_that_the_code_knows(place: Place) -> None:
+    assert compare_to_code(place) == []
+    upgrade(place)
+    assert compare_to_code(place) == []
 
 
 def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
     shutil.copytree(PACKAGE / "migrations", scripts)
-    for later in ("0002_owned.py", "0004_keys.py"):
-        (scripts / "versions" / later).unlink()
+    for newer in ("0002_owned.py", "0003_counters.py", "0004_keys.py"):
+        (scripts / "versions" / newer).unlink()
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
     upgrade(path)
     assert tables(path) == {"alembic_version", "spans", "traces"}
@@ -57,7 +67,7 @@ def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: p
     monkeypatch.undo()
     upgrade(path)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0004",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(NEWEST,)]
         assert connection.execute("SELECT count(*) FROM spans").fetchone() == (4,)
         assert [row for (row,) in connection.execute("SELECT row FROM spans ORDER BY id")] == sorted(
             (piece.row.decode() for piece in rows), key=lambda row: json.loads(row)["id"]
@@ -82,7 +92,43 @@ def test_gateways_that_start_at_once_make_one_database(tmp_path: Path) -> None:
     path = tmp_path / "data" / "gateway.db"
     starts = [subprocess.Popen([sys.executable, "-c", script, str(path)]) for _ in range(2)]
     assert [start.wait(timeout=60) for start in starts] == [0, 0]
-    assert tables(path) == {"alembic_version", *metadata.tables}
+    assert tables(path) == ALL_TABLES
+
+
+def test_gateways_that_start_at_once_make_the_tables_of_a_server_once(empty_postgres_address: Secret) -> None:
+    script = (
+        "import sys; from gateway.storage.migrate import upgrade; from tests.storage.places import place_of\n"
+        "upgrade(place_of(sys.argv[1]))"
+    )
+    starts = [subprocess.Popen([sys.executable, "-c", script, told(empty_postgres_address)]) for _ in range(3)]
+    assert [start.wait(timeout=60) for start in starts] == [0, 0, 0]
+    assert compare_to_code(empty_postgres_address) == []
+
+
+def test_tables_of_a_newer_release_on_a_server_are_left_alone(postgres_address: Secret) -> None:
+    database = Database(postgres_address)
+    database.write(lambda connection: connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'"))
+    database.release()
+    with pytest.raises(StorageFailed, match=r"\(9999\) are of a newer release"):
+        upgrade(postgres_address)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("/gateway_", "/no_such_"), 'refuses: database "no_such_[0-9]+" does not exist'),
+        ((PASSWORD, "another"), "refuses: password authentication failed"),
+        (("127.0.0.1", "127.0.0.2"), "cannot be reached"),
+    ],
+    ids=["database", "password", "host"],
+)
+def test_a_server_that_cannot_be_used_is_named_without_its_password(
+    wrong: tuple[str, str], said: str, postgres_address: Secret
+) -> None:
+    with pytest.raises(StorageFailed, match=said) as caught:
+        upgrade(Secret(postgres_address.reveal().replace(*wrong)))
+    assert PASSWORD not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_no_handle_stays_open(tmp_path: Path) -> None:
@@ -141,9 +187,9 @@ def test_a_migration_that_fails_half_way_leaves_nothing(
 ) -> None:
     scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
     shutil.copytree(PACKAGE / "migrations", scripts)
-    (scripts / "versions" / "0003_broken.py").write_text(
+    (scripts / "versions" / "9999_broken.py").write_text(
         "from alembic import op\nfrom alembic.util import CommandError\nfrom sqlalchemy import Column, Text\n"
-        "revision, down_revision = '0005', '0004'\n"
+        f"revision, down_revision = '9999', '{NEWEST}'\n"
         f"def upgrade():\n    op.create_table('half', Column('id', Text))\n    {last}\n"
     )
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
@@ -175,7 +221,7 @@ def test_a_full_disk_is_said_to_be_full(small_disk: Path) -> None:
 
 def test_the_wheel_has_the_migrations() -> None:
     names = [file.name for file in sorted(PACKAGE.glob("migrations/versions/0*.py"))]
-    assert names == ["0001_traces.py", "0002_owned.py", "0004_keys.py"]
+    assert names == ["0001_traces.py", "0002_owned.py", "0003_counters.py", "0004_keys.py"]
     top = PACKAGE.parents[1]
     ignored = subprocess.run(
         ["git", "check-ignore", *PACKAGE.rglob("*.py")], cwd=top, capture_output=True, text=True, check=False

@@ -9,17 +9,20 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from gateway.storage.database import Database, StorageBusy, StorageError, StorageFailed
 from gateway.storage.migrate import upgrade
 from gateway.storage.owned import RESPONSE, Owned, OwnedByAnother, OwnedObjects, Unkeepable, _keep, room_bytes
 from gateway.tracing.local import LocalTraces
 from tests.storage.holding import held
+from tests.storage.places import Place, told, wait_until_tidy
 from tests.tracing.kept import piece, trace
 
 NOW_S = 1_764_000_000.0
@@ -28,29 +31,39 @@ DAY_S = 86_400.0
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    """An SQLite file, for what is SQLite's alone."""
     upgrade(tmp_path / "gateway.db")
     return tmp_path / "gateway.db"
 
 
+_opened: list[Database] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    wait_until_tidy()
+    while _opened:
+        _opened.pop().release()
+
+
 @pytest.fixture
-def objects(path: Path) -> OwnedObjects:
-    return kept_in(path)
+def objects(place: Place) -> OwnedObjects:
+    return kept_in(place)
 
 
-def kept_in(path: Path, *, days: float = 30, keep_bytes: int = 1 << 28, patience_s: float = 2) -> OwnedObjects:
-    return OwnedObjects(Database(path, patience_s=patience_s), days, keep_bytes)
+def kept_in(place: Place, *, days: float = 30, keep_bytes: int = 1 << 28, patience_s: float = 2) -> OwnedObjects:
+    return OwnedObjects(opened(place, patience_s), days, keep_bytes)
+
+
+def opened(place: Place, patience_s: float = 2) -> Database:
+    _opened.append(Database(place, patience_s=patience_s))
+    return _opened[-1]
 
 
 def owned(id: str = "resp_1", tenant: str = "tok_a", **fields: Any) -> Owned:
     given = {"kind": RESPONSE, "caller": tenant, "model": "fast", "provider": "openai", "deployment": "openai/gpt-test"}
     return Owned(**{**given, "id": id, "tenant": tenant, "made_s": NOW_S, **fields})
-
-
-def wait_until_tidy() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "storage-tidy":
-            thread.join(10)
-            assert not thread.is_alive()
 
 
 # Whose it is.
@@ -111,12 +124,11 @@ HOSTILE = {
     "statements": "x'; DROP TABLE owned; --",
     "double quotes": 'resp_"1"',
     "patterns": "%",
-    "NUL": "resp_1\0",
-    "NUL alone": "\0",
     "other scripts": "réponse_回答_🦈",
     "directions": "\u202eresp_1",
     "combining": "e\u0301",
     "the longest": "x" * 1024,
+    "the longest of other scripts": "🦈" * 256,
     "lines": "resp\r\n1",
 }
 
@@ -138,7 +150,18 @@ def test_ids_are_compared_by_their_characters(objects: OwnedObjects) -> None:
         assert objects.find(RESPONSE, other, "tok_a") is None
 
 
-@pytest.mark.parametrize("id", ["", "x" * 1025, "x" * (1 << 20), "resp_\ud800"], ids=["empty", "1025", "1 MB", "half"])
+UNKEEPABLE = {
+    "empty": "",
+    "1025": "x" * 1025,
+    "1 MB": "x" * (1 << 20),
+    "1026 bytes": "é" * 513,
+    "half": "resp_\ud800",
+    "NUL": "resp_1\0",
+    "NUL alone": "\0",
+}
+
+
+@pytest.mark.parametrize("id", UNKEEPABLE.values(), ids=UNKEEPABLE)
 def test_what_can_be_no_id_is_not_there_and_cannot_be_kept(id: str, objects: OwnedObjects) -> None:
     assert objects.find(RESPONSE, id, "tok_a") is None
     assert objects.remove(RESPONSE, id, "tok_a") is False
@@ -147,7 +170,7 @@ def test_what_can_be_no_id_is_not_there_and_cannot_be_kept(id: str, objects: Own
     assert len(str(caught.value)) < 100
 
 
-def test_a_name_that_is_no_unicode_is_refused_and_a_document_keeps_its_meaning(objects: OwnedObjects) -> None:
+def test_a_name_that_is_no_text_is_refused_and_a_document_keeps_its_meaning(objects: OwnedObjects) -> None:
     with pytest.raises(Unkeepable):
         objects.keep(owned(model="\udcff"))
     said = {"text": "half \ud83d of a shark 🦈 \\ud800"}
@@ -156,16 +179,21 @@ def test_a_name_that_is_no_unicode_is_refused_and_a_document_keeps_its_meaning(o
     assert found is not None
     assert found.document is not None
     assert json.loads(found.document) == said
+    with pytest.raises(Unkeepable):
+        objects.keep(owned(model="fast\0"))
+    with pytest.raises(Unkeepable):
+        objects.keep(owned(document='"\0"'))
+    assert objects.find(RESPONSE, "resp_1", "tok_a") == found
 
 
 # Other processes.
 
 RACER = """
 import sys
-from pathlib import Path
 from gateway.storage.database import Database
 from gateway.storage.owned import Owned, OwnedByAnother, OwnedObjects
-objects = OwnedObjects(Database(Path(sys.argv[1]), patience_s=30), 30, 1 << 28)
+from tests.storage.places import place_of
+objects = OwnedObjects(Database(place_of(sys.argv[1]), patience_s=30), 30, 1 << 28)
 won = 0
 print("ready", flush=True); sys.stdin.readline()
 for number in range(40):
@@ -178,11 +206,11 @@ print(won)
 """
 
 
-def test_of_two_processes_that_keep_one_id_at_once_one_has_it(path: Path, objects: OwnedObjects) -> None:
+def test_of_two_processes_that_keep_one_id_at_once_one_has_it(place: Place, objects: OwnedObjects) -> None:
     tenants = ("tok_a", "tok_b")
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", RACER, str(path), tenant],
+            [sys.executable, "-c", RACER, told(place), tenant],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -224,7 +252,8 @@ def test_a_database_that_another_process_holds_is_waited_for_within_the_bound(pa
         assert objects.find(RESPONSE, "resp_1", "tok_a") is None
 
 
-def test_a_damaged_database_is_said_to_be_one(path: Path, objects: OwnedObjects) -> None:
+def test_a_damaged_database_is_said_to_be_one(path: Path) -> None:
+    objects = kept_in(path)
     path.write_bytes(b"no database " * 1000)
     with pytest.raises(StorageFailed):
         objects.keep(owned())
@@ -235,10 +264,11 @@ def test_a_damaged_database_is_said_to_be_one(path: Path, objects: OwnedObjects)
 GEVENT = """
 from gevent import monkey; monkey.patch_all()
 import gevent, sys, time
-from pathlib import Path
 from gateway.storage.database import Database
 from gateway.storage.owned import Owned, OwnedObjects
-objects = OwnedObjects(Database(Path(sys.argv[1])), 30, 1 << 20)
+from tests.storage.places import place_of
+objects = OwnedObjects(Database(place_of(sys.argv[1])), 30, 1 << 20)
+objects.start(1764000000.0)
 gaps, done = [], []
 def tick():
     while not done:
@@ -250,12 +280,13 @@ def one(number):
 kept = [gevent.spawn(one, number) for number in range(12)]
 gevent.joinall(kept); objects.tidy(1764000000.0); done.append(True); ticker.join()
 found = [objects.find("response", f"r{number}", "t") for number in range(12)]
+objects.close()
 print(all(greenlet.value for greenlet in kept), sum(1 for one in found if not one.emptied), max(gaps))
 """
 
 
-def test_the_hub_turns_while_objects_are_kept_and_tidied(path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", GEVENT, str(path)], capture_output=True, text=True, timeout=60)
+def test_the_hub_turns_while_objects_are_kept_and_tidied(place: Place) -> None:
+    done = subprocess.run([sys.executable, "-c", GEVENT, told(place)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     all_found, left, longest_s = done.stdout.split()
     assert (all_found, left) == ("True", "3"), "1 MB holds three of 300 kB"
@@ -265,8 +296,8 @@ def test_the_hub_turns_while_objects_are_kept_and_tidied(path: Path) -> None:
 # What goes.
 
 
-def test_what_is_kept_here_goes_by_age_and_what_a_provider_keeps_after_its_30_days(path: Path) -> None:
-    objects = kept_in(path, days=2)
+def test_what_is_kept_here_goes_by_age_and_what_a_provider_keeps_after_its_30_days(place: Place) -> None:
+    objects = kept_in(place, days=2)
     for days in (1, 3, 29, 31):
         objects.keep(owned(f"here_{days}", made_s=NOW_S - days * DAY_S, document="{}"))
         objects.keep(owned(f"there_{days}", made_s=NOW_S - days * DAY_S))
@@ -276,18 +307,18 @@ def test_what_is_kept_here_goes_by_age_and_what_a_provider_keeps_after_its_30_da
     assert [id for id in left if objects.find(RESPONSE, id, "tok_a")] == ["here_1", "there_1", "there_3", "there_29"]
 
 
-def test_owners_are_known_for_as_long_as_documents_are_kept(path: Path) -> None:
-    objects = kept_in(path, days=90)
+def test_owners_are_known_for_as_long_as_documents_are_kept(place: Place) -> None:
+    objects = kept_in(place, days=90)
     objects.keep(owned("resp_60", made_s=NOW_S - 60 * DAY_S))
     wait_until_tidy()
     assert objects.tidy(NOW_S) == 0
     assert objects.tidy(NOW_S + 31 * DAY_S) == 1
 
 
-def test_0_days_keep_no_document_and_let_go_of_those_that_are_there(path: Path) -> None:
-    kept_in(path).keep(owned("resp_old", document='{"secret": 1}'))
-    off = kept_in(path, days=0)
-    assert (off.keeps_documents, kept_in(path).keeps_documents) == (False, True)
+def test_0_days_keep_no_document_and_let_go_of_those_that_are_there(place: Place) -> None:
+    kept_in(place).keep(owned("resp_old", document='{"secret": 1}'))
+    off = kept_in(place, days=0)
+    assert (off.keeps_documents, kept_in(place).keeps_documents) == (False, True)
     off.keep(owned("resp_here", document='{"secret": 2}'))
     off.keep(owned("resp_items", items="[]"))
     off.keep(owned("resp_there", made_s=NOW_S + 1))
@@ -296,8 +327,8 @@ def test_0_days_keep_no_document_and_let_go_of_those_that_are_there(path: Path) 
     assert [id for id, one in found.items() if one] == ["resp_there"]
 
 
-def test_above_their_size_the_oldest_documents_are_emptied_and_their_owners_stay(path: Path) -> None:
-    objects = kept_in(path, keep_bytes=1000)
+def test_above_their_size_the_oldest_documents_are_emptied_and_their_owners_stay(place: Place) -> None:
+    objects = kept_in(place, keep_bytes=1000)
     for number in range(5):
         one = owned(f"resp_{number}", made_s=NOW_S + number, document="d" * 300, items="i" * 100)
         objects.keep(one)
@@ -312,14 +343,14 @@ def test_above_their_size_the_oldest_documents_are_emptied_and_their_owners_stay
     assert objects.tidy(NOW_S) == 0, "once is enough"
 
 
-def test_an_emptied_object_that_is_kept_again_stays_one(path: Path) -> None:
-    objects = kept_in(path)
+def test_an_emptied_object_that_is_kept_again_stays_one(place: Place) -> None:
+    objects = kept_in(place)
     objects.keep(owned(emptied=True))
     assert objects.find(RESPONSE, "resp_1", "tok_a") == owned(emptied=True)
 
 
-def test_sizes_are_bytes_and_one_document_that_is_too_large_displaces_no_other(path: Path) -> None:
-    objects = kept_in(path, keep_bytes=1000)
+def test_sizes_are_bytes_and_one_document_that_is_too_large_displaces_no_other(place: Place) -> None:
+    objects = kept_in(place, keep_bytes=1000)
     small, large = owned("resp_small", document="{}"), owned("resp_large", document="é" * 501, made_s=NOW_S + 1)
     objects.keep(small)
     objects.keep(large)
@@ -339,14 +370,16 @@ def test_a_tidied_file_is_smaller(path: Path) -> None:
     assert path.stat().st_size < before_bytes / 10
 
 
-def test_tidying_never_holds_the_database_for_more_than_200_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    objects, database = kept_in(path), Database(path)
+def test_tidying_never_holds_the_database_for_more_than_200_rows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects, database = kept_in(place), opened(place)
     rows = [{"of": f"resp_{number}"} for number in range(450)]
     database.write(
         lambda connection: (
-            connection.exec_driver_sql(
-                "INSERT INTO owned (kind, id, tenant, caller, model, provider, deployment, made, kept_here, bytes)"
-                " VALUES ('response', :of, 't', 'c', 'm', 'p', 'p/m', 1.0, 0, 0)",
+            connection.execute(
+                text(
+                    "INSERT INTO owned (kind, id, tenant, caller, model, provider, deployment, made, kept_here, bytes)"
+                    " VALUES ('response', :of, 't', 'c', 'm', 'p', 'p/m', 1.0, FALSE, 0)"
+                ),
                 rows,
             )
             and None
@@ -391,8 +424,8 @@ def test_keeping_does_not_wait_for_tidying_and_tidies_once_in_10_minutes(
     assert seen == [NOW_S, NOW_S + 3]
 
 
-def test_much_that_was_written_is_tidied_sooner(path: Path) -> None:
-    objects = kept_in(path, keep_bytes=16_000)
+def test_much_that_was_written_is_tidied_sooner(place: Place) -> None:
+    objects = kept_in(place, keep_bytes=16_000)
     for number in range(40):
         objects.keep(owned(f"resp_{number}", made_s=NOW_S + number, document="d" * 1001))
         wait_until_tidy()

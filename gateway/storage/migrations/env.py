@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-# The transaction is the caller's; SQLite's DDL is transactional, which Alembic does not take for granted.
+# The transaction is the caller's; SQLite's DDL is transactional too, which Alembic does not take for granted.
 context.configure(connection=context.config.attributes["connection"], transactional_ddl=True)
 with context.begin_transaction():
     context.run_migrations()

@@ -7,7 +7,7 @@ from alembic import op
 from sqlalchemy import Boolean, Column, Double, ForeignKey, Integer, Text
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,141 @@
+"""A database in one SQLite file: short transactions, no wait that holds up anything else.
+
+SQLite's own wait for a lock sleeps in C. Measured with the usual 5 s of `busy_timeout`, one writer that had to wait
+froze gevent's hub for 2 s: its native threads sleep without a word to the hub. So `busy_timeout` is short, and the
+long wait is `time.sleep` between tries, in the greenlet that asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from gateway.offload import offload
+from gateway.storage.faults import StorageBusy, StorageError, StorageFailed
+
+_Result = TypeVar("_Result")
+
+_BUSY_TIMEOUT_MS = 20
+_IMMEDIATE = "gateway_begin_immediate"
+
+#: Another process has what is needed, for a moment. PROTOCOL: two recover the same log at once.
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
+_REASONS = {
+    sqlite3.SQLITE_ERROR: "its tables are not those of this release: the gateway brings them up to date when it starts",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened",
+    sqlite3.SQLITE_CORRUPT: "the database is damaged",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk does not read or write",
+    sqlite3.SQLITE_NOTADB: "is not a database",
+    sqlite3.SQLITE_PERM: "may not be opened",
+    sqlite3.SQLITE_READONLY: "is read-only",
+}
+
+
+class SQLiteFile:
+    """What `Database` does on a file. Each operation opens a connection of its own, in the thread that runs it.
+
+    So native threads and greenlets share no pool and no lock, and nothing is open over a fork. The file is made by
+    `migrate.upgrade`, never here.
+    """
+
+    def __init__(self, path: Path, patience_s: float) -> None:
+        self.path = path.absolute()
+        self.name = str(self.path)
+        self._patience_s = patience_s
+        self._address = ":memory:"
+        self._held: sqlite3.Connection | None = None
+        self._engine = _engine(lambda: sqlite3.connect(self._address, timeout=_BUSY_TIMEOUT_MS / 1000, uri=True))
+        # SQLAlchemy asks its first connection for the dialect's facts under a lock, which native threads and
+        # greenlets must not meet at: so it asks one here that touches no file.
+        with self._engine.connect():
+            pass
+        self._address = f"{self.path.as_uri()}?mode=rw"
+
+    def hold(self) -> None:
+        """Keep one idle connection open; else a write takes 18 ms instead of 1.
+
+        When the last connection closes, SQLite empties its log into the file. A file that cannot be opened now is left
+        to the first operation, which says why.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            self._held = self._held or offload(self._open_idle)
+
+    def _open_idle(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._address, timeout=_BUSY_TIMEOUT_MS / 1000, uri=True, check_same_thread=False)
+        connection.execute("PRAGMA schema_version").fetchone()  # only who has read has joined the log
+        return connection
+
+    def release(self) -> None:
+        """Close it; safe to call again."""
+        held, self._held = self._held, None
+        if held is not None:
+            offload(held.close)
+
+    def read(self, work: Callable[[Connection], _Result]) -> _Result:
+        """See `Database.read`."""
+        return self._patiently(work, {})
+
+    def write(self, work: Callable[[Connection], _Result], _alone_on: Sequence[str] | None) -> _Result:
+        """See `Database.write`. Every transaction that writes is alone, whatever it is about."""
+        return self._patiently(work, {_IMMEDIATE: True})
+
+    def _patiently(self, work: Callable[[Connection], _Result], options: dict[str, Any]) -> _Result:
+        until_s = time.monotonic() + self._patience_s
+        while True:
+            try:
+                return offload(self._once, work, options)
+            except StorageBusy:
+                if time.monotonic() >= until_s:
+                    raise
+            time.sleep(random.uniform(0.005, 0.05))  # noqa: S311  # so that those who wait do not meet again
+
+    def _once(self, work: Callable[[Connection], _Result], options: dict[str, Any]) -> _Result:
+        try:
+            with self._engine.connect().execution_options(**options) as connection, connection.begin():
+                return work(connection)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            # Not `from error`: SQLAlchemy's words have the statement, and a traceback would show them.
+            raise self._said_of(error) from None
+
+    def _said_of(self, error: SQLAlchemyError | sqlite3.Error) -> StorageError:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        code = getattr(cause, "sqlite_errorcode", None)
+        if code is None:
+            return StorageFailed(f"{self.path}: {type(cause).__name__}")
+        if code & 0xFF in _BUSY:
+            return StorageBusy(f"{self.path}: others have held the database for {self._patience_s:g} s")
+        if code & 0xFF == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
+            return StorageFailed(f"{self.path}: there is no such file")
+        return StorageFailed(f"{self.path}: {_REASONS.get(code & 0xFF, getattr(cause, 'sqlite_errorname', code))}")
+
+
+def _engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
+    engine = sqlalchemy.create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _prepare(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # else Python begins transactions of its own, and late
+    pragmas = [f"busy_timeout = {_BUSY_TIMEOUT_MS}", "journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"]
+    if connection.execute("PRAGMA page_count").fetchone() == (0,):
+        pragmas.insert(0, "auto_vacuum = INCREMENTAL")  # counts in a new file only; in others it waits for writers
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
