@@ -227,10 +227,13 @@ def migrate(settings: Settings) -> None:
 def _warn_of_lost_keys(settings: Settings) -> None:
     from gateway.storage.database import StorageError  # noqa: PLC0415  # as above
 
+    shared = database(settings)
     try:
-        lost = directory(settings).keys.lost()
+        lost = directory(settings, shared).keys.lost()
     except StorageError as error:
         raise SettingsError([str(error)]) from error
+    finally:
+        shared.release()
     if lost:
         log.error(
             "%d virtual keys are of no use: they were made with another pepper. Put the right one back "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import Connection, Table, func, insert, select, text
+from sqlalchemy import Connection, Table, delete, func, insert, select, text
 
 from gateway.secret import Secret
 from gateway.storage.database import Database, StorageFailed
 from gateway.storage.migrate import newest, upgrade
-from gateway.storage.tables import LOCAL, metadata
+from gateway.storage.tables import LOCAL, SEEDED, metadata
 
 _ROWS = 500
 _PATIENCE_S = 30.0
@@ -50,7 +50,9 @@ def _copy(source: str, reading: Connection, target: str, writing: Connection) ->
     if writing.dialect.name == "postgresql":
         writing.execute(text(f"LOCK TABLE {', '.join(table.name for table in tables)} IN ACCESS EXCLUSIVE MODE"))
     for table in tables:
-        if rows := _count(table, writing):
+        if table.name in SEEDED:
+            writing.execute(delete(table))  # the source has these rows too
+        elif rows := _count(table, writing):
             raise StorageFailed(f"{target}: {table.name} has {rows} rows; only an empty database is copied to")
     copied = {}
     for table in tables:

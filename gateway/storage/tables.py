@@ -196,3 +196,5 @@ counter_values = Table(
 
 #: Traces are kept where they were made, in the file of their host, also where all else is on a server.
 LOCAL = frozenset({spans.name, traces.name})
+#: What migrations put rows into.
+SEEDED = frozenset({revisions.name})

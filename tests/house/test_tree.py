@@ -20,6 +20,7 @@ GATEWAY = TOP / "gateway"
 # Where a broad `except` may stand, and why. A folder ends with a slash.
 MAY_CATCH_ALL = {
     "pipeline.py": "settles whatever came, and raises it again",
+    "attempts.py": "a fault of ours in mid-stream is an error event, and is in the log",
     "tracing/": "an observer that fails must not fail the call",
     "metrics.py": "neither must this one; the first failure of each kind is logged",
     "api/": "the edge's last resort: a fault of ours becomes a 500 in the caller's dialect",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,17 @@ BOSS = By("adm_boss", request_id="req_1")
 PEPPER = Pepper(Secret("pepper-of-the-tests"))
 
 
-@pytest.fixture(params=["sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    """A database with the tables of this release and nothing in them."""
-    upgrade(tmp_path / "gateway.db")
-    return Database(tmp_path / "gateway.db")
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database with the tables of this release and nothing in them, of each kind."""
+    at: Path | Secret = tmp_path / "gateway.db"
+    if request.param == "postgres":
+        at = request.getfixturevalue("postgres_address")
+    else:
+        upgrade(at)
+    made = Database(at, patience_s=5)
+    yield made
+    made.release()
 
 
 class Place:
