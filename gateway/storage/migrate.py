@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
 from gateway.secret import Secret
 from gateway.storage.database import Database, StorageBusy, StorageFailed
+from gateway.storage.tables import REVISION
 
 _SCRIPTS = "gateway.storage:migrations"
 
@@ -89,7 +90,15 @@ def newest() -> str:
     return ScriptDirectory.from_config(config).get_current_head() or ""
 
 
+def _is_newest(connection: Connection) -> bool:
+    if not inspect(connection).has_table("alembic_version"):
+        return False
+    return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all() == [REVISION]
+
+
 def _migrate(database: Database) -> None:
+    if database.read(_is_newest):
+        return
     # Alembic takes a moment to import, and only a start needs it.
     from alembic import command  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415

@@ -6,6 +6,9 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, I
 
 metadata = MetaData()
 
+#: The newest migration. Where a database names it, a start has nothing to do.
+REVISION = "0004"
+
 #: Every row of a trace, as Braintrust would get it.
 spans = Table(
     "spans",

@@ -10,16 +10,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import Any
-
-import braintrust
-from braintrust.logger import _internal_get_global_state
-from braintrust.span_identifier_v4 import SpanComponentsV4, SpanObjectTypeV3
-from braintrust.util import LazyValue
-from braintrust.wrappers.litellm import wrap_litellm
 
 JSON = dict[str, Any]
 
@@ -44,6 +39,8 @@ class Held:
     @cached_property
     def slug(self) -> str:
         """The span's name as the SDK reads it; made where the patch runs, and not for calls that it never sees."""
+        from braintrust.span_identifier_v4 import SpanComponentsV4, SpanObjectTypeV3  # noqa: PLC0415  # see Catcher
+
         span = SpanComponentsV4(object_type=SpanObjectTypeV3.PROJECT_LOGS, object_id=_SOMEWHERE, **self._ids)
         return str(span.to_str())
 
@@ -61,19 +58,37 @@ def _under_held(traced: Callable[..., Any], *args: Any, **arguments: Any) -> Any
     held = _current.get()
     if held is None:
         return traced(*args, **arguments)
+    import braintrust  # noqa: PLC0415  # see Catcher
+
     with braintrust.parent_context(held.slug):
         return traced(*args, **arguments)
 
 
+#: The one that was installed last.
+_installed: Catcher | None = None
+
+
 class Catcher:
-    """Stands in for the SDK's background logger; its public methods up to `set_masking_function` are the SDK's."""
+    """Stands in for the SDK's background logger; its public methods up to `set_masking_function` are the SDK's.
+
+    The SDK is imported where LiteLLM is: a third of a second of the start that a gateway which relays has no use for.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_span: dict[str, Held] = {}
 
     def install(self) -> None:
-        """Take the place of this process's background logger."""
+        """Take the place of this process's background logger, as soon as there is one."""
+        global _installed
+        _installed = self
+        if "braintrust" in sys.modules:
+            self._stand_in()
+
+    def _stand_in(self) -> None:
+        from braintrust.logger import _internal_get_global_state  # noqa: PLC0415  # as above
+        from braintrust.util import LazyValue  # noqa: PLC0415
+
         stand_in = LazyValue(lambda: self, use_mutex=False)
         stand_in.get()
         _internal_get_global_state()._global_bg_logger = stand_in
@@ -81,7 +96,11 @@ class Catcher:
     @staticmethod
     def patch(calls: Any) -> None:
         """Patch an object that has LiteLLM's `completion`: each call of it from now on is a span of who holds it."""
+        from braintrust.wrappers.litellm import wrap_litellm  # noqa: PLC0415  # as above
+
         wrap_litellm(calls)
+        if _installed is not None:
+            _installed._stand_in()
         for name, traced in list(vars(calls).items()):
             if callable(traced):
                 setattr(calls, name, partial(_under_held, traced))

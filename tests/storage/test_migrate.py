@@ -21,15 +21,15 @@ import gateway.storage
 from gateway.secret import Secret
 from gateway.storage import migrate
 from gateway.storage.database import Database, StorageBusy, StorageFailed
-from gateway.storage.migrate import upgrade
-from gateway.storage.tables import metadata
+from gateway.storage.migrate import newest, upgrade
+from gateway.storage.tables import REVISION, metadata
 from gateway.tracing.local import LocalTraces
 from tests.fakes.stores import PASSWORD
 from tests.storage.places import Place, told
 from tests.tracing.kept import piece, trace
 
 PACKAGE = Path(gateway.storage.__file__).parent
-NEWEST = "0004"
+NEWEST = REVISION
 ALL_TABLES = {"alembic_version", *metadata.tables}
 
 
@@ -227,3 +227,16 @@ def test_the_wheel_has_the_migrations() -> None:
         ["git", "check-ignore", *PACKAGE.rglob("*.py")], cwd=top, capture_output=True, text=True, check=False
     )
     assert ignored.stdout == "", "hatch leaves out what git ignores"
+
+
+def test_the_code_knows_the_newest_migration() -> None:
+    assert newest() == REVISION
+
+
+def test_tables_that_are_up_to_date_need_no_alembic(place: Place) -> None:
+    upgrade(place)
+    script = (
+        "import sys; from gateway.storage.migrate import upgrade; from tests.storage.places import place_of\n"
+        "upgrade(place_of(sys.argv[1])); sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, told(place)], check=False).returncode == 0
