@@ -130,8 +130,7 @@ def child_exit(server: Any, worker: Any) -> None:
 
 def post_worker_init(worker: Any) -> None:
     """After the fork: start what lives in one process, and be ready to end it."""
-    # native threads read what is large; one that works may keep the thread of all streams waiting for this long
-    sys.setswitchinterval(0.001)
+    serving.suit_large_bodies()
     gateway = worker.app.wsgi().extensions["gateway"]
     gateway.open()
     # the 3 s that are left are for the error events and the traces

@@ -21,7 +21,7 @@ from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
 from gateway.metrics import Metrics, SpoolState
-from gateway.offload import stop_threads
+from gateway.offload import rest, stop_threads
 from gateway.pipeline import Gateway, Limits
 from gateway.routes import Table
 from gateway.settings import Settings, SettingsError
@@ -389,7 +389,7 @@ def redactor_of(settings: Settings, table: Table) -> Redactor:
     known = [*settings.tokens, settings.admin_token, settings.key_pepper, settings.braintrust_api_key, *table.secrets]
     known += settings.store_passwords
     known += [credential.api_key for credential in settings.credentials.values()]
-    return Redactor([secret.reveal() for secret in known if secret is not None])
+    return Redactor([secret.reveal() for secret in known if secret is not None], rest)
 
 
 def own_prices(settings: Settings) -> Mapping[str, Mapping[str, Any]]:

@@ -7,12 +7,17 @@ gevent; without it (plain threads, Modal) the work runs where it is called.
 
 from __future__ import annotations
 
+import importlib
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, ParamSpec, TypeVar
 
 #: Work on as many bytes takes long enough to be worth a thread of its own.
 LARGE_BYTES = 1 << 20
+
+_LONGEST_REST_S = 0.05
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -38,11 +43,53 @@ def offload(work: Callable[_Given, _Result], *args: _Given.args, **kwargs: _Give
     return result
 
 
+def rest() -> None:
+    """Let the hub catch up; to be called between the steps of long work, and without effect but on a native thread.
+
+    Both share the interpreter's lock, and the hub lets go of it at each send: beside a thread that never rests it would
+    get on by one send a step. So a thread rests for as long as it has worked since.
+    """
+    worked_since_s = _working.get(_ident()) if _working else None
+    if worked_since_s is not None:
+        _sleep(min(time.perf_counter() - worked_since_s, _LONGEST_REST_S))
+        _working[_ident()] = time.perf_counter()
+
+
 def _attempt(work: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Exception | None]:
+    _working[_ident()] = time.perf_counter()
     try:
         return work(*args, **kwargs), None
     except Exception as error:  # noqa: BLE001  # raised again for who asked; gevent would write it to stderr besides
         return None, error
+    finally:
+        _working.pop(_ident(), None)
+
+
+#: Native threads at work, and since when (seconds of `perf_counter`) without a rest.
+_working: dict[int, float] = {}
+
+
+def _original(module: str, name: str) -> Any:
+    """A function of the standard library as it is for native threads."""
+    if not cooperative():
+        return getattr(importlib.import_module(module), name)
+    from gevent import monkey  # noqa: PLC0415  # only where it is in use already
+
+    return monkey.get_original(module, name)
+
+
+@cache
+def _ident_function() -> Callable[[], int]:
+    found: Callable[[], int] = _original("_thread", "get_ident")
+    return found
+
+
+def _ident() -> int:
+    return _ident_function()()
+
+
+def _sleep(seconds: float) -> None:
+    _original("time", "sleep")(seconds)
 
 
 def cooperative() -> bool:

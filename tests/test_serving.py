@@ -351,3 +351,17 @@ def test_sigterm_drains_and_then_does_what_it_did_before() -> None:
         signal.signal(signal.SIGTERM, kept_handler)
     assert seen == [signal.SIGTERM]
     assert made.watcher.draining
+
+
+def test_a_process_takes_shorter_turns_and_returns_large_blocks() -> None:
+    """In a process of its own: both stand for all that runs in it."""
+    script = (
+        "import resource, sys; from gateway.serving import suit_large_bodies; suit_large_bodies()\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize()\n"
+        "for size in (30, 3, 30, 3): block = bytes(size << 20)\n"
+        "before = resident()\n"
+        "blocks = [bytearray(3 << 20) for _ in range(20)]; held = bytearray(100); del blocks\n"
+        "assert sys.getswitchinterval() == 0.001\n"
+        "assert resident() - before < 8 << 20, resident() - before\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

@@ -7,7 +7,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -66,9 +66,11 @@ class Redactor:
 
     Args:
         secrets: the gateway's own credentials; each is taken out wherever it stands, whatever its shape.
+        rest: called between the steps of what takes long.
     """
 
-    def __init__(self, secrets: Sequence[str] = ()) -> None:
+    def __init__(self, secrets: Sequence[str] = (), rest: Callable[[], None] = lambda: None) -> None:
+        self._rest = rest
         # a very short "secret" would blank out ordinary words
         self._known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
         self._suspects = _fewest(
@@ -110,16 +112,16 @@ class Redactor:
         What is nested deeper than `MAX_DEPTH` (a provider may send it) is left out.
         """
         if isinstance(value, str):
-            return digest(value) or self.text(value)
+            return digest(value, self._rest) or self.text(value)
         if depth > MAX_DEPTH:
             return TOO_DEEP
         if value is None or isinstance(value, int | float):
             return value
         if isinstance(value, dict | Mapping):  # the plain one first: it is told at once
             if value.get("type") == "base64":  # Anthropic's media, asked and answered
-                value = _without_media(value)
+                value = _without_media(value, self._rest)
             return {
-                self.text(str(key)): self.value(_without_sound(item) if key in _SOUNDS else item, depth + 1)
+                self.text(str(key)): self.value(_without_sound(item, self._rest) if key in _SOUNDS else item, depth + 1)
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
@@ -154,55 +156,60 @@ def _blotted(match: re.Match[str], least: int) -> str:
     return (beginning + REDACTED if beginning.endswith(" ") else REDACTED) + stop
 
 
-def digest(text: str) -> str | None:
+def digest(text: str, rest: Callable[[], None] = lambda: None) -> str | None:
     """Describe a text that is media (a base64 data URL, or long bare base64); None for any other text.
+
+    Args:
+        text: of any length.
+        rest: called after each step of a long one.
 
     Returns:
         Type, size in bytes and SHA-256 of the decoded media, so that two traces can be compared.
     """
     if text.startswith("data:") and (head := _DATA_URL.match(text)):
-        return _described(text[head.end() :], head.group(1) or "text/plain")
+        return _described(text, head.group(1) or "text/plain", rest, head.end())
     if len(text) >= _LONG_BASE64 and _BASE64.fullmatch(text):
-        return _described(text, "base64")
+        return _described(text, "base64", rest)
     return None
 
 
-def _without_sound(item: Any) -> Any:
+def _without_sound(item: Any, rest: Callable[[], None]) -> Any:
     """Put a digest in the place of a sound's `data`; its type is in the `format` beside it, where there is one."""
     if not isinstance(item, Mapping) or not isinstance(sound := item.get("data"), str) or not sound:
         return item
     kind = f"audio/{item['format']}" if isinstance(item.get("format"), str) else "audio"
-    named = digest(sound) if sound.startswith("data:") else None
-    return {**item, "data": named or _described(sound, kind)}
+    named = digest(sound, rest) if sound.startswith("data:") else None
+    return {**item, "data": named or _described(sound, kind, rest)}
 
 
-def _without_media(source: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_media(source: Mapping[str, Any], rest: Callable[[], None]) -> Mapping[str, Any]:
     """Put a digest in the place of the `data` of a base64 source."""
     if not isinstance(data := source.get("data"), str) or not data:
         return source
     kind = source.get("media_type")
-    return {**source, "data": _described(data, kind if isinstance(kind, str) else "base64")}
+    return {**source, "data": _described(data, kind if isinstance(kind, str) else "base64", rest)}
 
 
-def _described(encoded: str, kind: str) -> str:
-    altchars = b"-_" if "-" in encoded or "_" in encoded else None
+def _described(encoded: str, kind: str, rest: Callable[[], None], start: int = 0) -> str:
+    altchars = b"-_" if encoded.find("-", start) >= 0 or encoded.find("_", start) >= 0 else None
     size, digest = 0, hashlib.sha256()
     try:
-        for piece in _pieces(encoded):
+        for piece in _pieces(encoded, start):
             media = base64.b64decode(piece + "=" * (-len(piece) % 4), altchars=altchars)
             size += len(media)
             digest.update(media)
+            if len(piece) == _PIECE:
+                rest()
     except (binascii.Error, ValueError):
-        media = encoded.encode()
+        media = encoded[start:].encode()
         size, digest = len(media), hashlib.sha256(media)
         kind += ", not decodable"
     return f"[{kind}, {size} bytes, sha256 {digest.hexdigest()}]"
 
 
-def _pieces(encoded: str) -> Iterator[str]:
+def _pieces(encoded: str, start: int) -> Iterator[str]:
     """Cut base64 where it is padded, and into pieces that are decoded fast: nothing else runs meanwhile."""
     end = len(encoded)
-    start = 0
     while start < end:
         padded = encoded.find("=", start)
         stop = padded if padded >= 0 else end

@@ -22,9 +22,11 @@ from gateway.core.providers import SAME_WIRE
 from gateway.core.transcript import Malformed
 from gateway.core.wire import dumps, loads
 from gateway.errors import GatewayError, ObjectNotFound
+from gateway.offload import LARGE_BYTES, offload
 from gateway.upstream import door
 from gateway.upstream.door import Door, Exchange
 from gateway.upstream.failures import Failures
+from gateway.upstream.http1 import Parts
 from gateway.upstream.relay import EventRelay, Relay
 
 #: Where each provider answers, down to what its version begins with.
@@ -47,6 +49,7 @@ _BETWEEN = {"anthropic": "/v1", "azure": "/openai/v1"}
 
 #: A letter of `model` as an escape.
 _SPELT = re.compile(rb"\\u006[45c-fC-F]")
+_KEY = b'"model"'
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*+")')
 
 #: Operations that go to their provider so where the operator wants it, and else by way of LiteLLM.
@@ -95,7 +98,8 @@ class Direct:
 
     def open(self, attempt: Attempt, call: Call) -> _Answer:
         """Send the call (Upstream.open)."""
-        url, raw = _url(attempt.deployment, call), _raw(attempt.deployment, call)
+        url, deployment = _url(attempt.deployment, call), attempt.deployment
+        raw = offload(_raw, deployment, call) if call.body_bytes > LARGE_BYTES else _raw(deployment, call)
         remaining_s = max(0.001, call.deadline_s - time.monotonic())
         exchange = Exchange(
             host=None,  # the address is the configuration's; nobody else has a say in it
@@ -132,7 +136,7 @@ def _url(deployment: Deployment, call: Call) -> str:
     return _base(deployment) + path + (f"?{call.query}" if call.query else "")
 
 
-def _raw(deployment: Deployment, call: Call) -> bytes | None:
+def _raw(deployment: Deployment, call: Call) -> bytes | Parts | None:
     if not call.endpoint.parameters:
         return None
     adds_usage = call.stream and not call.endpoint.ends and not call.usage_asked  # else unnamed chunks tell none
@@ -145,7 +149,7 @@ def _raw(deployment: Deployment, call: Call) -> bytes | None:
     return dumps(body)
 
 
-def _own_words(deployment: Deployment, call: Call, *, adds_usage: bool) -> bytes | None:
+def _own_words(deployment: Deployment, call: Call, *, adds_usage: bool) -> Parts | None:
     """The caller's own text with the provider's name of the model; None where it cannot be told where that stands.
 
     To write a body anew costs as much as to read it, and for one with an image of 30 MB every other call waits
@@ -153,15 +157,23 @@ def _own_words(deployment: Deployment, call: Call, *, adds_usage: bool) -> bytes
     spelt with escapes itself, or stands twice, the body is written anew.
     """
     raw = call.raw
-    if raw is None or (adds_usage and "stream_options" in call.body) or _SPELT.search(raw) is not None:
+    if raw is None or (adds_usage and "stream_options" in call.body):
         return None
-    found = _MODEL.search(raw)
-    if found is None or _MODEL.search(raw, found.end()) is not None:
+    if b"\\" in raw and _SPELT.search(raw) is not None:
         return None
-    start = raw.find(b"{") + 1
+    found = [match for place in _places(_KEY, raw) if (match := _MODEL.match(raw, place)) is not None]
+    if len(found) != 1:
+        return None
+    text, start, (before, after) = memoryview(raw), raw.find(b"{") + 1, found[0].span(1)
     usage = b'"stream_options":{"include_usage":true},' if adds_usage else b""
-    model = dumps(deployment.model)
-    return b"".join((b"{", usage, raw[start : found.start(1)], model, raw[found.end(1) :]))
+    return b"{" + usage, text[start:before], dumps(deployment.model), text[after:]
+
+
+def _places(needle: bytes, text: bytes) -> Iterator[int]:
+    place = text.find(needle)
+    while place >= 0:
+        yield place
+        place = text.find(needle, place + 1)
 
 
 def _base(deployment: Deployment) -> str:

@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 
-from gateway.upstream.http1 import ConnectFailed, Connection, Connections, target_of
+from gateway.upstream.http1 import ConnectFailed, Connection, Connections, Parts, target_of
 
 CONNECT_S = 5.0
 #: Of one answer, unpacked, streamed or not. A completion with images or audio is far smaller.
@@ -319,7 +319,7 @@ class Door(httpx.BaseTransport):
         return _told(exchange)
 
     def send(
-        self, exchange: Exchange, method: str, url: str, path: str, headers: dict[str, str], raw: bytes | None
+        self, exchange: Exchange, method: str, url: str, path: str, headers: dict[str, str], raw: bytes | Parts | None
     ) -> None:
         """Send the one request of an exchange; what comes back is in the exchange, and no client stands in between.
 
@@ -329,7 +329,7 @@ class Door(httpx.BaseTransport):
             url: where to, from the configuration.
             path: the operation's, for who reads the exchange.
             headers: all but those of the connection itself.
-            raw: the body, or None.
+            raw: the body, or its parts, or None.
 
         Raises:
             httpx.TransportError: it could not be sent, or no answer came; the exchange has the fault.
@@ -356,7 +356,9 @@ class Door(httpx.BaseTransport):
     def _is_repeated(self, request: httpx.Request, exchange: Exchange) -> bool:
         return _key(request) in exchange.sent
 
-    def _carry(self, exchange: Exchange, method: str, url: str, headers: dict[str, str], raw: bytes | None) -> None:
+    def _carry(
+        self, exchange: Exchange, method: str, url: str, headers: dict[str, str], raw: bytes | Parts | None
+    ) -> None:
         """Send, and note the answer: its head and, where it is not streamed, its body."""
         headers["Accept-Encoding"] = "identity"
         exchange.status, exchange.headers, exchange.body = None, {}, None

@@ -11,7 +11,7 @@ import ssl
 import time
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -28,6 +28,10 @@ _READ_BYTES = 65536
 #: A body up to this size goes out together with its head.
 _JOINED_BYTES = 65536
 _SWEEP_S = 10.0
+
+
+#: A body in pieces of memory that need not lie side by side.
+Parts = Sequence[bytes | memoryview]
 
 
 class Origin(NamedTuple):
@@ -101,8 +105,8 @@ class Connection:
         self._pieces: list[bytes] = []
         self._fault: BadAnswer | None = None
 
-    def send(self, method: str, target: Target, headers: Mapping[str, str], body: bytes | None) -> None:
-        """Send a request.
+    def send(self, method: str, target: Target, headers: Mapping[str, str], body: bytes | Parts | None) -> None:
+        """Send a request. A body in parts is sent without being joined.
 
         A provider may refuse a body before it has come through and close: what it says then can still be read.
 
@@ -111,13 +115,15 @@ class Connection:
             OSError: the connection failed; TimeoutError where the provider does not read on.
         """
         self._begin()
-        head = _head(method, target, headers, body)
+        parts: Parts = () if body is None else (body,) if isinstance(body, bytes) else body
+        size = sum(map(len, parts))
+        head = _head(method, target, headers, None if body is None else size)
         try:
-            if body is None or len(body) <= _JOINED_BYTES:
-                self.sock.sendall(head + (body or b""))
+            if size <= _JOINED_BYTES:
+                self.sock.sendall(b"".join((head, *parts)))
             else:
-                self.sock.sendall(head)
-                self.sock.sendall(body)
+                for part in (head, *parts):
+                    self.sock.sendall(part)
         except (BrokenPipeError, ConnectionResetError):
             try:
                 self.read_head()
@@ -233,11 +239,11 @@ class Connection:
         self.sock.close()
 
 
-def _head(method: str, target: Target, headers: Mapping[str, str], body: bytes | None) -> bytes:
+def _head(method: str, target: Target, headers: Mapping[str, str], size: int | None) -> bytes:
     lines = [f"{method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if body is not None or method in ("POST", "PUT", "PATCH"):  # RFC 9110, section 8.6
-        lines.append(f"Content-Length: {len(body or b'')}")
+    if size is not None or method in ("POST", "PUT", "PATCH"):  # RFC 9110, section 8.6
+        lines.append(f"Content-Length: {size or 0}")
     text = "\r\n".join(lines)
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:
         raise ValueError("a header has a line break")
