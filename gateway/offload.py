@@ -47,11 +47,11 @@ def rest() -> None:
     """Let the hub catch up; to be called between the steps of long work, and without effect but on a native thread.
 
     Both share the interpreter's lock, and the hub lets go of it at each send: beside a thread that never rests it would
-    get on by one send a step. So a thread rests for as long as it has worked since.
+    get on by one send a step. So a thread rests for twice as long as it has worked since.
     """
     worked_since_s = _working.get(_ident()) if _working else None
     if worked_since_s is not None:
-        _sleep(min(time.perf_counter() - worked_since_s, _LONGEST_REST_S))
+        _sleep(min(2 * (time.perf_counter() - worked_since_s), _LONGEST_REST_S))
         _working[_ident()] = time.perf_counter()
 
 
