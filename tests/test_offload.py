@@ -15,7 +15,7 @@ from gevent import monkey
 monkey.patch_all()
 import gevent, time
 from gevent.monkey import get_original
-from gateway.offload import cooperative, offload
+from gateway.offload import cooperative, offload, rest
 assert cooperative()
 block, ticks = get_original("time", "sleep"), []
 def tick():
@@ -34,6 +34,24 @@ except KeyError as error:
 else:
     raise SystemExit("the exception was lost")
 ticking.kill()
+now = time.perf_counter
+def spin(seconds):
+    until = now() + seconds
+    while now() < until:
+        pass
+def rested():
+    spin(0.02)
+    began = now()
+    rest()
+    first = now() - began
+    rest()
+    return first, now() - began - first
+first, second = offload(rested)
+assert first >= 0.035, first
+assert second < 0.02, "no work, no rest"
+began = now()
+rest()
+assert now() - began < 0.005, "the hub itself has no time to rest"
 print("done")
 """
 

@@ -108,7 +108,7 @@ def needed(rule: str) -> str | None:
         (ADMIN_TOKEN, {ADMIN, METRICS}),
         *((name, set(rights.scopes)) for name, rights in RIGHTS.items()),
     ],
-    ids=lambda one: str(one)[:10],
+    ids=lambda one: str(sorted(one) if isinstance(one, set | frozenset) else one)[:10],
 )
 def test_every_route_is_open_to_those_alone_who_have_its_scope(
     served: Served, key: str, scopes: set[str] | None

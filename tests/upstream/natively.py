@@ -41,9 +41,9 @@ def called(endpoint: Endpoint, name: str, body: JSON | None = None, **fields: An
 class Natively:
     """Direct, against the fake provider; `tried` is the last attempt."""
 
-    def __init__(self, provider: FakeProvider, *, idle_s: float = 5) -> None:
+    def __init__(self, provider: FakeProvider, *, idle_s: float = 5, silence_s: float | None = None) -> None:
         self.provider = provider
-        self.direct = Direct(Failures(Redactor([OWN_KEY])), first_byte_s=5, idle_s=idle_s)
+        self.direct = Direct(Failures(Redactor([OWN_KEY])), first_byte_s=5, idle_s=idle_s, silence_s=silence_s)
         self.tried = attempt()
 
     def attempt(self, name: str, **reach: Any) -> Attempt:

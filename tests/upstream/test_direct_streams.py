@@ -451,3 +451,74 @@ def test_silence_in_the_middle_of_a_stream_is_a_timeout(provider: FakeProvider, 
         impatient.events(endpoint)
     assert provider.requests()[0].closed.wait(1)
     impatient.direct.close()
+
+
+# Silence, where it is told: a writer that reads for itself has to say that it is still alive.
+
+
+@pytest.fixture
+def telling(provider: FakeProvider) -> Iterator[Natively]:
+    made = Natively(provider, idle_s=0.6, silence_s=0.1)
+    yield made
+    made.direct.close()
+
+
+@EACH
+def test_silence_is_told_before_the_head_and_in_the_middle(telling: Natively, endpoint: Endpoint) -> None:
+    wire = [*begun(endpoint), text(endpoint, "a"), pause(0.35), text(endpoint, "b"), *ending(endpoint)]
+    telling.provider.script("m", sse(*wire, delay=0.35))
+    opened = telling.open(called(endpoint, model_of(endpoint), stream=True))
+    chunks = list(opened.chunks())
+    opened.close()
+    words = [chunk if chunk is None else chunk.data for chunk in chunks]
+    first = next(place for place, word in enumerate(words) if word is not None)
+    assert first >= 2, "nothing came for three times as long"
+    assert words[first:].count(None) >= 2
+    assert telling.tried.transcript.complete
+    assert "ab" in said_by(telling).replace('"}, {"text": "', "")
+
+
+@EACH
+def test_a_head_that_comes_late_and_is_a_failure_is_raised_as_one(telling: Natively, endpoint: Endpoint) -> None:
+    telling.provider.script("m", plain_json({"error": {"message": "slow down"}}, 429, delay=0.25))
+    opened = telling.open(called(endpoint, model_of(endpoint), stream=True))
+    told: list[Any] = []
+    with pytest.raises(ProviderLimited):
+        told.extend(opened.chunks())
+    opened.close()
+    assert telling.provider.open_connections <= 1
+
+
+@EACH
+@pytest.mark.parametrize("before", [[], ["begun"]], ids=["no head", "in the middle"])
+def test_who_is_silent_for_too_long_has_failed_though_it_was_told(
+    telling: Natively, endpoint: Endpoint, before: list[str]
+) -> None:
+    wire = [*begun(endpoint), text(endpoint, "a"), silence()] if before else [silence()]
+    telling.provider.script("m", sse(*wire, delay=0 if before else 9))
+    made = called(endpoint, model_of(endpoint), stream=True)
+    telling.direct._first_byte_s = 0.6
+    began_s = time.monotonic()
+    opened = telling.open(made)
+    told: list[Any] = []
+    with pytest.raises(ProviderTimeout):
+        told.extend(opened.chunks())
+    opened.close()
+    assert told.count(None) >= 3
+    assert time.monotonic() - began_s < 3
+    assert telling.provider.requests()[0].closed.wait(1)
+
+
+@EACH
+def test_a_call_that_is_stopped_while_its_head_is_waited_for_frees_the_provider_at_once(
+    telling: Natively, endpoint: Endpoint
+) -> None:
+    telling.direct._first_byte_s = 30
+    telling.provider.script("m", sse(silence(), delay=30))
+    made = called(endpoint, model_of(endpoint), stream=True)
+    opened = telling.open(made)
+    threading.Timer(0.25, made.cancellation.abort, ("caller_gone",)).start()
+    with pytest.raises(CallerGone):
+        list(opened.chunks())
+    opened.close()
+    assert telling.provider.requests()[0].closed.wait(1)
