@@ -21,13 +21,14 @@ from greenlet import greenlet
 from gunicorn.workers.ggevent import GeventWorker
 
 from bench.ledger import Ledger
-from gateway import pipeline
+from gateway import attempts, pipeline
 from gateway.api import exchange
 from gateway.auth import Authenticator
 from gateway.core import routing
 from gateway.tracing import Trace, Tracer
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
+from gateway.upstream import http1, relay
 from gateway.watcher import Watcher
 from gateway.web import gateway_of
 
@@ -39,8 +40,11 @@ STAGES: tuple[tuple[str, tuple[tuple[Any, str], ...]], ...] = (
     ("2 read", ((exchange, "_read"),)),
     ("3 open the trace, watch", ((Tracer, "start"), (Trace, "begin"), (Watcher, "watch"))),
     ("4 plan", ((routing, "plan"),)),
-    ("5 try: to the answer or the first bytes", ((pipeline._Run, "open"),)),
-    ("6 read the stream", ((pipeline._Pump, "_pump"),)),
+    ("5 try: to the answer or the first bytes", ((attempts.Attempts, "_open"),)),
+    (
+        "6 read the stream",
+        ((attempts._Aside, "_pump"), (http1.Connection, "read"), (relay.Relay, "_read"), (relay.EventRelay, "_read")),
+    ),
     ("6 answer", ((exchange, "_response"), (pipeline._Run, "stream"), (exchange.EventStream, "__next__"))),
     ("7 settle", ((pipeline.Settlement, "__call__"),)),
     ("7 build the rows", ((Trace, "_record"),)),

@@ -164,7 +164,9 @@ def _whole_events(pieces: Iterator[bytes]) -> Iterator[tuple[bytes | None, bytes
             yield None, None
         else:
             for event in events.feed(piece):
-                yield event, data_of(event)
+                # blank lines in front of it end no event; they are with it where both came at once
+                whole = event.lstrip(b"\r\n") if event[0] in b"\r\n" else event
+                yield whole, data_of(whole)
     if (rest := events.rest()).strip():
         event = rest + b"\n\n"  # a last event without its blank line; every SDK reads it
         yield event, data_of(event)

@@ -449,3 +449,10 @@ def test_silence_is_passed_on_and_changes_nothing_else(endpoint: Endpoint | None
     chunks = list(made.chunks(iter(halves)))
     assert chunks.count(None) == len(pieces)
     assert b"".join(chunk.data for chunk in chunks if chunk is not None) == b"".join(pieces).removesuffix(DONE)
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\n\n\n", b"\r\n", b"\r\n\r\n\r\n"])
+@pytest.mark.parametrize("apart", [True, False])
+def test_blank_lines_between_events_are_left_out(blank: bytes, apart: bool) -> None:
+    wire = [blank, event(delta("a")), blank, event(finish()), blank, DONE]
+    assert out(*(wire if apart else [b"".join(wire)])) == event(delta("a")) + event(finish())
