@@ -1,4 +1,4 @@
-"""Flask glue that every blueprint shares: the gateway at hand, who calls, error answers, the access line."""
+"""Flask glue that every blueprint shares: the gateway at hand, who calls, bodies, error answers, the access line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
-from gateway.core import wire
+from gateway.core import body, wire
 from gateway.core.calls import Caller, Parent
+from gateway.core.operations import KNOWN, PUBLIC
 from gateway.core.rights import CALL
 from gateway.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
     EndpointNotAllowed,
     GatewayError,
     InternalError,
@@ -37,6 +40,8 @@ View = TypeVar("View", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+
+_PIECE = 65536
 
 #: What a browser's script may read of an answer (Fetch standard, "CORS-safelisted response-header name").
 _EXPOSED = (
@@ -75,11 +80,13 @@ def public(view: View) -> View:
     return view
 
 
-def require(scope: str) -> Callable[[View], View]:
-    """Mark a view that needs a scope of `core/rights.py`; one that is not marked needs `call`."""
+def require(needed: str) -> Callable[[View], View]:
+    """Mark a view by what it needs: a scope of `core/rights.py`, `PUBLIC` or `KNOWN`; else it needs `call`."""
 
     def mark(view: View) -> View:
-        view.scope = scope  # type: ignore[attr-defined]
+        if needed == PUBLIC:
+            return public(view)
+        view.scope = None if needed == KNOWN else needed  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -157,8 +164,8 @@ def _authenticate() -> None:
     now.facts["caller"] = known.id
     if view is None:  # the answer is that nothing is there, whoever asks
         return
-    scope = getattr(view, "scope", CALL)
-    if not known.rights.allows(scope):
+    scope: str | None = getattr(view, "scope", CALL)
+    if scope is not None and not known.rights.allows(scope):
         raise NotPermitted(f"This key has not the scope {scope!r}.")
     operation: str | None = getattr(view, "operation", None)
     if operation is not None and not known.rights.allows_endpoint(operation):
@@ -283,3 +290,72 @@ def _refuse_fault(error: Exception) -> Response:
     """A fault of our own: the request id for the caller, the traceback for the log."""
     log.error("a fault while serving %s", g.get("request_id"), exc_info=error)
     return _refuse(InternalError(f"The gateway failed on request {g.request_id}; its log says why."))
+
+
+def read_body(limit_bytes: int) -> bytes:
+    """Read the whole body and undo its content encoding.
+
+    Args:
+        limit_bytes: the most that it may be, as it comes and unpacked.
+
+    Raises:
+        InvalidRequest: as `read_bytes`, or it cannot be unpacked.
+        UnsupportedBody: an encoding that is not read here.
+    """
+    return body.unpack(read_bytes(limit_bytes), request.headers.get("Content-Encoding", ""), limit_bytes)
+
+
+def read_bytes(limit_bytes: int) -> bytes:
+    """Read the whole body, counted: Flask cuts a chunked body at its limit in silence, and sees none on Modal.
+
+    Raises:
+        BodyTooLarge: more bytes than allowed.
+        BodyTooSlow: it took too long to come.
+        InvalidRequest: the connection, or the chunked coding, broke off.
+    """
+    gateway, declared = current_gateway(), request.content_length
+    if declared is not None and declared > limit_bytes:
+        raise BodyTooLarge(f"The body has {declared} bytes; this gateway takes {limit_bytes} at most.")
+    sock = caller_socket()
+    late: list[bool] = []
+
+    def give_up() -> None:
+        late.append(True)
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RD)  # the read ends; an answer can still be written
+            except OSError:
+                log.debug("the caller's connection is gone already")
+
+    timer = gateway.watcher.timer(give_up, time.monotonic() + gateway.limits.body_s)
+    try:
+        raw = _read_counted(limit_bytes, declared)
+    except GatewayError:
+        raise
+    except Exception as error:  # each server raises classes of its own for a broken chunked coding
+        raise (_slow() if late else InvalidRequest("The body could not be read to its end.")) from error
+    finally:
+        timer.end()
+    if late:
+        raise _slow()
+    if declared is not None and len(raw) < declared:
+        raise InvalidRequest("The body ended before its Content-Length.")
+    return raw
+
+
+def _read_counted(limit: int, declared: int | None) -> bytes:
+    source = request.environ["wsgi.input"]
+    pieces, size = [], 0
+    while declared is None or size < declared:
+        piece = source.read(_PIECE if declared is None else min(_PIECE, declared - size))
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLarge(f"The body is larger than the {limit} bytes that this gateway takes.")
+    return b"".join(pieces)
+
+
+def _slow() -> BodyTooSlow:
+    return BodyTooSlow("The body did not arrive in time.")
