@@ -13,6 +13,7 @@ from gateway.attempts import Attempts
 from gateway.auth import Authenticator
 from gateway.core import routing
 from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome
+from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
@@ -82,6 +83,7 @@ class Gateway:
         objects: whose each stored object is; None where none are.
         directory: who may call, for those who manage it; None where nobody can.
         limits: times and sizes.
+        redactor: takes credentials out of what failures say.
         cors_origins: origins of browsers that may call.
         preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
         on_close: run at the end of `close`.
@@ -94,6 +96,7 @@ class Gateway:
     objects: OwnedObjects | None = None
     directory: Directory | None = None
     limits: Limits = field(default_factory=Limits)
+    redactor: Redactor = field(default_factory=Redactor)
     cors_origins: Sequence[str] = ()
     watcher: Watcher = field(default_factory=Watcher)
     metrics: Metrics = field(default_factory=Metrics)

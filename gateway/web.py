@@ -231,11 +231,11 @@ def _dialect() -> str:
 
 def error_response(error: GatewayError) -> Response:
     """Turn a failure into an answer, with the headers that SDKs obey."""
-    response = Response(
-        wire.dumps(wire.error_body(_dialect(), error, g.request_id)),
-        status=error.http_status,
-        mimetype="application/json",
-    )
+    told = wire.error_body(_dialect(), error, g.request_id)
+    # it names what was sent, which may be a key in a wrong place, and callers write errors into logs
+    if not (redactor := current_gateway().redactor).is_clean(text := wire.dumps(told)):
+        text = wire.dumps(redactor.value(told))
+    response = Response(text, status=error.http_status, mimetype="application/json")
     response.headers.update(error.reply_headers)
     if error.retry_after is not None and error.retry_after.isprintable():
         response.headers["Retry-After"] = error.retry_after[:64]

@@ -390,6 +390,18 @@ def test_the_dialect_of_an_admins_errors_is_openais_whoever_asks(managed: Manage
     assert refused["error"]["source"] == "gateway"
 
 
+def test_a_key_in_a_wrong_place_is_not_repeated_in_the_answer(managed: Managed) -> None:
+    key = text(managed.make())
+    for answer in (
+        managed.ask("GET", f"{KEYS}/{key}"),
+        managed.ask("GET", f"/v1/{key}"),
+        managed.ask("POST", KEYS, {key: 1}),
+        managed.ask("POST", "/v1/chat/completions", {**CHAT, "model": key}, key=TOKEN),
+    ):
+        assert answer.status_code in (400, 404)
+        assert key.rpartition("-")[2] not in answer.text
+
+
 def test_the_admin_token_is_in_no_answer(managed: Managed) -> None:
     answers = [managed.ask(row.method, path_of(managed, row), {"name": "z"}).text for row in MANAGING]
     assert [answer for answer in answers if ADMIN_TOKEN in answer] == []
