@@ -247,7 +247,7 @@ def test_no_secret_is_anywhere(
     time.sleep(1)
     waiting = {str(path): path.read_bytes() for path in served.data_dir.rglob("*") if path.is_file()}
     assert any("/spool/braintrust-" in path and text for path, text in waiting.items())
-    assert any(path.endswith("gateway.db") and id.encode() in text for path, text in waiting.items())
+    assert any("gateway.db" in path and id.encode() in text for path, text in waiting.items())
     assert places_of(looked_for, waiting) == []
 
     sink.mode = "ok"
