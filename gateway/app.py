@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask
 
-from gateway import api, assembly, web
+from gateway import admin, api, assembly, web
 from gateway.pipeline import Gateway
 from gateway.settings import Settings
 
@@ -38,4 +38,5 @@ def create_app(
     app.url_map.merge_slashes = False  # a redirect of a POST loses its body in most clients
     web.bind(app, gateway or assembly.build(settings or Settings.from_env(), whole_answer_s=whole_answer_s))
     api.register(app)
+    admin.register(app)
     return app

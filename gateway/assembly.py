@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway import routes
+from gateway import logs, routes
 from gateway.auth import Authenticator, Verifier, pepper
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
@@ -79,6 +79,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         log.warning("%s", warning)
     models = modelmap.read()
     redactor = redactor_of(settings, table)
+    logs.know(_secrets_of(settings, table))
     relayed = settings.relay | ({OPENAI_FOR_TEXT} if "openai" in settings.relay else frozenset())
     catalogue = Catalogue(
         reaches={
@@ -139,6 +140,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         metrics=metrics,
         authenticator=authenticator(settings),
         directory=directory(settings, shared),
+        redactor=redactor,
         limits=Limits(
             timeout_s=settings.timeout_s,
             whole_answer_s=min(settings.timeout_s, whole_answer_s or settings.timeout_s),
@@ -386,10 +388,14 @@ class SinkCounts(Counts):
 
 def redactor_of(settings: Settings, table: Table) -> Redactor:
     """What takes the gateway's own credentials out of a text: those of the settings and of the routes file."""
+    return Redactor(_secrets_of(settings, table), rest)
+
+
+def _secrets_of(settings: Settings, table: Table) -> list[str]:
     known = [*settings.tokens, settings.admin_token, settings.key_pepper, settings.braintrust_api_key, *table.secrets]
     known += settings.store_passwords
     known += [credential.api_key for credential in settings.credentials.values()]
-    return Redactor([secret.reveal() for secret in known if secret is not None], rest)
+    return [secret.reveal() for secret in known if secret is not None]
 
 
 def own_prices(settings: Settings) -> Mapping[str, Mapping[str, Any]]:

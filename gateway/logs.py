@@ -10,9 +10,10 @@ import json
 import logging
 import logging.config
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from gateway.core.redaction import REDACTED, Redactor
 
@@ -31,7 +32,8 @@ _LIBRARIES = (
 #: Libraries whose warnings are our ordinary days: connections beyond the pool are closed after use.
 _QUIET = ("urllib3.connection", "urllib3.connectionpool")
 
-_REDACTOR = Redactor()
+#: What blots out; another one once the gateway's own credentials are known.
+_net = [Redactor()]
 #: How a library shows a key by its name; in a trace this would blot out callers' code, in a log line it may.
 _NAMED_KEY = re.compile(r"(?i)(\bapi[-_]?key['\"]?\s*[=:]\s*['\"]?|\bbasic\s+)[^\s'\",}&]{6,}")
 
@@ -131,7 +133,13 @@ _FORMATTERS: Mapping[str, type[_Line]] = {"json": JSONLine, "pretty": PrettyLine
 
 def hide(text: str) -> str:
     """Blot out what looks like a credential: the last net, for what a library wrote into an error."""
-    return _NAMED_KEY.sub(rf"\1{REDACTED}", _REDACTOR.text(text))
+    return _NAMED_KEY.sub(rf"\1{REDACTED}", _net[0].text(text))
+
+
+def know(secrets: Iterable[str]) -> None:
+    """Blot these credentials out from now on, whatever their shape, as they are and as an address has them."""
+    spelt = [(secret, quote(secret), quote(secret, safe="")) for secret in secrets]
+    _net[0] = Redactor([form for forms in spelt for form in forms])
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -362,7 +362,7 @@ class Metrics:
     def _own(self) -> list[Metric]:
         """What is not counted but looked up."""
         families: list[Metric] = [
-            InfoMetricFamily("gateway_build", "The version that runs.", value={"version": _version()})
+            InfoMetricFamily("gateway_build", "The version that runs.", value={"version": release()})
         ]
         states: Sequence[SpoolState] = ()
         try:
@@ -448,7 +448,8 @@ def _kind_of(error: GatewayError | None) -> str:
     return type(error).code or type(error).type
 
 
-def _version() -> str:
+def release() -> str:
+    """The version of the gateway that runs, `unknown` where it is not installed."""
     try:
         return version("llm-gateway")
     except PackageNotFoundError:  # run from its folder

@@ -13,6 +13,7 @@ from gateway.attempts import Attempts
 from gateway.auth import Authenticator
 from gateway.core import routing
 from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome
+from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
@@ -86,6 +87,7 @@ class Gateway:
         counters: what limits and budgets are counted in; None where nothing is.
         stores: whether these answer.
         limits: times and sizes.
+        redactor: takes credentials out of what failures say.
         cors_origins: origins of browsers that may call.
         preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
         on_close: run at the end of `close`.
@@ -100,6 +102,7 @@ class Gateway:
     counters: Counters | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     limits: Limits = field(default_factory=Limits)
+    redactor: Redactor = field(default_factory=Redactor)
     cors_origins: Sequence[str] = ()
     watcher: Watcher = field(default_factory=Watcher)
     metrics: Metrics = field(default_factory=Metrics)

@@ -1,4 +1,4 @@
-"""Flask glue that every blueprint shares: the gateway at hand, who calls, error answers, the access line."""
+"""Flask glue that every blueprint shares: the gateway at hand, who calls, bodies, error answers, the access line."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 from flask import Flask, Response, current_app, g, request
 from werkzeug.exceptions import HTTPException
 
-from gateway.core import wire
+from gateway.core import body, wire
 from gateway.core.calls import Caller, Parent
+from gateway.core.operations import KNOWN, PUBLIC
 from gateway.core.rights import CALL
 from gateway.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
     EndpointNotAllowed,
     GatewayError,
     InternalError,
@@ -37,6 +40,10 @@ View = TypeVar("View", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+
+_PIECE = 65536
+#: How long a body may be read without giving the others a turn.
+_BREATH_S = 0.01
 
 #: What a browser's script may read of an answer (Fetch standard, "CORS-safelisted response-header name").
 _EXPOSED = (
@@ -75,11 +82,13 @@ def public(view: View) -> View:
     return view
 
 
-def require(scope: str) -> Callable[[View], View]:
-    """Mark a view that needs a scope of `core/rights.py`; one that is not marked needs `call`."""
+def require(needed: str) -> Callable[[View], View]:
+    """Mark a view by what it needs: a scope of `core/rights.py`, `PUBLIC` or `KNOWN`; else it needs `call`."""
 
     def mark(view: View) -> View:
-        view.scope = scope  # type: ignore[attr-defined]
+        if needed == PUBLIC:
+            return public(view)
+        view.scope = None if needed == KNOWN else needed  # type: ignore[attr-defined]
         return view
 
     return mark
@@ -157,8 +166,8 @@ def _authenticate() -> None:
     now.facts["caller"] = known.id
     if view is None:  # the answer is that nothing is there, whoever asks
         return
-    scope = getattr(view, "scope", CALL)
-    if not known.rights.allows(scope):
+    scope: str | None = getattr(view, "scope", CALL)
+    if scope is not None and not known.rights.allows(scope):
         raise NotPermitted(f"This key has not the scope {scope!r}.")
     operation: str | None = getattr(view, "operation", None)
     if operation is not None and not known.rights.allows_endpoint(operation):
@@ -224,11 +233,11 @@ def _dialect() -> str:
 
 def error_response(error: GatewayError) -> Response:
     """Turn a failure into an answer, with the headers that SDKs obey."""
-    response = Response(
-        wire.dumps(wire.error_body(_dialect(), error, g.request_id)),
-        status=error.http_status,
-        mimetype="application/json",
-    )
+    told = wire.error_body(_dialect(), error, g.request_id)
+    # it names what was sent, which may be a key in a wrong place, and callers write errors into logs
+    if not (redactor := current_gateway().redactor).is_clean(text := wire.dumps(told)):
+        text = wire.dumps(redactor.value(told))
+    response = Response(text, status=error.http_status, mimetype="application/json")
     response.headers.update(error.reply_headers)
     if error.retry_after is not None and error.retry_after.isprintable():
         response.headers["Retry-After"] = error.retry_after[:64]
@@ -283,3 +292,77 @@ def _refuse_fault(error: Exception) -> Response:
     """A fault of our own: the request id for the caller, the traceback for the log."""
     log.error("a fault while serving %s", g.get("request_id"), exc_info=error)
     return _refuse(InternalError(f"The gateway failed on request {g.request_id}; its log says why."))
+
+
+def read_body(limit_bytes: int) -> bytes:
+    """Read the whole body and undo its content encoding.
+
+    Args:
+        limit_bytes: the most that it may be, as it comes and unpacked.
+
+    Raises:
+        InvalidRequest: as `read_bytes`, or it cannot be unpacked.
+        UnsupportedBody: an encoding that is not read here.
+    """
+    return body.unpack(read_bytes(limit_bytes), request.headers.get("Content-Encoding", ""), limit_bytes)
+
+
+def read_bytes(limit_bytes: int) -> bytes:
+    """Read the whole body, counted: Flask cuts a chunked body at its limit in silence, and sees none on Modal.
+
+    Raises:
+        BodyTooLarge: more bytes than allowed.
+        BodyTooSlow: it took too long to come.
+        InvalidRequest: the connection, or the chunked coding, broke off.
+    """
+    gateway, declared = current_gateway(), request.content_length
+    if declared is not None and declared > limit_bytes:
+        raise BodyTooLarge(f"The body has {declared} bytes; this gateway takes {limit_bytes} at most.")
+    sock = caller_socket()
+    late: list[bool] = []
+
+    def give_up() -> None:
+        late.append(True)
+        if sock is not None:
+            try:
+                sock.shutdown(socket.SHUT_RD)  # the read ends; an answer can still be written
+            except OSError:
+                log.debug("the caller's connection is gone already")
+
+    timer = gateway.watcher.timer(give_up, time.monotonic() + gateway.limits.body_s)
+    try:
+        raw = _read_counted(limit_bytes, declared)
+    except GatewayError:
+        raise
+    except Exception as error:  # each server raises classes of its own for a broken chunked coding
+        raise (_slow() if late else InvalidRequest("The body could not be read to its end.")) from error
+    finally:
+        timer.end()
+    if late:
+        raise _slow()
+    if declared is not None and len(raw) < declared:
+        raise InvalidRequest("The body ended before its Content-Length.")
+    return raw
+
+
+def _read_counted(limit: int, declared: int | None) -> bytes:
+    source = request.environ["wsgi.input"]
+    # one buffer that grows: what thousands of pieces took would not all go back to the system
+    whole, rested_s = bytearray(), time.monotonic()
+    while declared is None or len(whole) < declared:
+        piece = source.read(_PIECE if declared is None else min(_PIECE, declared - len(whole)))
+        if not piece:
+            break
+        if not whole and len(piece) == declared:
+            return bytes(piece)
+        whole += piece
+        if len(whole) > limit:
+            raise BodyTooLarge(f"The body is larger than the {limit} bytes that this gateway takes.")
+        if time.monotonic() - rested_s > _BREATH_S:
+            time.sleep(0)  # a caller that is always ahead must not keep the other calls from their turn
+            rested_s = time.monotonic()
+    return bytes(whole)
+
+
+def _slow() -> BodyTooSlow:
+    return BodyTooSlow("The body did not arrive in time.")

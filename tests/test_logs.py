@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from gateway import logs
+from gateway.core.redaction import REDACTED
 from gateway.logs import configure, dict_config
 from gateway.secret import Secret
 
@@ -230,3 +232,12 @@ def test_gunicorn_takes_the_same_dictionary() -> None:
     assert done.stdout == ""
     got = only(done.stderr)
     assert (got["logger"], got["message"]) == ("gunicorn.error", "starting now")
+
+
+def test_the_gateways_own_credentials_are_blotted_out_whatever_their_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_net", [*logs._net])
+    assert logs.hide("at /v1/plain+word/") == "at /v1/plain+word/"
+    logs.know(["plain+word/"])
+    assert logs.hide("at /v1/plain+word/, plain%2Bword/ and plain%2Bword%2F") == (
+        f"at /v1/{REDACTED}, {REDACTED} and {REDACTED}"
+    )

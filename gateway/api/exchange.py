@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -14,12 +12,12 @@ from flask import Response, g, request
 from gateway.core import body, wire
 from gateway.core.calls import JSON, Call
 from gateway.core.endpoints import Endpoint
-from gateway.errors import BodyTooLarge, BodyTooSlow, GatewayError, InternalError, InvalidRequest, ObjectNotFound
+from gateway.errors import GatewayError, InternalError, InvalidRequest, ObjectNotFound
 from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload, rest
 from gateway.pipeline import Gateway, Reply
 from gateway.upstream.stored import find
-from gateway.web import caller, caller_socket, current_gateway, own, trace_parent
+from gateway.web import caller, caller_socket, current_gateway, own, read_body, read_bytes, trace_parent
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -31,9 +29,6 @@ _PROVIDER_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta")
 
 _MOST_TAGS = 32
 _LONGEST_TAG = 128
-_PIECE = 65536
-#: How long a body may be read without giving the others a turn.
-_BREATH_S = 0.01
 
 
 def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
@@ -137,7 +132,7 @@ class EventStream:
 def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
     if endpoint.by_id:
         return _read_about(endpoint, path_id or "", gateway)
-    raw = body.unpack(_read_body(gateway), request.headers.get("Content-Encoding", ""), gateway.limits.body_bytes)
+    raw = read_body(gateway.limits.body_bytes)
     asked = offload(body.parse, raw, rest) if len(raw) > LARGE_BYTES else body.parse(raw)
     body.check(endpoint, asked)
     stream = asked.get("stream") is True
@@ -157,7 +152,7 @@ def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
 def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
     """Read a request about an object that was made before: its owner says what it is."""
     if request.method == "POST":
-        _read_body(gateway)  # of no use, and not to be left on the connection
+        read_bytes(gateway.limits.body_bytes)  # of no use, and not to be left on the connection
     if gateway.objects is None:
         raise ObjectNotFound("Nothing is stored here.", param="id")
     found = find(gateway.objects, path_id, caller().tenant, "id")
@@ -218,65 +213,3 @@ def _tags(header: str) -> tuple[str, ...]:
         return ()
     tags = (tag.strip()[:_LONGEST_TAG] for tag in header.split(","))
     return tuple(dict.fromkeys(tag for tag in tags if tag and tag.isprintable()))[:_MOST_TAGS]
-
-
-def _read_body(gateway: Gateway) -> bytes:
-    """Read the whole body, counted: Flask cuts a chunked body at its limit in silence, and sees none on Modal.
-
-    Raises:
-        BodyTooLarge: more bytes than allowed.
-        BodyTooSlow: it took too long to come.
-        InvalidRequest: the connection, or the chunked coding, broke off.
-    """
-    limit = gateway.limits.body_bytes
-    declared = request.content_length
-    if declared is not None and declared > limit:
-        raise BodyTooLarge(f"The body has {declared} bytes; this gateway takes {limit} at most.")
-    sock = caller_socket()
-    late: list[bool] = []
-
-    def give_up() -> None:
-        late.append(True)
-        if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RD)  # the read ends; an answer can still be written
-            except OSError:
-                log.debug("the caller's connection is gone already")
-
-    timer = gateway.watcher.timer(give_up, time.monotonic() + gateway.limits.body_s)
-    try:
-        raw = _read_counted(limit, declared)
-    except GatewayError:
-        raise
-    except Exception as error:  # each server raises classes of its own for a broken chunked coding
-        raise (_slow() if late else InvalidRequest("The body could not be read to its end.")) from error
-    finally:
-        timer.end()
-    if late:
-        raise _slow()
-    if declared is not None and len(raw) < declared:
-        raise InvalidRequest("The body ended before its Content-Length.")
-    return raw
-
-
-def _read_counted(limit: int, declared: int | None) -> bytes:
-    source = request.environ["wsgi.input"]
-    # one buffer that grows: what thousands of pieces took would not all go back to the system
-    body, rested_s = bytearray(), time.monotonic()
-    while declared is None or len(body) < declared:
-        piece = source.read(_PIECE if declared is None else min(_PIECE, declared - len(body)))
-        if not piece:
-            break
-        if not body and len(piece) == declared:
-            return bytes(piece)
-        body += piece
-        if len(body) > limit:
-            raise BodyTooLarge(f"The body is larger than the {limit} bytes that this gateway takes.")
-        if time.monotonic() - rested_s > _BREATH_S:
-            time.sleep(0)  # a caller that is always ahead must not keep the other calls from their turn
-            rested_s = time.monotonic()
-    return bytes(body)
-
-
-def _slow() -> BodyTooSlow:
-    return BodyTooSlow("The body did not arrive in time.")

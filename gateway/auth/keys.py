@@ -168,7 +168,7 @@ class VirtualKeys:
             _make_room(self._unknown, _MOST_UNKNOWN)
             self._unknown[digest] = time.monotonic() + _UNKNOWN_S
             return None
-        known = _Known(caller_of(found.key), found.key.id, found.until_s)
+        known = _Known(caller_of(found.key, found.until_s), found.key.id, found.until_s)
         _make_room(self._known, _MOST_KNOWN)
         self._known[digest] = known
         self._used[known.id] = now_s
@@ -246,8 +246,11 @@ class _Allowance:
         return True
 
 
-def caller_of(key: Key) -> Caller:
-    """Who calls with a key. What a project's keys store, all of them find; else a user's, else the key alone."""
+def caller_of(key: Key, until_s: float | None) -> Caller:
+    """Who calls with a key, which is good until then.
+
+    What a project's keys store, all of them find; else a user's, else the key alone.
+    """
     name = f"key_{key.id}"
     return Caller(
         id=name,
@@ -259,6 +262,7 @@ def caller_of(key: Key) -> Caller:
         project=key.project_name,
         user=key.user_name,
         tags=tuple(key.tags),
+        expires_s=until_s,
     )
 
 

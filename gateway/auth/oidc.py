@@ -120,7 +120,7 @@ class JsonWebTokens:
                 leeway=SKEW_S,
             )
             caller = self._caller(said)
-        except (PyJWTError, InvalidRequest) as error:
+        except (PyJWTError, InvalidRequest, OverflowError) as error:  # the last: an `exp` that is no time
             log.debug("a JWT is refused: %s", type(error).__name__)
             return None
         while len(self._known) >= _MOST_KNOWN:
@@ -154,6 +154,7 @@ class JsonWebTokens:
             rights=Rights(frozenset(held), models=models),
             project=project,
             user=user,
+            expires_s=float(said["exp"]),
         )
 
 

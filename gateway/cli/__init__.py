@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gateway.cli import check, db, doctor, serve, spool, traces
+from gateway.cli import accounts, audit, check, db, doctor, keys, serve, spool, traces
 from gateway.cli.arguments import without_command
 
 #: Each adds its command to the parser, in the order in which the help lists them.
-_COMMANDS = (serve.add, check.add, doctor.add, traces.add, spool.add, db.add)
+_COMMANDS = (
+    *(serve.add, check.add, doctor.add, traces.add, spool.add),
+    *(keys.add, accounts.add_projects, accounts.add_users, audit.add, db.add),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

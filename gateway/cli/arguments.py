@@ -34,6 +34,30 @@ def moment(text: str) -> float:
         raise argparse.ArgumentTypeError(f"one of {MOMENTS} is needed") from None
 
 
+def later(text: str) -> float:
+    """Read a span from now, or a time (ISO 8601; local, where it names no zone), as seconds since the epoch."""
+    if found := _SPAN.fullmatch(text.strip()):
+        return time.time() + int(found[1]) * _UNITS_S[found[2]]
+    return moment(text)
+
+
+def end(text: str) -> float | None:
+    """Read when something ends, as `later`; None for `never`."""
+    return None if text.strip() == "never" else later(text)
+
+
+def span_s(text: str) -> float:
+    """Read how long something takes, in seconds."""
+    if found := _SPAN.fullmatch(text.strip()):
+        return float(int(found[1]) * _UNITS_S[found[2]])
+    raise argparse.ArgumentTypeError("a span such as 90s, 24h or 7d is needed")
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names with commas between; none where the text is empty."""
+    return tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+
+
 def count(text: str) -> int:
     """Read a number of things, 0 among them."""
     if not (text.isascii() and text.isdigit() and len(text) < 10):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 from gateway.cli import verify
 from gateway.cli.arguments import MOMENTS, count, moment, one_or_more, usd, without_command
 from gateway.cli.check import settings_or_faults
-from gateway.cli.screen import visible
+from gateway.cli.screen import printing, visible
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -30,8 +30,6 @@ or the settings cannot be used. `verify` has its own."""
 
 _NONE_YET = "No traces yet: send a request first."
 _POLL_S = 0.5
-_INTERRUPTED = 130
-_PIPE_CLOSED = 141
 
 
 class _Nothing(Exception):
@@ -96,23 +94,14 @@ def _status(text: str) -> str:
 def _run(command: Callable[[Search, argparse.Namespace], int], options: argparse.Namespace) -> int:
     from gateway.storage.database import StorageError  # noqa: PLC0415  # SQLAlchemy takes a moment
 
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may know ASCII only
     settings = settings_or_faults()
     if settings is None:
         return 2
     try:
-        status = command(_open(settings), options)
-        sys.stdout.flush()
+        return printing(lambda: command(_open(settings), options))
     except (_Nothing, StorageError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at its exit
-        return _PIPE_CLOSED
-    return status
 
 
 def _open(settings: Settings) -> Search:

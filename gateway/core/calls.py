@@ -35,6 +35,7 @@ class Caller:
         key_id: of a virtual key, and `key_name` what its operator calls it.
         project: the name of the project that it belongs to, and `user` that of the user.
         tags: of each of its traces.
+        expires_s: from when on its credential is of no use if nothing changes, seconds since the epoch; None for never.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Caller:
     project: str | None = None
     user: str | None = None
     tags: tuple[str, ...] = ()
+    expires_s: float | None = None
 
     @property
     def grants(self) -> Rights:

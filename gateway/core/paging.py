@@ -19,13 +19,14 @@ class Page(Generic[_Item]):
     more: bool
 
 
-def limit_of(text: str | None, usual: int, most: int) -> int:
-    """Read a `limit`.
+def limit_of(text: str | None, usual: int, most: int, name: str = "limit") -> int:
+    """Read a `limit`, or another whole number.
 
     Args:
         text: as it stands in the query; None where it is not there.
         usual: what counts then.
         most: the largest that is allowed.
+        name: of the field, for the error.
 
     Raises:
         InvalidRequest: it is no whole number from 1 to `most`.
@@ -34,5 +35,5 @@ def limit_of(text: str | None, usual: int, most: int) -> int:
         return usual
     # the length first: Python refuses to read thousands of digits, and leading zeros make any number long
     if not (text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= most):
-        raise InvalidRequest(f"limit must be a whole number from 1 to {most}", param="limit")
+        raise InvalidRequest(f"{name} must be a whole number from 1 to {most}", param=name)
     return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from gateway.errors import Conflict, InvalidRequest, ObjectNotFound
 from gateway.storage import tables
 from gateway.storage.audit import By, note
 from gateway.storage.database import Database
+from gateway.storage.idempotency import mark
 from gateway.storage.revision import next_revision, touch
 
 LONGEST_NAME = 256
@@ -45,30 +47,39 @@ class Accounts:
         self._table: Table = {"project": tables.projects, "user": tables.users}[kind]
         self._clock = clock
 
-    def create(self, name: str, by: By) -> Account:
+    def create(self, name: str, by: By, idempotency: str | None = None) -> Account:
         """Make one.
 
         Args:
             name: 1 to `LONGEST_NAME` printable characters; no other of its kind has it.
             by: who makes it.
+            idempotency: the name that `by` gave the request, 1 to 255 characters: asked again under it, what was made
+                is returned.
 
         Raises:
-            InvalidRequest: the name cannot be used.
-            Conflict: the name is taken.
+            InvalidRequest: the name, or that of the request, cannot be used.
+            Conflict: the name is taken, or that of the request was given to another one.
             StorageError: the database is busy or cannot be written.
         """
         check_name(name)
+        marked = mark(by, idempotency)
+        details = {"name": name} if marked is None else {"name": name, "idempotency": marked}
         account = Account(f"{self._kind[:4]}_{new_id(secrets.token_bytes(ID_BYTES))}", name, self._clock())
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> Account:
             next_revision(connection)
+            if marked is not None and (made := self._made_as(connection, marked)) is not None:
+                id, as_asked = made
+                if as_asked != details:
+                    raise Conflict("Another request had this idempotency key.", param="idempotency-key")
+                return _account(self._row(connection, id))
             self._refuse_taken(connection, name)
             row = {"id": account.id, "name": name, "made": account.made_s, "disabled": False}
             connection.execute(insert(self._table).values(row))
-            note(connection, by, account.made_s, "create", self._kind, account.id, {"name": name})
+            note(connection, by, account.made_s, "create", self._kind, account.id, details)
+            return account
 
-        self._database.write(work)
-        return account
+        return self._database.write(work)
 
     def show(self, id: str) -> Account:
         """Return one.
@@ -131,6 +142,15 @@ class Accounts:
             return _account(self._row(connection, id))
 
         return self._database.write(work)
+
+    def _made_as(self, connection: Connection, marked: str) -> tuple[str, dict[str, str]] | None:
+        """The id of what a request made that was named so, and what it asked for: the audit has both."""
+        lines = tables.audit.c
+        wanted = select(lines.target, lines.details).where(
+            lines.kind == self._kind, lines.action == "create", lines.details.contains(f'"idempotency": "{marked}"')
+        )
+        found = connection.execute(wanted).first()
+        return (found.target, json.loads(found.details)) if found is not None else None
 
     def _row(self, connection: Connection, id: str) -> Row[tuple[str, ...]]:
         found = None

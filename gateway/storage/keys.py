@@ -6,11 +6,10 @@ nor a copy of it can tell one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -24,6 +23,7 @@ from gateway.secret import Secret
 from gateway.storage.accounts import check_name
 from gateway.storage.audit import By, note
 from gateway.storage.database import Database
+from gateway.storage.idempotency import digest, mark
 from gateway.storage.keyrows import WITH_OWNERS, key_of
 from gateway.storage.revision import MOST_GENERATIONS, next_revision, touch
 from gateway.storage.tables import key_secrets, keys, projects, users
@@ -35,7 +35,6 @@ OVERLAP_S = 86_400.0
 LONGEST_OVERLAP_S = 30 * 86_400.0
 
 _MOST_SECRETS = 5  # of a key at once
-_LONGEST_IDEMPOTENCY = 255
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,10 @@ class NewKey:
 
 
 class KeyChanges(TypedDict, total=False):
-    """What may become different; what is left out stays."""
+    """What may become different; what is left out stays, also a list of rights that are given as JSON."""
 
     name: str
-    rights: Rights
+    rights: Rights | Mapping[str, Any]
     tags: Sequence[str]
     expires_s: float | None
     disabled: bool
@@ -107,14 +106,14 @@ class Keys:
             raise InvalidRequest("A key that has expired already is of no use.", param="expires")
         read_rights(wanted.rights.document())
         _within(wanted.rights, by)
-        mark, asked = _mark(by, idempotency), _digest(_asked(wanted))
+        marked, asked = mark(by, idempotency), digest(_asked(wanted))
         pepper, id = self._pepper(), new_id(secrets.token_bytes(ID_BYTES))
         secret = pepper.key(id, secrets.token_bytes(SECRET_BYTES))
 
         def work(connection: Connection) -> Issued:
             revision = next_revision(connection)
-            if mark is not None:
-                known = connection.execute(select(keys).where(keys.c.idempotency == mark)).one_or_none()
+            if marked is not None:
+                known = connection.execute(select(keys).where(keys.c.idempotency == marked)).one_or_none()
                 if known is not None:
                     if known.request != asked:
                         raise Conflict("Another request had this idempotency key.", param="idempotency-key")
@@ -129,7 +128,7 @@ class Keys:
                 "expires": wanted.expires_s,
                 "disabled": False,
                 "revision": revision,
-                "idempotency": mark,
+                "idempotency": marked,
                 "request": asked,
             }
             connection.execute(insert(keys).values(row))
@@ -207,16 +206,21 @@ class Keys:
             StorageError: the database is busy or cannot be written.
         """
         _check_fields(changes.get("name"), changes.get("tags", ()), changes.get("expires_s"))
-        if "rights" in changes:
-            read_rights(changes["rights"].document())
-            _within(changes["rights"], by)
+        rights = changes.get("rights")
+        if rights is not None:
+            read_rights(rights.document() if isinstance(rights, Rights) else rights)
 
         def work(connection: Connection) -> Key:
             revision = next_revision(connection)
             before = self._manageable(connection, id, by)
-            after = {name: value for name, value in changes.items() if value != getattr(before, name)}
+            wanted: JSON = {**changes}
+            if rights is not None:
+                # what is left out is as it is now, within this transaction: two changes at once are both kept
+                wanted["rights"] = rights if isinstance(rights, Rights) else read_rights(rights, of=before.rights)
+                _within(wanted["rights"], by)
+            after = {name: value for name, value in wanted.items() if value != getattr(before, name)}
             if "rights" in after:
-                _fits_its_family(connection, before, changes["rights"])
+                _fits_its_family(connection, before, wanted["rights"])
             if after:
                 connection.execute(update(keys).where(keys.c.id == id).values(**_columns(after)))
                 touch(connection, keys.c.id == id, revision)
@@ -405,18 +409,6 @@ def _columns(changes: JSON, *, text: bool = True) -> JSON:
         plain = value.document() if isinstance(value, Rights) else list(value) if name == "tags" else value
         spelt[name.removesuffix("_s")] = _json(plain) if text and name in ("rights", "tags") else plain
     return spelt
-
-
-def _mark(by: By, idempotency: str | None) -> str | None:
-    if idempotency is None:
-        return None
-    if not 0 < len(idempotency) <= _LONGEST_IDEMPOTENCY:
-        raise InvalidRequest(f"An idempotency key has 1 to {_LONGEST_IDEMPOTENCY} characters.", param="idempotency-key")
-    return _digest([by.actor, idempotency])
-
-
-def _digest(plain: object) -> str:
-    return hashlib.sha256(_json(plain).encode()).hexdigest()
 
 
 def _json(plain: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 import threading
 import time
@@ -143,7 +144,12 @@ def test_both_secrets_of_a_rotated_key_are_known_until_the_old_one_ends(
     assert worker.verify(old) is not None
     new = worker.directory.keys.rotate(old.key.id, BOSS, 60)
     worker.keys.poll()
-    assert worker.verify(old) == worker.verify(new) is not None
+    before, after = worker.verify(old), worker.verify(new)
+    assert before is not None
+    assert after is not None
+    assert before == dataclasses.replace(after, expires_s=before.expires_s)
+    assert before.expires_s == pytest.approx(time.time() + 60, abs=5)
+    assert after.expires_s is None
     later_s = time.time() + 61
     monkeypatch.setattr(module.time, "time", lambda: later_s)
     assert worker.verify(old) is None, "no poll has told it so: it knows the end"

@@ -66,7 +66,8 @@ def test_a_token_of_the_issuer_is_a_caller_by_its_subject(issuer: Issuer, tokens
     caller = tokens.verify(token(issuer))
     assert caller is not None
     name = "jwt_" + hashlib.sha256(f"{issuer.url}\0ann".encode()).hexdigest()[:16]
-    assert caller == Caller(name, name, "jwt", Rights(), user="ann")
+    assert caller == Caller(name, name, "jwt", Rights(), user="ann", expires_s=caller.expires_s)
+    assert caller.expires_s == pytest.approx(time.time() + 600, abs=5)
     assert tokens.verify(token(issuer, sub="bob")) != caller
 
 
@@ -138,6 +139,8 @@ def test_one_that_is_wrong_expired_foreign_or_absent_is_nobody(issuer: Issuer, t
         "expired": token(issuer, exp=now_s - 3600),
         "without an end": token(issuer, exp=None),
         "an end that is none": token(issuer, exp="never"),
+        "an end that is infinite": token(issuer, exp=float("inf")),
+        "an end that no clock has": token(issuer, exp=10**400),
         "an end beyond numbers": bare({"alg": "RS256", "kid": "one"}, {**claims_of(issuer), "exp": 1e400}),
         "of the future": token(issuer, iat=now_s + 3600),
         "not yet": token(issuer, nbf=now_s + 3600),

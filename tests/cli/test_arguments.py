@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.cli.arguments import count, moment, one_or_more, timeout_s, usd
+from gateway.cli.arguments import count, end, later, moment, names, one_or_more, span_s, timeout_s, usd
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,10 @@ def test_a_time_is_local_where_it_names_no_zone(monkeypatch: pytest.MonkeyPatch)
         (moment, "yesterday"),
         (moment, "-1h"),
         (moment, "9999999999d"),
+        (later, "tomorrow"),
+        (end, "ever"),
+        (span_s, "1"),
+        (span_s, "-1h"),
         (count, "-1"),
         (count, "0x1"),
         (count, ""),
@@ -55,4 +59,7 @@ def test_what_cannot_be_used_is_refused_with_what_can(read: Callable[[str], obje
 
 
 def test_what_can_be_used_is_read() -> None:
+    assert (later("1h"), later("2026-01-31T12:00Z")) == (pytest.approx(time.time() + 3600, abs=5), 1_769_860_800)
+    assert (end(" never"), end("1d")) == (None, pytest.approx(time.time() + 86_400, abs=5))
+    assert (span_s("90s"), span_s("0s"), names("a, b*,c"), names(" ")) == (90, 0, ("a", "b*", "c"), ())
     assert (count("0"), one_or_more("12"), timeout_s("0.5"), usd("0.05")) == (0, 12, 0.5, 0.05)

@@ -42,7 +42,10 @@ def test_help_names_the_commands(tmp_path: Path) -> None:
     assert " check " in done.stdout
 
 
-@pytest.mark.parametrize(("command", "named"), [((), "doctor"), (("traces",), "export"), (("spool",), "drain")])
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [((), "doctor"), (("traces",), "export"), (("spool",), "drain"), (("keys",), "rotate"), (("users",), "enable")],
+)
 def test_without_a_command_it_shows_which_there_are_and_fails(
     command: tuple[str, ...], named: str, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""`docs/endpoints.md` is made from the table of operations, and from the notes beside it here.
+"""`docs/endpoints.md` is made from the two tables of what is served, and from the notes beside them here.
 
 `uv run python tests/house/test_endpoints_guide.py` writes it anew.
 """
@@ -13,6 +13,7 @@ import pytest
 from gateway.core.calls import Deployment
 from gateway.core.endpoints import CHAT, COUNT_TOKENS, ENDPOINTS, INPUT_TOKENS, RESPONSE, RESPONSES, Endpoint
 from gateway.core.fields import Field
+from gateway.core.operations import KNOWN, OPERATIONS, PUBLIC, Operation
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE
 from gateway.upstream.bridge import Bridge
 from gateway.upstream.counting import Counting
@@ -24,7 +25,7 @@ TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: 
 HEAD = """\
 # Operations
 
-<!-- made by tests/house/test_endpoints_guide.py from gateway/core/endpoints.py: change those, not this -->
+<!-- made by tests/house/test_endpoints_guide.py from gateway/core/endpoints.py and operations.py: change those -->
 
 Each path is served with and without `/v1`. A key travels as `Authorization: Bearer`, `x-api-key` or `api-key`, on each.
 `model` is a name as the [README](../README.md#call-real-models) says. Which way a call takes depends on its provider:
@@ -46,6 +47,21 @@ asked on its own wire, and is dropped and named in `x-gateway-dropped-params` wh
 
 **Errors** look as the column says: OpenAI's object or Anthropic's. [errors.md](errors.md) has both, and what each kind
 of stream says when it breaks off.
+
+"""
+
+OWN = """\
+## The gateway's own
+
+Answered with no call, and described field by field in `/openapi.json`. [keys.md](keys.md) says how keys are managed.
+
+- **Bodies** are JSON of 1 MiB at most. A field that is not known is 400 and named, and so is a name in the query.
+  `null` takes `expires` away and is refused elsewhere. All times are seconds since the epoch.
+- **Lists** have `data`, `has_more` and `next`: what to send as `after` for the page behind it. `limit` is 1 to 200, and
+  50 where nothing is said.
+- **Making something** may be named by an `Idempotency-Key` of 1 to 255 characters; the same request again returns what
+  was made, and another one under that name is 409 `conflict`.
+- **While the database is away** they are 503 `store_unavailable`, with `Retry-After`.
 
 """
 
@@ -132,7 +148,25 @@ def guide() -> str:
     rows = "\n".join(map(_line, ENDPOINTS))
     head = "| operation | errors | streamed | natively at | elsewhere | its trace: root, span below |"
     table = f"{head}\n|---|---|---|---|---|---|\n"
-    return HEAD + table + rows + "\n" + BODIES + "\n".join(map(_section, ENDPOINTS))
+    return HEAD + table + rows + "\n" + BODIES + "\n".join(map(_section, ENDPOINTS)) + "\n" + OWN + own()
+
+
+def own() -> str:
+    """The table of what is answered with no call."""
+    lines = [f"| `{row.method} {row.path}` | {row.summary} | {needs(row)} | {takes(row)} |" for row in OPERATIONS]
+    return "| request | what | needs | takes |\n|---|---|---|---|\n" + "\n".join(lines) + "\n"
+
+
+def needs(row: Operation) -> str:
+    """What a credential has to be."""
+    return {PUBLIC: "nothing", KNOWN: "any key"}.get(row.needs, f"scope `{row.needs}`")
+
+
+def takes(row: Operation) -> str:
+    """The fields of its body, those that it cannot do without first, or of its query."""
+    fields = row.body if row.body is not None else row.query
+    named = [f"`{name}`{' (required)' if field.required else ''}" for name, field in fields.items()]
+    return ", ".join(named)
 
 
 def _line(row: Endpoint) -> str:
@@ -215,6 +249,13 @@ def _bounds(field: Field) -> Iterator[str]:
 def test_the_guide_is_made_from_the_rows() -> None:
     command = "run: uv run python tests/house/test_endpoints_guide.py"
     assert GUIDE.read_text(encoding="utf-8") == guide(), command
+
+
+def test_what_the_gateway_answers_itself_is_told_by_what_it_needs_and_takes() -> None:
+    table = own()
+    assert "| `POST /admin/v1/projects` | Make a project | scope `admin` | `name` (required) |" in table
+    assert "| `GET /health` | Is it alive | nothing |  |" in table
+    assert len(table.splitlines()) == 2 + len(OPERATIONS)
 
 
 def test_every_operation_has_notes_and_nothing_else_has() -> None:

@@ -20,7 +20,8 @@ GATEWAY = TOP / "gateway"
 # Where a broad `except` may stand, and why. A folder ends with a slash.
 MAY_CATCH_ALL = {
     "pipeline.py": "settles whatever came, and raises it again",
-    "attempts.py": "a fault of ours in mid-stream is an error event, and is in the log",
+    "attempts.py": "a fault of ours while an answer is read becomes the attempt's, and is logged",
+    "web.py": "each server raises classes of its own where a body breaks off",
     "tracing/": "an observer that fails must not fail the call",
     "metrics.py": "neither must this one; the first failure of each kind is logged",
     "api/": "the edge's last resort: a fault of ours becomes a 500 in the caller's dialect",

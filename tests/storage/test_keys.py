@@ -485,3 +485,39 @@ def test_what_is_refused_leaves_no_trace_of_a_change(place: Place) -> None:
     assert "key_less" not in after
     assert made.key.id in before
     assert after.count("'create', 'project'") == 1
+
+
+# What the API adds: some of the rights, and accounts that are asked for twice.
+
+
+def test_lists_of_rights_that_are_not_named_stay_as_they_are_by_then(place: Place) -> None:
+    id = place.make(rights=Rights(models=("demo/*",), endpoints=("chat",))).key.id
+    place.keys.change(id, BOSS, {"rights": {"models": ["openai/*"]}})
+    assert place.keys.change(id, BOSS, {"rights": {}}).rights == Rights(models=("openai/*",), endpoints=("chat",))
+    with pytest.raises(InvalidRequest):
+        place.keys.change(id, BOSS, {"rights": {"modles": []}})
+    narrow = By("adm_narrow", Rights(frozenset({CALL}), models=("openai/*",)))
+    with pytest.raises(RightsExceeded):
+        place.keys.change(id, narrow, {"rights": {"models": ["*"]}})
+
+
+@pytest.mark.parametrize("kind", ["projects", "users"])
+def test_an_account_that_is_asked_for_twice_under_one_name_is_made_once(place: Place, kind: str) -> None:
+    accounts: Accounts = getattr(place, kind)
+    first = accounts.create("a", BOSS, "one")
+    renamed = accounts.change(first.id, BOSS, name="b")
+    assert accounts.create("a", BOSS, "one") == renamed
+    with pytest.raises(Conflict):
+        accounts.create("c", BOSS, "one")
+    other = place.users if kind == "projects" else place.projects
+    assert other.create("a", BOSS, "one").id != first.id
+    assert accounts.create("a", By("somebody else"), "one").id != first.id
+    for mark in ("", "x" * 256):
+        with pytest.raises(InvalidRequest):
+            accounts.create("d", BOSS, mark)
+    # a name that looks like what is kept of a request's name is none
+    [kept] = {
+        line.details["idempotency"] for line in place.audit.page(target=first.id).items if line.action == "create"
+    }
+    accounts.create(f'"idempotency": "{kept}"', BOSS)
+    assert accounts.create("a", BOSS, "one") == renamed

@@ -1,0 +1,15 @@
+"""The edge of those who manage the gateway."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from gateway.admin import api
+from gateway.web import gateway_of
+
+
+def register(app: Flask) -> None:
+    """Add its routes to an app; there are none where nobody can be managed."""
+    directory = gateway_of(app).directory
+    if directory is not None:
+        app.register_blueprint(api.blueprint(directory))

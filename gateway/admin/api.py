@@ -1,0 +1,205 @@
+"""Keys, projects, users and the audit over HTTP: one blueprint, made from the rows of `core/operations.py`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flask import Blueprint, Response, g, request
+
+from gateway.core import body, wire
+from gateway.core.fields import Field
+from gateway.core.keys import Key
+from gateway.core.operations import MANAGING, PAGE, Operation, check_body, refuse_unknown
+from gateway.core.paging import Page, limit_of
+from gateway.core.rights import read_rights
+from gateway.errors import InvalidRequest, StoreUnavailable
+from gateway.storage.accounts import Account, Accounts
+from gateway.storage.audit import By
+from gateway.storage.database import StorageError
+from gateway.storage.directory import Directory
+from gateway.storage.documents import account_document, audit_document, issued, key_document
+from gateway.storage.keys import OVERLAP_S, Issued, KeyChanges, NewKey
+from gateway.web import caller, read_body, require
+
+JSON = dict[str, Any]
+Answer = tuple[JSON, int]
+
+log = logging.getLogger(__name__)
+
+#: The largest body that is of any use has some 200 kB.
+BODY_BYTES = 1 << 20
+
+
+def blueprint(directory: Directory) -> Blueprint:
+    """Make the routes.
+
+    Args:
+        directory: what is managed.
+    """
+    managing = Managing(directory)
+    routes = Blueprint("admin", __name__)
+    for row in MANAGING:
+        view = require(row.needs)(_view(row, managing.answering(row.name)))
+        view.dialect = "openai"  # type: ignore[attr-defined]  # `web` reads it
+        routes.add_url_rule(row.path.replace("{id}", "<id>"), row.name.replace(".", "_"), view, methods=[row.method])
+    return routes
+
+
+def _view(row: Operation, answer: Callable[..., Answer]) -> Callable[..., Response]:
+    def view(id: str | None = None) -> Response:
+        asked = _asked(row)
+        try:
+            document, status = answer(asked) if id is None else answer(asked, id)
+        except StorageError as error:
+            log.warning("keys cannot be managed", extra={"fields": {"operation": row.name, "why": str(error)}})
+            raise StoreUnavailable("The store of keys does not answer; send the request again.") from error
+        return Response(wire.dumps(document), status, mimetype=row.media_type)
+
+    return view
+
+
+def _asked(row: Operation) -> JSON:
+    """Read what the row knows, of the body or of the query.
+
+    Raises:
+        InvalidRequest: something else was sent, or it cannot be used; names it.
+    """
+    refuse_unknown(row.query, request.args)
+    if row.body is None:
+        return {name: _of_query(name, text, row.query[name]) for name, text in request.args.items()}
+    raw = read_body(BODY_BYTES)
+    asked = body.parse(raw) if raw else {}
+    check_body(row, asked)
+    return asked
+
+
+def _of_query(name: str, text: str, field: Field) -> Any:
+    if bool in field.types:
+        if text not in ("true", "false"):
+            raise InvalidRequest(f"{name} must be true or false", param=name)
+        return text == "true"
+    if int in field.types:
+        most = field.maximum or 10**8 - 1
+        return limit_of(text, most, most, name)
+    if not text:
+        raise InvalidRequest(f"{name} must not be empty", param=name)
+    return text
+
+
+class Managing:
+    """What each operation does.
+
+    Args:
+        directory: what is managed.
+    """
+
+    def __init__(self, directory: Directory) -> None:
+        self._keys = directory.keys
+        self._audit = directory.audit
+        self._accounts = {"project": directory.projects, "user": directory.users}
+
+    def answering(self, name: str) -> Callable[..., Answer]:
+        """Return what answers an operation: it takes what was asked, and the id where one is in the path."""
+        answers: dict[str, Callable[..., Answer]] = {
+            "keys.create": self._create_key,
+            "keys.list": self._list_keys,
+            "keys.show": lambda _asked, id: (_shown(self._keys.show(id)), 200),
+            "keys.change": self._change_key,
+            "keys.rotate": self._rotate_key,
+            "keys.delete": self._delete_key,
+            "audit.list": self._list_audit,
+        }
+        for kind, accounts in self._accounts.items():
+            answers |= _answers_of(kind, accounts)
+        return answers[name]
+
+    def _create_key(self, asked: JSON) -> Answer:
+        wanted = NewKey(
+            name=asked["name"],
+            rights=read_rights(asked.get("rights", {})),
+            project=asked.get("project"),
+            user=asked.get("user"),
+            parent=asked.get("parent"),
+            tags=tuple(asked.get("tags", ())),
+            expires_s=asked.get("expires"),
+        )
+        made = self._keys.create(wanted, _by(), _idempotency())
+        return _issued(made, 200 if made.secret is None else 201)
+
+    def _list_keys(self, asked: JSON) -> Answer:
+        page = self._keys.page(**{"limit": PAGE, **asked})
+        return _list(page, _shown, lambda key: key.id)
+
+    def _change_key(self, asked: JSON, id: str) -> Answer:
+        changes: KeyChanges = {}
+        if "name" in asked:
+            changes["name"] = asked["name"]
+        if "rights" in asked:
+            changes["rights"] = asked["rights"]
+        if "tags" in asked:
+            changes["tags"] = tuple(asked["tags"])
+        if "expires" in asked:
+            changes["expires_s"] = asked["expires"]
+        if "disabled" in asked:
+            changes["disabled"] = asked["disabled"]
+        return _shown(self._keys.change(id, _by(), changes)), 200
+
+    def _rotate_key(self, asked: JSON, id: str) -> Answer:
+        return _issued(self._keys.rotate(id, _by(), asked.get("overlap_s", OVERLAP_S)), 200)
+
+    def _delete_key(self, _asked: JSON, id: str) -> Answer:
+        self._keys.delete(id, _by())
+        return {"object": "key.deleted", "id": id, "deleted": True}, 200
+
+    def _list_audit(self, asked: JSON) -> Answer:
+        asked = {"limit": PAGE, **asked}
+        asked["before"] = asked.pop("after", None)  # newest first: what comes after is what was before
+        return _list(self._audit.page(**asked), audit_document, lambda line: line.seq)
+
+
+def _answers_of(kind: str, accounts: Accounts) -> Mapping[str, Callable[..., Answer]]:
+    def document(account: Account) -> JSON:
+        return account_document(kind, account)
+
+    def create(asked: JSON) -> Answer:
+        return document(accounts.create(asked["name"], _by(), _idempotency())), 201
+
+    def change(asked: JSON, id: str) -> Answer:
+        return document(accounts.change(id, _by(), **asked)), 200
+
+    return {
+        f"{kind}s.create": create,
+        f"{kind}s.list": lambda asked: _list(accounts.page(**{"limit": PAGE, **asked}), document, lambda one: one.id),
+        f"{kind}s.show": lambda _asked, id: (document(accounts.show(id)), 200),
+        f"{kind}s.change": change,
+    }
+
+
+def _list(page: Page[Any], document: Callable[[Any], JSON], place: Callable[[Any], str | int]) -> Answer:
+    """One page; `next` is what to send as `after` for the one behind it, None where there is none."""
+    return {
+        "object": "list",
+        "data": [document(item) for item in page.items],
+        "has_more": page.more,
+        "next": place(page.items[-1]) if page.more else None,
+    }, 200
+
+
+def _shown(key: Key) -> JSON:
+    return key_document(key, time.time())
+
+
+def _issued(one: Issued, status: int) -> Answer:
+    return issued(one, time.time()), status
+
+
+def _by() -> By:
+    known = caller()
+    return By(known.id, known.grants, g.request_id)
+
+
+def _idempotency() -> str | None:
+    return request.headers.get("Idempotency-Key")

@@ -1,0 +1,84 @@
+"""An app with everything that is needed to manage it: a database, an admin, virtual keys, a recorder of traces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from gateway.app import create_app
+from gateway.auth import Authenticator, Verifier
+from gateway.auth.keys import VirtualKeys
+from gateway.auth.tokens import StaticTokens
+from gateway.core.keys import Pepper
+from gateway.secret import Secret
+from gateway.storage.audit import By
+from gateway.storage.database import Database
+from gateway.storage.directory import Directory
+from gateway.storage.keys import Issued, NewKey
+from gateway.storage.lookup import KeyLookup
+from gateway.storage.migrate import upgrade
+from gateway.storage.owned import OwnedObjects
+from gateway.upstream.counting import Counting
+from gateway.upstream.lanes import Lanes
+from gateway.upstream.scripted import Scripted, count
+from gateway.upstream.stored import StoredResponses
+from tests.builders import TOKEN, Recorder, gateway
+
+JSON = dict[str, Any]
+
+ADMIN_TOKEN = "the-admin-token-of-these-tests"
+BOSS = By("tests")
+
+
+class Managed:
+    """The app, and what one does with it.
+
+    Args:
+        folder: an empty one.
+        verifiers: further ways to be known.
+    """
+
+    def __init__(self, folder: Path, verifiers: Sequence[Verifier] = ()) -> None:
+        upgrade(folder / "gateway.db")
+        self.database = Database(folder / "gateway.db", patience_s=0.2)
+        self.pepper = Pepper(Secret("pepper-of-the-tests"))
+        self.directory = Directory.of(self.database, lambda: self.pepper)
+        self.keys = VirtualKeys(KeyLookup(self.database), lambda: self.pepper)
+        self.traced = Recorder()
+        objects = OwnedObjects(self.database, 1, 1 << 20)
+        self.gateway = gateway(StoredResponses(Lanes(Counting(count), Scripted()), objects), self.traced)
+        self.gateway.objects, self.gateway.directory = objects, self.directory
+        self.gateway.upstreams = dict.fromkeys(self.gateway.upstreams, self.gateway.upstreams["litellm"])
+        own = [StaticTokens([Secret(ADMIN_TOKEN)], admin=True), StaticTokens([Secret(TOKEN)]), self.keys]
+        self.gateway.authenticator = Authenticator([*own, *verifiers])
+        self.app = create_app(gateway=self.gateway)
+        self.client: FlaskClient = self.app.test_client()
+
+    def make(self, name: str = "a key", **wanted: Any) -> Issued:
+        """Make a key without asking the API."""
+        return self.directory.keys.create(NewKey(name, **wanted), BOSS)
+
+    def ask(self, method: str, path: str, body: Any = None, key: str = ADMIN_TOKEN, **headers: str) -> TestResponse:
+        """Send a request; `body` is JSON, or bytes that are none."""
+        sent: JSON = {"data": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+        named = {"Authorization": f"Bearer {key}", **{name.replace("_", "-"): text for name, text in headers.items()}}
+        return self.client.open(path, method=method, headers=named, **sent)
+
+    def got(self, method: str, path: str, body: Any = None, *, status: int = 200, **more: str) -> Any:
+        """Send a request that has to be answered so, and return the JSON of the answer."""
+        answer = self.ask(method, path, body, **more)
+        assert answer.status_code == status, answer.text
+        return answer.json
+
+    def close(self) -> None:
+        self.gateway.close(0.1)
+
+
+def text(issued: Issued) -> str:
+    """The key itself."""
+    assert issued.secret is not None
+    return issued.secret.reveal()
