@@ -325,13 +325,13 @@ def test_where_nobody_can_be_managed_nothing_is_there() -> None:
 @pytest.mark.parametrize("row", MANAGING, ids=lambda row: row.name)
 def test_while_the_store_is_away_it_is_worth_a_retry(managed: Managed, row: Operation) -> None:
     path = path_of(managed, row)
-    managed.database.path.rename(managed.database.path.with_name("aside.db"))
+    Path(managed.database.name).rename(Path(managed.database.name).with_name("aside.db"))
     body = {"name": "a"} if row.name.endswith("create") else {} if row.body is not None else None
     answer = managed.ask(row.method, path, body)
     assert (answer.status_code, answer.json and answer.json["error"]["code"]) == (503, "store_unavailable")
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers["x-should-retry"] == "true"
-    assert str(managed.database.path) not in answer.text
+    assert managed.database.name not in answer.text
 
 
 # The audit.

@@ -75,7 +75,7 @@ def test_the_state_is_newer_than_what_a_worker_goes_by(managed: Managed) -> None
 def test_while_the_store_is_away_only_a_virtual_key_waits(managed: Managed) -> None:
     issued = managed.make()
     managed.got("GET", "/v1/me", key=text(issued))
-    managed.database.path.rename(managed.database.path.with_name("aside.db"))
+    Path(managed.database.name).rename(Path(managed.database.name).with_name("aside.db"))
     refused = managed.ask("GET", "/v1/me", key=text(issued))
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
     managed.got("GET", "/v1/me", key=TOKEN)
