@@ -46,7 +46,7 @@ _CALL_S = 60.0
 _MOST_LEFT = 10
 #: Of a core: beyond it calls wait for each other, and what lives grows with the queue.
 _FULL = 0.85
-#: After the load: for the watcher and the pumps of the last callers that left.
+#: After the load: for the watcher and the readers of the last callers that left.
 _ENDS_S = 30.0
 _MB = 1 << 20
 

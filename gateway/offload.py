@@ -7,7 +7,6 @@ gevent; without it (plain threads, Modal) the work runs where it is called.
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -70,9 +69,7 @@ _working: dict[int, float] = {}
 
 
 def _original(module: str, name: str) -> Any:
-    """A function of the standard library as it is for native threads."""
-    if not cooperative():
-        return getattr(importlib.import_module(module), name)
+    """A function of the standard library as it is for native threads, of which there are some under gevent alone."""
     from gevent import monkey  # noqa: PLC0415  # only where it is in use already
 
     return monkey.get_original(module, name)

@@ -152,9 +152,8 @@ class RowBuilder:
         self._prices = prices
         self._content = content
         self._written: list[tuple[Any, bytes]] = []
-        self._large = (
-            call.body_bytes > LARGE_BYTES
-        )  # media, most likely: they are not to be written before they are gone
+        # media, most likely: they are not to be written before they are gone
+        self._large = call.body_bytes > LARGE_BYTES
         self._asked = self._cleaned(call.asked)
 
     def record(self, held: Mapping[int, Held]) -> Record:

@@ -10,7 +10,7 @@ from gateway.core.calls import Attempt, Call, Chunk
 from gateway.core.embeddings import as_base64
 from gateway.core.endpoints import EMBEDDINGS
 from gateway.core.transcript import Malformed
-from gateway.core.wire import data_event, dumps
+from gateway.core.wire import data_event, dumps, loads
 from gateway.errors import GatewayError, ProviderInvalid
 from gateway.upstream.door import Exchange
 from gateway.upstream.failures import Failures
@@ -52,7 +52,7 @@ class LiteLLMAnswer:
         """
         try:
             if self._relayed:
-                document = json.loads(self._exchange.body or b"")
+                document = loads(self._exchange.body or b"")
                 self.body = self._exchange.body or b""
             else:
                 document = plain(self._result.model_dump(exclude_unset=True))
