@@ -16,7 +16,7 @@ from gateway.auth import Authenticator, Verifier, pepper
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
 from gateway.core.keys import Pepper
-from gateway.core.pricing import Prices
+from gateway.core.pricing import Meter, Prices
 from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
@@ -111,13 +111,13 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         litellm.close()
         direct.close()
 
-    prices = Prices({**models, **_FREE}, own_prices(settings))
-    metrics = Metrics(catalogue, prices, redactor, settings.metrics)
+    meter = Meter(Prices({**models, **_FREE}, own_prices(settings)))
+    metrics = Metrics(catalogue, meter, settings.metrics)
     tracer = Tracer(
         _sinks(settings, metrics),
         Catcher(),
         redactor,
-        prices,
+        meter,
         settings.braintrust_project,
         content=settings.trace_content == "on",
     )

@@ -23,9 +23,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from gateway.core.calls import Attempt, Call, Outcome
-from gateway.core.endpoints import CHAT
-from gateway.core.pricing import Prices, bill
-from gateway.core.redaction import Redactor
+from gateway.core.pricing import Meter, Prices
 from gateway.core.routing import Catalogue, is_named
 from gateway.errors import GatewayError
 
@@ -101,22 +99,19 @@ class Metrics:
 
     Args:
         catalogue: models that it names are labels; all others are `other`.
-        prices: for costs; models with a price of the operator's own are labels too.
-        redactor: readies texts for the estimate of an answer whose provider counted nothing.
+        meter: for costs; models that have a price are labels too.
         access: who may read `/metrics`: whoever has a `token`, everybody (`open`), or nobody (`off`).
     """
 
     def __init__(
         self,
         catalogue: Catalogue | None = None,
-        prices: Prices | None = None,
-        redactor: Redactor | None = None,
+        meter: Meter | None = None,
         access: str = "token",
     ) -> None:
         self.access = access
         self._catalogue = catalogue or Catalogue()
-        self._prices = prices or Prices({})
-        self._redactor = redactor or Redactor()
+        self._meter = meter or Meter(Prices({}))
         self._models: set[tuple[str, str]] = set()
         self._known: dict[tuple[object, ...], Any] = {}
         self._logged: set[str] = set()
@@ -256,7 +251,7 @@ class Metrics:
         if error is None and attempt is outcome.answered and not attempt.transcript.complete:
             error = outcome.error  # it ended with the call: the caller left, or the gateway failed
         self._series(self._attempts, provider, _kind_of(error) or "ok").inc()
-        billed = bill(attempt, self._prices, lambda: self._texts(call, attempt))
+        billed = self._meter.bill(call, attempt)
         if (usage := billed.usage) is not None:
             for kind, tokens in (("input", usage.prompt), ("output", usage.completion)):
                 self._series(self._usage, call.endpoint.name, provider, model, kind).observe(tokens)
@@ -280,17 +275,12 @@ class Metrics:
         series: _Metric = found
         return series
 
-    def _texts(self, call: Call, attempt: Attempt) -> tuple[object, object]:
-        clean = self._redactor.value
-        asked = call.asked if attempt.sent is None else CHAT.asked_of(attempt.sent)
-        return clean(asked), clean(attempt.transcript.said())
-
     def _names_of(self, attempt: Attempt) -> tuple[str, str]:
         """The labels of provider and model: of the models that nobody can invent, the first `_MOST_MODELS`."""
         names = attempt.deployment.provider, attempt.deployment.model
         if names in self._models:
             return names
-        named = is_named(*names, self._catalogue) or self._prices.of(*names) is not None
+        named = is_named(*names, self._catalogue) or self._meter.prices.of(*names) is not None
         if not named or len(self._models) >= _MOST_MODELS:
             return names[0], OTHER
         self._models.add(names)

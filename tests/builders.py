@@ -11,7 +11,7 @@ from gateway.auth import Authenticator
 from gateway.auth.tokens import StaticTokens
 from gateway.core.calls import Attempt, Call, Caller, Chunk, Deployment, Parent
 from gateway.core.endpoints import CHAT
-from gateway.core.pricing import Prices
+from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue, Reach
 from gateway.core.wire import data_event, dumps
@@ -112,7 +112,7 @@ def tracer(
     *sinks: Sink, secrets: Sequence[str] = (), prices: JSON | None = None, catcher: Catcher | None = None
 ) -> Tracer:
     """Make a tracer that hands its rows to `sinks`."""
-    return Tracer(list(sinks), catcher or Catcher(), Redactor(secrets), Prices(prices or {}), "test-project")
+    return Tracer(list(sinks), catcher or Catcher(), Redactor(secrets), Meter(Prices(prices or {})), "test-project")
 
 
 #: One step of a scripted answer: a chunk's delta (and more), an error to raise, or something to do.

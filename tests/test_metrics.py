@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.app import create_app
 from gateway.core.calls import Attempt, Outcome
-from gateway.core.pricing import Prices, bill
+from gateway.core.pricing import Meter, Prices
 from gateway.core.routing import Catalogue, is_named
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderFailed, ProviderRefused
 from gateway.metrics import Metrics, SpoolState
@@ -70,7 +70,7 @@ class Counted:
 
 @pytest.fixture
 def counted() -> Counted:
-    return Counted(Metrics(Catalogue(models=ROWS, demo=frozenset({"demo/echo"})), Prices(ROWS)))
+    return Counted(Metrics(Catalogue(models=ROWS, demo=frozenset({"demo/echo"})), Meter(Prices(ROWS))))
 
 
 def tried(name: str = "openai/m", *chunks: Any, error: GatewayError | None = None, **times: float) -> Attempt:
@@ -158,19 +158,11 @@ def test_a_clock_that_was_set_back_breaks_nothing(counted: Counted) -> None:
 
 
 def test_an_answer_without_usage_is_estimated_once_for_trace_and_metrics(counted: Counted) -> None:
-    asked: list[int] = []
-
-    def texts() -> tuple[object, object]:
-        asked.append(1)
-        return "x" * 400, "y" * 40
-
     one = tried("openai/m", delta("y" * 40), finish())
-    first, second = (bill(one, Prices(ROWS), texts) for _ in range(2))
-    assert first == second
-    assert (first.estimated, first.cost_usd) == (True, Decimal("0.2"))
-    counted.metrics.call_ended(call("m"), ended(one))
+    billed = Meter(Prices(ROWS)).bill(call("m", "x" * 400), one)
+    assert (billed.estimated, billed.cost_usd) == (True, Decimal("0.2"))
+    counted.metrics.call_ended(call("m", "another question"), ended(one))
     assert counted.value("gateway_tokens_total", provider="openai", model="m", type="input") == 100
-    assert len(asked) == 1
     counted.metrics.call_ended(call("m", "z" * 80), ended(tried("openai/m", delta("y" * 40), finish())))
     assert counted.value("gateway_tokens_total", provider="openai", model="m", type="input") == 120
 
@@ -216,7 +208,7 @@ def test_what_the_catalogue_names(name: str, known: bool) -> None:
 
 def test_a_model_that_the_operator_has_priced_has_a_name() -> None:
     own = {"hosted_vllm/ours": {"input_cost_per_token": 1, "output_cost_per_token": 1}}
-    counted = Counted(Metrics(catalogue(), Prices({}, own)))
+    counted = Counted(Metrics(catalogue(), Meter(Prices({}, own))))
     counted.metrics.call_ended(call(), ended(tried("hosted_vllm/ours", *GOOD)))
     assert counted.value("gateway_cost_usd_total", provider="hosted_vllm", model="ours") == 110
 
@@ -273,7 +265,7 @@ def test_what_cannot_be_counted_is_logged_once_and_felt_by_nobody(
 class Served:
     def __init__(self, *script: Any, access: str = "token", **more: Any) -> None:
         self.gateway = gateway(Script([list(script) or says("hello")]), Recorder(), **more)
-        self.gateway.metrics = Metrics(catalogue("openai", models=ROWS), Prices(ROWS), access=access)
+        self.gateway.metrics = Metrics(catalogue("openai", models=ROWS), Meter(Prices(ROWS)), access=access)
         self.app: Flask = create_app(gateway=self.gateway)
         self.client: FlaskClient = self.app.test_client()
         self.counted = Counted(self.gateway.metrics)

@@ -263,6 +263,8 @@ def caller_of(key: Key, until_s: float | None) -> Caller:
         user=key.user_name,
         tags=tuple(key.tags),
         expires_s=until_s,
+        project_id=key.project,
+        user_id=key.user,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 from gateway.core.endpoints import Endpoint
@@ -33,7 +34,8 @@ class Caller:
         tenant: keeps callers apart: who finds what was stored.
         kind: `token`, `admin`, `key` or `jwt`.
         key_id: of a virtual key, and `key_name` what its operator calls it.
-        project: the name of the project that it belongs to, and `user` that of the user.
+        project: the name of the project that it belongs to, and `user` that of the user; `project_id` and `user_id` are
+            their ids, where they are kept here.
         tags: of each of its traces.
         expires_s: from when on its credential is of no use if nothing changes, seconds since the epoch; None for never.
     """
@@ -48,6 +50,8 @@ class Caller:
     user: str | None = None
     tags: tuple[str, ...] = ()
     expires_s: float | None = None
+    project_id: str | None = None
+    user_id: str | None = None
 
     @property
     def grants(self) -> Rights:
@@ -78,6 +82,20 @@ class Deployment:
         return f"{self.provider}/{self.model}"
 
 
+@dataclass(frozen=True)
+class Bill:
+    """What one attempt used. None: nothing is known of it, or the model has no price.
+
+    Attributes:
+        estimated: the provider counted nothing, `usage` is a guess.
+        cost_usd: US dollars, exact.
+    """
+
+    usage: Usage | None = None
+    estimated: bool = False
+    cost_usd: Decimal | None = None
+
+
 @dataclass
 class Attempt:
     """One try of a call at one deployment, and what became of it. `number` counts from 1.
@@ -87,7 +105,7 @@ class Attempt:
         dropped: parameters of the caller that this provider does not know.
         provider_headers: the provider's rate limits, as `x-provider-ratelimit-*`.
         started_s, first_content_s, ended_s: seconds since the epoch.
-        estimate: the guess at its tokens, once one was needed (`pricing.bill`).
+        bill: what it used and what that costs, once it has ended and somebody asked (`pricing.Meter`).
         sent: the chat completion that stood in for the caller's operation, or None where none had to.
         told: what the caller was told, where that is another wire than the provider's.
         metered: it is an attempt to have a model say something, which costs.
@@ -102,7 +120,7 @@ class Attempt:
     first_content_s: float | None = None
     ended_s: float | None = None
     error: GatewayError | None = None
-    estimate: Usage | None = None
+    bill: Bill | None = None
     sent: JSON | None = None
     told: Transcript | None = None
     metered: bool = True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from gateway.core.calls import Attempt
+from gateway.core.calls import Attempt, Bill, Call
+from gateway.core.endpoints import CHAT
 from gateway.core.transcript import Usage, estimated
 
 
@@ -106,38 +107,32 @@ def _is_of(provider: str, row: Mapping[str, Any]) -> bool:
     return owner == provider or owner.startswith((f"{provider}_", f"{provider}-"))
 
 
-@dataclass(frozen=True)
-class Bill:
-    """What one attempt used. None: nothing is known of it, or the model has no price.
-
-    Attributes:
-        estimated: the provider counted nothing, `usage` is a guess.
-        cost_usd: US dollars, exact.
-    """
-
-    usage: Usage | None = None
-    estimated: bool = False
-    cost_usd: Decimal | None = None
-
-
-def bill(attempt: Attempt, prices: Prices, texts: Callable[[], tuple[object, object]]) -> Bill:
-    """Say what an attempt used and what that costs; a guess is made once and kept at the attempt.
+class Meter:
+    """Says what attempts used and what that costs.
 
     Args:
-        attempt: one that has ended.
-        prices: where the price is looked up.
-        texts: gives the messages and the choices, media replaced by digests; asked only where a guess is needed.
+        prices: where a price is looked up.
     """
-    if not attempt.metered:
-        return Bill()
-    usage = attempt.transcript.usage
-    guessed = usage is None and attempt.transcript.started
-    if guessed:
-        if attempt.estimate is None:
-            attempt.estimate = estimated(*texts())
-        usage = attempt.estimate
-    if usage is None:
-        return Bill()
-    deployment = attempt.deployment
-    price = prices.of(*(deployment.priced_as or (deployment.provider, deployment.model)))
-    return Bill(usage, guessed, None if price is None else cost_usd(usage, price))
+
+    def __init__(self, prices: Prices) -> None:
+        self.prices = prices
+
+    def bill(self, call: Call, attempt: Attempt) -> Bill:
+        """Return the bill of an attempt that has ended; made once, and kept at the attempt."""
+        if attempt.bill is None:
+            attempt.bill = self._made(call, attempt)
+        return attempt.bill
+
+    def _made(self, call: Call, attempt: Attempt) -> Bill:
+        if not attempt.metered:
+            return Bill()
+        usage = attempt.transcript.usage
+        guessed = usage is None and attempt.transcript.started
+        if guessed:
+            endpoint, body = (call.endpoint, call.body) if attempt.sent is None else (CHAT, attempt.sent)
+            usage = estimated(endpoint.asked_of(body), attempt.transcript.said())
+        if usage is None:
+            return Bill()
+        deployment = attempt.deployment
+        price = self.prices.of(*(deployment.priced_as or (deployment.provider, deployment.model)))
+        return Bill(usage, guessed, None if price is None else cost_usd(usage, price))

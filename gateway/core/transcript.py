@@ -20,6 +20,8 @@ _NO_TEXT = frozenset(
 )
 #: Names and kinds, which each piece of a stream may repeat.
 _SENT_ANEW = frozenset({"id", "type", "name", "format", "object", "role"})
+#: A data URL says within so many characters how it is written.
+_LONGEST_DATA_HEAD = 256
 #: Nobody nests deeper; a provider that does is not followed.
 _DEEPEST = 64
 
@@ -82,7 +84,7 @@ def estimated(asked: object, said: object) -> Usage:
     nothing.
 
     Args:
-        asked: the messages, media already replaced by digests.
+        asked: the messages.
         said: the choices.
     """
     return Usage(prompt=(_text_bytes(asked) + 3) // 4, completion=(_text_bytes(said) + 3) // 4)
@@ -90,7 +92,9 @@ def estimated(asked: object, said: object) -> Usage:
 
 def _text_bytes(value: object) -> int:
     if isinstance(value, str):
-        return len(value.encode("utf-8", "replace"))
+        if value.startswith("data:") and ";base64," in value[:_LONGEST_DATA_HEAD]:
+            return 0
+        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
     if isinstance(value, Mapping):
         return sum(_text_bytes(item) for name, item in value.items() if name not in _NO_TEXT)
     if isinstance(value, list):

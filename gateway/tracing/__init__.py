@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from gateway.core.calls import Attempt, Call, Caller, Headers, Outcome, Parent
-from gateway.core.pricing import Prices
+from gateway.core.pricing import Meter
 from gateway.core.redaction import Redactor
 from gateway.errors import GatewayError
 from gateway.offload import LARGE_BYTES, offload
@@ -74,7 +74,7 @@ class Tracer:
         sinks: each gets every trace; one that raises is logged and never felt by a call.
         catcher: receives what Braintrust's patch logs.
         redactor: cleans whatever is recorded.
-        prices: for the cost of each attempt.
+        meter: for the cost of each attempt.
         project: the Braintrust project that traces without a parent of their own go to.
         content: whether traces hold what was asked and answered.
     """
@@ -84,7 +84,7 @@ class Tracer:
         sinks: Sequence[Sink],
         catcher: Catcher,
         redactor: Redactor,
-        prices: Prices,
+        meter: Meter,
         project: str,
         *,
         content: bool = True,
@@ -92,7 +92,7 @@ class Tracer:
         self._sinks = sinks
         self._catcher = catcher
         self._redactor = redactor
-        self._prices = prices
+        self._meter = meter
         self._project = project
         self._content = content
         self._refusals = _Rate()
@@ -231,7 +231,7 @@ class Trace:
         content = tracer._content and call.recorded == "full"
 
         def build() -> Record:
-            builder = RowBuilder(call, outcome, self.ids, tracer._redactor, tracer._prices, content=content)
+            builder = RowBuilder(call, outcome, self.ids, tracer._redactor, tracer._meter, content=content)
             return builder.record(self._held)
 
         return offload(build) if call.body_bytes > LARGE_BYTES else build()

@@ -10,7 +10,7 @@ from typing import Any
 
 from gateway.core.calls import Attempt, Call, Caller, Outcome, Parent
 from gateway.core.endpoints import CHAT, Endpoint
-from gateway.core.pricing import Prices, bill
+from gateway.core.pricing import Meter
 from gateway.core.redaction import Redactor
 from gateway.core.transcript import Usage
 from gateway.errors import GatewayError
@@ -138,18 +138,18 @@ class RowBuilder:
         outcome: what became of it.
         ids: of the root.
         redactor: cleans whatever is recorded.
-        prices: for the cost of each attempt.
+        meter: for the cost of each attempt.
         content: whether prompts and answers are recorded.
     """
 
     def __init__(
-        self, call: Call, outcome: Outcome, ids: Ids, redactor: Redactor, prices: Prices, *, content: bool
+        self, call: Call, outcome: Outcome, ids: Ids, redactor: Redactor, meter: Meter, *, content: bool
     ) -> None:
         self._call = call
         self._outcome = outcome
         self._ids = ids
         self._redactor = redactor
-        self._prices = prices
+        self._meter = meter
         self._content = content
         self._written: list[tuple[Any, bytes]] = []
         # media, most likely: they are not to be written before they are gone
@@ -250,7 +250,7 @@ class RowBuilder:
             endpoint, body = CHAT, attempt.sent
             asked = self._cleaned(CHAT.asked_of(body))
         said = self._cleaned(transcript.said()) if transcript.started else None
-        billed = bill(attempt, self._prices, lambda: (asked, said))
+        billed = self._meter.bill(self._call, attempt)
         own = bare(
             self._ids.child(),
             endpoint.span,

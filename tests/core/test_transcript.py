@@ -348,6 +348,12 @@ def test_an_estimate_is_a_quarter_of_the_bytes_of_what_was_said() -> None:
     assert estimated(asked, said) == Usage(prompt=13, completion=3)
 
 
+@pytest.mark.parametrize("head", ["data:image/png;base64,", "data:;base64,", "data:audio/wav;rate=8000;base64,"])
+def test_media_count_nothing_wherever_they_stand(head: str) -> None:
+    asked = [{"type": "input_image", "image_url": head + "A" * 4000}, {"type": "input_text", "text": "data: 12345"}]
+    assert estimated(asked, None) == Usage(prompt=(len("data: 12345") + 3) // 4)
+
+
 def test_names_and_media_count_nothing() -> None:
     image = {"type": "image_url", "image_url": {"url": "x" * 1000}}
     audio = {"type": "input_audio", "input_audio": {"data": "x" * 1000, "format": ""}}
