@@ -3,7 +3,7 @@
     uv run python bench/store_faults.py --seconds 30
 
 Two gateways of two workers, one on its SQLite file, one on Postgres and Valkey. A virtual key calls the demo models at
-a steady rate, another caller reads streams that say a word every 10 ms, and keys that no worker has met come in between.
+a steady rate, another caller reads streams that say a word every 10 ms, and keys that no worker has met are used.
 Demanded: no call of a key that is known fails; no good key is answered 401 or 500; the median moves by 100 ms at most,
 and no stream pauses for 100 ms longer than it does without the fault; 5 s after the fault's end all is as before.
 Everything is on 127.0.0.1.
@@ -23,6 +23,16 @@ from tests.fakes.stores import folder_for_servers
 from tests.served.storefaults import Found, Stores, run
 
 _MOST_MS = 100.0
+_HEADS = (
+    "fault",
+    "calls",
+    "failed",
+    "p50 / max ms, healthy",
+    "p50 / max ms, fault",
+    "gap ms, healthy / fault",
+    "unseen keys",
+    "back after, s",
+)
 
 
 def main() -> int:
@@ -32,10 +42,7 @@ def main() -> int:
     arguments.add_argument("--rate", type=float, default=30.0, help="calls a second")
     arguments.add_argument("--only", default="", help="faults whose name holds this")
     given = arguments.parse_args()
-    print(
-        "| fault | calls | failed | p50 / max ms, healthy | p50 / max ms, fault | gap ms, healthy / fault | unseen keys | back after, s |"
-    )
-    print("| --- | --: | --: | --: | --: | --: | --- | --: |", flush=True)
+    print(f"| {' | '.join(_HEADS)} |\n| {' | '.join(['---'] * len(_HEADS))} |", flush=True)
     unmet: list[str] = []
     with folder_for_servers() as folder:
         for name, servers in (("file", False), ("servers", True)):
