@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from gateway.core.calls import Attempt, Deployment
+from gateway.core.policies import Condition, Policy, Trying
 from gateway.core.providers import NOT_SERVED, PROVIDERS, SAME_WIRE
 from gateway.core.rights import Rights
 from gateway.errors import ModelNotAllowed, ModelNotFound, ProviderNotConfigured
@@ -61,12 +62,22 @@ class Target:
         model: the provider's name for it; where the alias' name ends in `*`, so does this, and what a caller writes in
             the place of the one star stands in the place of the other.
         priced_as: provider and model whose price counts, None where they are its own.
+        weight: how often it is chosen beside others of its `order`, from 0 on; 0 is tried last.
+        order: the lowest is tried first.
+        condition: which calls it is for.
+        abilities: what the operator says of `policies.NEEDS`; LiteLLM's map knows the rest.
+        most_tokens: of its context window; None where nobody says.
     """
 
     provider: str
     model: str
     reach: Reach
     priced_as: tuple[str, str] | None = None
+    weight: float = 1.0
+    order: int = 0
+    condition: Condition = field(default_factory=Condition)
+    abilities: Mapping[str, bool] = field(default_factory=dict)
+    most_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -76,10 +87,12 @@ class Alias:
     Attributes:
         targets: at least one, the most wanted first.
         mode: LiteLLM's mode of the model.
+        policy: how one of them is chosen, and what is tried when all have failed.
     """
 
     targets: tuple[Target, ...]
     mode: str = "chat"
+    policy: Policy = field(default_factory=Policy)
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,8 @@ class Catalogue:
         aliases: the operator's own names, which come before all others but the demo's; one that ends in `*` stands for
             each name that begins so, and the longest that fits is taken.
         open: whether names are answered that stand neither in `aliases` nor in `demo`.
+        trying: how often a call is tried.
+        revision: changes with whatever the routes file says, so that what was cached under another one is not used.
     """
 
     reaches: Mapping[str, Reach] = field(default_factory=dict)
@@ -100,6 +115,8 @@ class Catalogue:
     demo: frozenset[str] = frozenset()
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     open: bool = True
+    trying: Trying = field(default_factory=Trying)
+    revision: str = ""
 
     @cached_property
     def named(self) -> frozenset[tuple[str, str]]:
