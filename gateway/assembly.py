@@ -190,6 +190,19 @@ def deliveries(settings: Settings) -> list[Delivery]:
         folder = spool_folder(settings) / f"braintrust-{name}"
         braintrust = Braintrust(key, project, *where)
         found.append(Delivery("braintrust", folder, braintrust, cap_bytes, {"project_name": project}))
+    if (url := settings.otlp_url) is not None:
+        from gateway.tracing.otlp import OTLP  # noqa: PLC0415  # as below
+
+        name = hashlib.sha256(url.encode()).hexdigest()[:16]
+        resource = {**settings.otel_resource, "service.name": settings.otel_service_name}
+        collector = OTLP(
+            url,
+            settings.otlp_headers,
+            resource,
+            content=settings.otel_content == "true",
+            compressed=settings.otlp_compression == "gzip",
+        )
+        found.append(Delivery("otlp", spool_folder(settings) / f"otlp-{name}", collector, cap_bytes))
     if settings.traces_kept_here:
         from gateway.storage.database import Database  # noqa: PLC0415  # slow, and not every command needs it
         from gateway.tracing.local import LocalTraces  # noqa: PLC0415
@@ -393,7 +406,7 @@ def redactor_of(settings: Settings, table: Table) -> Redactor:
 
 def _secrets_of(settings: Settings, table: Table) -> list[str]:
     known = [*settings.tokens, settings.admin_token, settings.key_pepper, settings.braintrust_api_key, *table.secrets]
-    known += settings.store_passwords
+    known += [*settings.store_passwords, *settings.otlp_headers.values()]
     known += [credential.api_key for credential in settings.credentials.values()]
     return [secret.reveal() for secret in known if secret is not None]
 

@@ -211,6 +211,45 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             help="The organisation, where the key belongs to several.",
         ),
     ),
+    "OpenTelemetry": (
+        Setting(
+            *("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp_endpoint", "url", None),
+            help="The address of an OpenTelemetry collector that gets the traces too, over HTTP (port 4318, mostly); "
+            "`/v1/traces` is added. Without it, or the next one, none does (docs/opentelemetry.md).",
+        ),
+        Setting(
+            *("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "otlp_traces_endpoint", "url", None),
+            help="The same as it is, with nothing added.",
+        ),
+        Setting(
+            *("OTEL_EXPORTER_OTLP_HEADERS", "otlp_headers", "headers", None),
+            help="Headers for it, such as its key: `name=value`, separated by commas, values percent-encoded.",
+            secret=True,
+        ),
+        Setting(
+            *("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol", "choice", "http/protobuf"),
+            help="How it is spoken to.",
+            choices=("http/protobuf",),
+        ),
+        Setting(
+            *("OTEL_EXPORTER_OTLP_COMPRESSION", "otlp_compression", "choice", "gzip"),
+            help="Whether bodies are compressed.",
+            choices=("gzip", "none"),
+        ),
+        Setting(
+            *("OTEL_SERVICE_NAME", "otel_service_name", "text", "llm-gateway"),
+            help="What the gateway is called there.",
+        ),
+        Setting(
+            *("OTEL_RESOURCE_ATTRIBUTES", "otel_resource", "attributes", None),
+            help="What else is said of it: `name=value`, separated by commas, values percent-encoded.",
+        ),
+        Setting(
+            *("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT", "otel_content", "choice", "false"),
+            help="Whether messages are told there; never more than GATEWAY_TRACE_CONTENT says.",
+            choices=("true", "false"),
+        ),
+    ),
     "Models": (
         Setting(
             *("GATEWAY_RELAY", "relay", "relayed", None),
@@ -362,6 +401,14 @@ class Settings:
     braintrust_app_url: str | None = None
     braintrust_api_url: str | None = None
     braintrust_org_name: str | None = None
+    otlp_endpoint: str | None = None
+    otlp_traces_endpoint: str | None = None
+    otlp_headers: Mapping[str, Secret] = field(default_factory=dict)
+    otlp_protocol: str = "http/protobuf"
+    otlp_compression: str = "gzip"
+    otel_service_name: str = "llm-gateway"
+    otel_resource: Mapping[str, str] = field(default_factory=dict)
+    otel_content: str = "false"
     data_dir: Path = Path(".gateway")
     timeout_s: float = 600.0
     first_byte_timeout_s: float = 300.0
@@ -410,6 +457,13 @@ class Settings:
         found = [url.reveal() for url in (self.database_url, self.redis_url) if url is not None]
         passwords = [password for url in found if (password := urlsplit(url).password)]
         return tuple(Secret(text) for text in dict.fromkeys((*found, *passwords, *map(unquote, passwords))))
+
+    @property
+    def otlp_url(self) -> str | None:
+        """Where spans are posted; None for nowhere."""
+        if self.otlp_traces_endpoint is not None:
+            return self.otlp_traces_endpoint
+        return None if self.otlp_endpoint is None else f"{self.otlp_endpoint}/v1/traces"
 
     @property
     def traces_kept_here(self) -> bool:
@@ -749,6 +803,25 @@ def _names(_row: Setting, text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := _unquoted(part))))
 
 
+def _pairs(text: str) -> dict[str, str]:
+    """Read `name=value,name=value`, as OpenTelemetry's variables have it (W3C Baggage without properties)."""
+    found = {}
+    for member in filter(None, (part.strip() for part in _unquoted(text).split(","))):
+        name, equals, value = member.partition("=")
+        if not equals or not name.strip():
+            raise ValueError("must be name=value, separated by commas")
+        found[name.strip()] = unquote(value.strip())
+    return found
+
+
+def _headers(_row: Setting, text: str) -> dict[str, Secret]:
+    pairs = _pairs(text)
+    for name, value in pairs.items():
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or not fits_a_header(value):
+            raise ValueError("holds what an HTTP header cannot carry")
+    return {name: Secret(value) for name, value in pairs.items()}
+
+
 def _guarded(text: str) -> str:
     """Check an address that says whom to believe: nobody on the way may change its answer. It may have a query."""
     address, _, query = text.partition("?")
@@ -799,6 +872,8 @@ _READERS: Mapping[str, Callable[[Setting, str], Any]] = {
     "origins": _origins,
     "pepper": _pepper,
     "names": _names,
+    "headers": _headers,
+    "attributes": lambda _row, text: _pairs(text),
     "issuer": lambda _row, text: _guarded(text),  # with its slash at the end, where it has one
     "keyset": lambda _row, text: _guarded(text),
     "algorithms": _algorithms,

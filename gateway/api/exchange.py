@@ -16,6 +16,7 @@ from gateway.errors import GatewayError, InternalError, InvalidRequest, ObjectNo
 from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload, rest
 from gateway.pipeline import Gateway, Reply
+from gateway.tracing.parents import read_traceparent
 from gateway.upstream.stored import find
 from gateway.web import caller, caller_socket, current_gateway, own, read_body, read_bytes, trace_parent
 
@@ -192,6 +193,7 @@ def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stre
         },
         parent=parent,
         parent_note=note,
+        traceparent=read_traceparent(headers) if parent is None else None,
         tags=tuple(dict.fromkeys((*now.caller.tags, *_tags(headers.get("x-gateway-tags", ""))))),
         recorded=recorded,
         query=urlencode([(name, value) for name in endpoint.query for value in args.getlist(name)]) if args else "",

@@ -261,7 +261,8 @@ def _destination(delivery: Delivery) -> Iterator[Finding]:
             return  # nothing to sign in at
         org = check()
         project = (delivery.place or {}).get("project_name")
-        yield Finding("ok", name, f"signed in to {org or 'an organisation without a name'}; project {project} is there")
+        signed_in = f"signed in to {org or 'an organisation without a name'}; project {project} is there"
+        yield Finding("ok", name, signed_in if project is not None else f"{org} answers")
         destination.deliver([Piece(root["id"], line, delivery.place)])
         yield Finding("ok", name, f"it took a test trace: row {root['id']}, span {root['span_id']}, 'gateway doctor'")
     except Undelivered as error:

@@ -232,6 +232,7 @@ class Call:
         provider_headers: the closed list of headers that travel on.
         recorded: how much of it a trace may keep: `full`, `metadata` (no content) or `off`.
         body_bytes: the size of the body, unpacked.
+        traceparent: the caller's span (W3C Trace Context, section 3.2), where it is no place of Braintrust's.
         path_id: the id that stands in the path of the request, or None.
         deployment: the only one that can answer, `provider/model`; None where the model's name decides.
         history: items of the conversation before this call that the gateway keeps (Responses), oldest first.
@@ -252,6 +253,7 @@ class Call:
     provider_headers: Mapping[str, str] = field(default_factory=dict)
     parent: Parent | None = None
     parent_note: str | None = None
+    traceparent: str | None = None
     tags: Sequence[str] = ()
     recorded: str = "full"
     body_bytes: int = 0

@@ -8,17 +8,15 @@ spoken here is what it speaks (braintrust 0.48): `POST {app}/api/apikey/login`, 
 from __future__ import annotations
 
 import json
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from gateway.secret import Secret
 from gateway.tracing.delivery import Piece, Rejected, TooLarge, Unavailable, Undelivered
+from gateway.tracing.posting import TIMEOUT, content_of, is_page, line, retry_after_s, where, words
 
 JSON = dict[str, Any]
 
@@ -28,10 +26,6 @@ _API_VERSION = 2
 _LIMIT_BYTES = 6 << 20
 _ENVELOPE_BYTES = 256
 _MOST_PROJECTS = 1000
-#: Of an answer: to posted rows their ids, some 40 KB at most.
-_MOST_ANSWER_BYTES = 1 << 20
-_ANSWER_S = 30.0
-_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
 class Braintrust:
@@ -107,7 +101,7 @@ class Braintrust:
         orgs = [org for org in told if isinstance(org, dict)] if isinstance(told, list) else []
         org = next((org for org in orgs if self._org_name in (None, org.get("name"))), None)
         if org is None:
-            names = _line(", ".join(str(org.get("name")) for org in orgs)) or "none"
+            names = line(", ".join(str(org.get("name")) for org in orgs)) or "none"
             raise Unavailable(f"the key belongs to no organisation {self._org_name!r} (to: {names})", refused=True)
         api_url = str(self._given_api_url or org.get("api_url") or "").rstrip("/")
         if not api_url:
@@ -156,7 +150,7 @@ class Braintrust:
         `place`: a project or experiment that a caller named may not exist, and those rows are at fault then.
         """
         if self._http is None:
-            self._http = httpx.Client(timeout=_TIMEOUT, follow_redirects=False)
+            self._http = httpx.Client(timeout=TIMEOUT, follow_redirects=False)
         headers = {
             "Authorization": f"Bearer {self._api_key.reveal()}",
             "Content-Type": "application/json",
@@ -164,15 +158,15 @@ class Braintrust:
         }
         try:
             with self._http.stream(method, url, content=body, headers=headers) as answer:
-                content = _content(answer)
+                content = content_of(answer)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise Unavailable(f"{_where(url)}: {type(error).__name__}") from error
+            raise Unavailable(f"{where(url)}: {type(error).__name__}") from error
         if not answer.is_success:
             raise self._refusal(answer, content or b"", url, at_fault)
         if content is None:
-            raise Unavailable(f"{_where(url)}: {answer.status_code} and an answer without end")
-        if _is_page(answer, content):  # of a proxy that wants a login, say: nothing was taken
-            raise Unavailable(f"{_where(url)}: {answer.status_code} and a web page", refused=True)
+            raise Unavailable(f"{where(url)}: {answer.status_code} and an answer without end")
+        if is_page(answer, content):  # of a proxy that wants a login, say: nothing was taken
+            raise Unavailable(f"{where(url)}: {answer.status_code} and a web page", refused=True)
         try:
             found = json.loads(content) if content else {}
         except (ValueError, RecursionError):
@@ -181,9 +175,9 @@ class Braintrust:
 
     def _refusal(self, answer: httpx.Response, content: bytes, url: str, at_fault: str) -> Undelivered:
         status = answer.status_code
-        why = f"{_where(url)}: {status} {_words(content, self._api_key)}".rstrip()
+        why = f"{where(url)}: {status} {words(content, self._api_key)}".rstrip()
         if status in (408, 425, 429) or status >= 500:
-            return Unavailable(why, retry_after_s=_retry_after_s(answer.headers.get("retry-after")))
+            return Unavailable(why, retry_after_s=retry_after_s(answer.headers.get("retry-after")))
         if at_fault != "us" and status in (400, 422):
             return Rejected(why)
         if at_fault != "us" and status == 413:
@@ -192,43 +186,3 @@ class Braintrust:
             return Rejected(why)
         self._api_url = None  # sign in anew: the key, the organisation or its address may have changed
         return Unavailable(why, refused=True)
-
-
-def _content(answer: httpx.Response) -> bytes | None:
-    """Read the answer to its end; None for one that is too long or takes too long."""
-    end_s = time.monotonic() + _ANSWER_S
-    content = b""
-    for chunk in answer.iter_raw():
-        content += chunk
-        if len(content) > _MOST_ANSWER_BYTES or time.monotonic() > end_s:
-            return None
-    return content
-
-
-def _is_page(answer: httpx.Response, content: bytes) -> bool:
-    return "html" in answer.headers.get("content-type", "").lower() or content.lstrip()[:1] == b"<"
-
-
-def _where(url: str) -> str:
-    return _line("/" + url.split("/", 3)[-1])
-
-
-def _words(content: bytes, key: Secret) -> str:
-    """The beginning of what a refusal says, on one line. Some quote the request, key and all."""
-    return _line(content[:4096].decode("utf-8", "replace").replace(key.reveal(), "[key]"))
-
-
-def _line(text: str) -> str:
-    return " ".join("".join(char if char.isprintable() else " " for char in text[:300]).split())[:200]
-
-
-def _retry_after_s(header: str | None) -> float | None:
-    """Seconds, from seconds or a date (RFC 9110, section 10.2.3)."""
-    if header is None:
-        return None
-    try:
-        if header.strip().isdigit():
-            return float(header)
-        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None

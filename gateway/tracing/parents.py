@@ -49,6 +49,13 @@ def read_parent(headers: Headers) -> tuple[Parent | None, str | None]:
     ), None
 
 
+def read_traceparent(headers: Headers) -> str | None:
+    """Read the span that an OpenTelemetry client says it is in; None for none, and for one that cannot be read."""
+    traced = (headers.get("traceparent") or "").strip()
+    match = _TRACEPARENT.fullmatch(traced)
+    return traced if match is not None and set(match[1]) != {"0"} and set(match[2]) != {"0"} else None
+
+
 def _baggage(header: str) -> str | None:
     for member in header.split(","):
         name, _, value = member.partition(";")[0].partition("=")

@@ -118,8 +118,10 @@ def opening(call: Call, ids: Ids, redactor: Redactor) -> JSON:
         "request_id": call.id,
         "client_request_id": call.client_request_id,
         **who(call.caller),
+        "operation": call.endpoint.name,
         "model": call.model,
         "stream": call.stream,
+        "traceparent": call.traceparent,
         "open": True,
     }
     row = bare(ids, f"{call.endpoint.name} {call.model}", "task", call.started_s, None, metadata)
@@ -197,8 +199,10 @@ class RowBuilder:
             "request_id": call.id,
             "client_request_id": call.client_request_id,
             **who(call.caller),
+            "operation": call.endpoint.name,
             "model": call.model,
             "stream": call.stream,
+            "traceparent": call.traceparent,
             "status": outcome.status,
             "error_code": error.public_code if error else None,
             "error_source": error.source if error else None,
@@ -259,6 +263,8 @@ class RowBuilder:
             attempt.ended_s or self._outcome.ended_s,
             {
                 **self._parameters(endpoint, body),
+                "operation": endpoint.name,
+                "traceparent": self._call.traceparent,
                 "model": deployment.model,
                 "provider": deployment.provider,
                 "served_model": transcript.model,
@@ -331,6 +337,7 @@ _OURS = frozenset(
         "error_code", "error_source", "caller_gone", "overhead_ms", "usage", "usage_estimated", "cost_usd",
         "time_to_first_token_s", "open", "interrupted", "rows_dropped", "cut_from_bytes", "key_id", "key_name",
         "caller_project", "caller_user",
+        "operation", "traceparent",
     }
 )  # fmt: skip
 

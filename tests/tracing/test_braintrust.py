@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gateway.secret import Secret
-from gateway.tracing import braintrust as module
+from gateway.tracing import posting
 from gateway.tracing.braintrust import Braintrust
 from gateway.tracing.delivery import Piece, Rejected, TooLarge, Unavailable, Undelivered
 from tests.fakes.braintrust_server import FakeBraintrust
@@ -628,7 +628,7 @@ class Endless(FakeBraintrust):
 def test_an_answer_without_end_ends(
     make: Make, monkeypatch: pytest.MonkeyPatch, status: int, piece_of_it: bytes, every_s: float
 ) -> None:
-    monkeypatch.setattr(module, "_ANSWER_S", 0.3)
+    monkeypatch.setattr(posting, "_ANSWER_S", 0.3)
     with Endless(status, piece_of_it, every_s) as server:
         began_s = time.monotonic()
         assert isinstance(refused(make(app_url=server.url)), Unavailable)

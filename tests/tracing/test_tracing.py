@@ -76,6 +76,7 @@ def test_an_answered_call_is_a_root_and_an_llm_span_under_it() -> None:
     assert root["tags"] == ["a", "b"]
     assert root["metrics"] == {"start": 999.5, "end": 1002.0}
     assert root["metadata"] == {
+        "operation": "chat",
         "request_id": made.id,
         "caller": "tok_12345678",
         "model": "gpt-test",
