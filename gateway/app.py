@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Flask
 
-from gateway import admin, api, assembly, web
+from gateway import admin, api, assembly, pages, web
 from gateway.pipeline import Gateway
 from gateway.settings import Settings
 
@@ -39,4 +39,5 @@ def create_app(
     web.bind(app, gateway or assembly.build(settings or Settings.from_env(), whole_answer_s=whole_answer_s))
     api.register(app)
     admin.register(app)
+    pages.register(app)
     return app

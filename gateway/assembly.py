@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gateway.storage.database import Database
     from gateway.storage.directory import Directory
     from gateway.storage.owned import OwnedObjects
+    from gateway.tracing.search import Search
 
 JSON = dict[str, Any]
 
@@ -113,6 +114,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
 
     meter = Meter(Prices({**models, **_FREE}, own_prices(settings)))
     metrics = Metrics(catalogue, meter, settings.metrics)
+    pepper_of_sessions = pepper_of(settings)
     tracer = Tracer(
         _sinks(settings, metrics),
         Catcher(),
@@ -148,6 +150,9 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
             body_bytes=int(settings.max_body_mb * (1 << 20)),
         ),
         cors_origins=settings.cors_origins,
+        session_key=(lambda: pepper_of_sessions().seal) if settings.ui == "on" else None,
+        local_traces=_local_traces(settings),
+        shown_settings=settings.shown(),
         preload=litellm.load if needed else None,
         on_close=close_connections,
     )
@@ -212,6 +217,16 @@ def deliveries(settings: Settings) -> list[Delivery]:
         )
         found.append(Delivery("local", spool_folder(settings) / "local", local, cap_bytes))
     return found
+
+
+def _local_traces(settings: Settings) -> Search | None:
+    """What reads the traces that are kept here; None where none are."""
+    if not settings.traces_kept_here:
+        return None
+    from gateway.storage.database import Database  # noqa: PLC0415  # as above
+    from gateway.tracing.search import Search  # noqa: PLC0415
+
+    return Search(Database(settings.database))
 
 
 def migrate(settings: Settings) -> None:

@@ -18,11 +18,13 @@ from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
+from gateway.settings import Shown
 from gateway.storage.counters import Counters
 from gateway.storage.directory import Directory
 from gateway.storage.health import StoreHealth
 from gateway.storage.owned import OwnedObjects
 from gateway.tracing import Trace, Tracer
+from gateway.tracing.search import Search
 from gateway.upstream import Upstream
 from gateway.watcher import Watcher
 
@@ -89,6 +91,9 @@ class Gateway:
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
         cors_origins: origins of browsers that may call.
+        session_key: returns the 32 bytes that the pages' sessions are sealed with; None where there are no pages.
+        local_traces: the traces that are kept here; None where none are.
+        shown_settings: every setting, by group, as people may see it.
         preload: imports what is heavy, before the fork so that workers share it; None where nothing needs it.
         on_close: run at the end of `close`.
     """
@@ -104,6 +109,9 @@ class Gateway:
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
     cors_origins: Sequence[str] = ()
+    session_key: Callable[[], bytes] | None = None
+    local_traces: Search | None = None
+    shown_settings: Sequence[tuple[str, Sequence[Shown]]] = ()
     watcher: Watcher = field(default_factory=Watcher)
     metrics: Metrics = field(default_factory=Metrics)
     preload: Callable[[], None] | None = None

@@ -335,6 +335,11 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             help="The folder of all that the gateway writes; a relative path counts from where it starts.",
         ),
         Setting(
+            *("GATEWAY_UI", "ui", "choice", "on"),
+            help="Whether the gateway's own pages are served, under `/ui` (docs/dashboard.md).",
+            choices=("on", "off"),
+        ),
+        Setting(
             *("GATEWAY_METRICS", "metrics", "choice", "token"),
             help="Who may read `/metrics`: whoever has a `token`, everybody (`open`), or nobody (`off`).",
             choices=("token", "open", "off"),
@@ -357,6 +362,15 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     ),
 }
 SETTINGS: tuple[Setting, ...] = tuple(row for rows in GROUPS.values() for row in rows)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A setting as people may see it; `value` is None where it is not set."""
+
+    env: str
+    value: str | None
+    help: str
 
 
 @dataclass(frozen=True)
@@ -397,6 +411,7 @@ class Settings:
     spool_mb: float = 1024.0
     spool_full: str = "drop"
     spool_fsync: str = "interval"
+    ui: str = "on"
     metrics: str = "token"
     braintrust_app_url: str | None = None
     braintrust_api_url: str | None = None
@@ -432,6 +447,13 @@ class Settings:
     credentials: Mapping[str, Credential] = field(default_factory=dict)
     identity: Mapping[str, str] = field(default_factory=dict, repr=False)
     warnings: tuple[str, ...] = ()
+
+    def shown(self) -> list[tuple[str, list[Shown]]]:
+        """Every setting, by group, for people; of a secret only whether it is set."""
+        return [
+            (group, [Shown(row.env, _shown(row, getattr(self, row.attribute)), row.help) for row in rows])
+            for group, rows in GROUPS.items()
+        ]
 
     @property
     def demo_on(self) -> bool:
@@ -577,6 +599,14 @@ class Variables:
             for name, value in self._dotenv.items()
             if name not in self._environ and _is_identity(name)
         }
+
+
+def _shown(row: Setting, value: Any) -> str | None:
+    if value is None or value in ((), frozenset()):
+        return None
+    if row.secret:
+        return "set"
+    return ", ".join(sorted(value)) if isinstance(value, tuple | frozenset) else str(value)
 
 
 def _unquoted(text: str) -> str:

@@ -46,6 +46,8 @@ class Pepper:
     def __init__(self, secret: Secret) -> None:
         root = secret.reveal().encode("utf-8", "surrogateescape")
         self._for_hash, self._for_check = (_mac(root, use) for use in (b"stored hash of a key", b"check of a key"))
+        #: What the pages' cookies are sealed with, 32 bytes.
+        self.seal = _mac(root, b"seal of the pages' sessions")
         #: Says which pepper it is, and nothing of it: 8 hex digits.
         self.name = _mac(root, b"name of the pepper").hex()[:8]
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.core.conversation import choices_of, messages_of
+
 JSON = dict[str, Any]
 #: What an attribute may be.
 Value = str | bool | int | float | Sequence[str]
@@ -185,7 +187,7 @@ def _name(own: str, attributes: Mapping[str, Value]) -> str:
 def _content(row: Mapping[str, Any]) -> dict[str, Value]:
     """The messages, in the conventions' JSON; large ones are left out, since half of one could not be read."""
     found: dict[str, Value] = {}
-    for name, told in (("input", _messages(row.get("input"))), ("output", _choices(row.get("output")))):
+    for name, told in (("input", messages_of(row.get("input"))), ("output", choices_of(row.get("output")))):
         if told:
             text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
             if len(text) <= _LONGEST_TEXT:
@@ -193,82 +195,6 @@ def _content(row: Mapping[str, Any]) -> dict[str, Value]:
             else:
                 found[f"gateway.{name}_left_out_bytes"] = len(text)
     return found
-
-
-def _messages(asked: Any) -> list[JSON]:
-    if isinstance(asked, str):
-        return [{"role": "user", "parts": [{"type": "text", "content": asked}]}]
-    if not isinstance(asked, list):
-        return []
-    return [_message(one) if isinstance(one, Mapping) else {"role": "user", "parts": _parts(one)} for one in asked]
-
-
-def _choices(said: Any) -> list[JSON]:
-    choices = said if isinstance(said, list) else [said] if said is not None else []
-    told = []
-    for choice in choices:
-        inner = choice.get("message") if isinstance(choice, Mapping) else None
-        message = _message(inner if isinstance(inner, Mapping) else choice if isinstance(choice, Mapping) else {})
-        if not isinstance(choice, Mapping):
-            message["parts"] = _parts(choice)
-        reason = choice.get("finish_reason") if isinstance(choice, Mapping) else None
-        told.append({**message, "role": message.get("role") or "assistant", "finish_reason": str(reason or "")})
-    return told
-
-
-def _message(message: Mapping[str, Any]) -> JSON:
-    parts: list[JSON] = []
-    if isinstance(thought := message.get("reasoning_content"), str):
-        parts.append({"type": "reasoning", "content": thought})
-    if message.get("role") == "tool":
-        parts.append(
-            {"type": "tool_call_response", "id": message.get("tool_call_id"), "response": message.get("content")}
-        )
-    else:
-        parts += _parts(message.get("content"))
-    calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
-        function = _mapping(_mapping(call).get("function"))
-        parts.append(
-            {
-                "type": "tool_call",
-                "id": _mapping(call).get("id"),
-                "name": function.get("name"),
-                "arguments": _read(function.get("arguments")),
-            }
-        )
-    return {"role": str(message.get("role") or ""), "parts": parts}
-
-
-def _parts(content: Any) -> list[JSON]:
-    if content is None:
-        return []
-    if isinstance(content, str):
-        return [{"type": "text", "content": content}]
-    if not isinstance(content, list):
-        return [{"type": "text", "content": json.dumps(content, ensure_ascii=False)}]
-    found: list[JSON] = []
-    for part in content:
-        if not isinstance(part, Mapping):
-            found.append({"type": "text", "content": str(part)})
-        elif isinstance(part.get("text"), str):
-            found.append({"type": "text", "content": part["text"]})
-        elif part.get("type") == "tool_use":
-            call = {"id": part.get("id"), "name": part.get("name"), "arguments": part.get("input")}
-            found.append({"type": "tool_call", **call})
-        elif part.get("type") == "tool_result":
-            answer = {"id": part.get("tool_use_id"), "response": part.get("content")}
-            found.append({"type": "tool_call_response", **answer})
-        else:
-            found.append(dict(part))
-    return found
-
-
-def _read(arguments: Any) -> Any:
-    try:
-        return json.loads(arguments) if isinstance(arguments, str) else arguments
-    except ValueError:
-        return arguments
 
 
 def _mapping(value: Any) -> JSON:
