@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from gateway.storage.counters import Counters
     from gateway.storage.database import Database
     from gateway.storage.directory import Directory
+    from gateway.storage.followed import FollowedRules
     from gateway.storage.owned import OwnedObjects
 
 JSON = dict[str, Any]
@@ -140,6 +141,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         metrics=metrics,
         authenticator=authenticator(settings),
         directory=directory(settings, shared),
+        rules=followed_rules(settings),
         redactor=redactor,
         limits=Limits(
             timeout_s=settings.timeout_s,
@@ -286,6 +288,13 @@ def counters(settings: Settings, shared: Database | None = None) -> Counters:
         return RedisCounters(settings.redis_url)
     except StorageFailed as error:
         raise SettingsError([str(error)]) from error
+
+
+def followed_rules(settings: Settings) -> FollowedRules:
+    """The limits and budgets that calls are held to. Opens nothing."""
+    from gateway.storage.followed import FollowedRules  # noqa: PLC0415  # as above
+
+    return FollowedRules(database(settings, _LOOKUP_PATIENCE_S))
 
 
 def _health(settings: Settings, shared: Database, counted: Counters) -> StoreHealth:

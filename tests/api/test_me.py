@@ -50,6 +50,8 @@ def test_a_virtual_key_is_told_whose_it_is_and_when_it_ends(managed: Managed) ->
         "rights": rights.document(),
         "state": "active",
         "expires": ends_s,
+        "limits": [],
+        "budgets": [],
     }
     assert managed.got("GET", "/me", key=text(issued))["key"] == issued.key.id
 
