@@ -19,6 +19,7 @@ from gateway.core.rules import Standings
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
+from gateway.notify import Notifier
 from gateway.storage.counters import Counters
 from gateway.storage.directory import Directory
 from gateway.storage.followed import FollowedRules
@@ -89,6 +90,7 @@ class Gateway:
         counters: what limits and budgets are counted in; None where nothing is.
         rules: the limits and budgets that there are; None where there can be none.
         standings: how they stand; None where nothing is counted.
+        notifier: tells the operator of budgets that run out; None where nobody is told.
         stores: whether these answer.
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
@@ -106,6 +108,7 @@ class Gateway:
     counters: Counters | None = None
     rules: FollowedRules | None = None
     standings: Standings | None = None
+    notifier: Notifier | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
@@ -140,6 +143,8 @@ class Gateway:
             self.counters.start()
         if self.rules is not None:
             self.rules.start()
+        if self.notifier is not None:
+            self.notifier.start()
         self.authenticator.start()
         self._opened = True
 
@@ -183,6 +188,8 @@ class Gateway:
             self.objects.close()
         if self.rules is not None:
             self.rules.close()
+        if self.notifier is not None:
+            self.notifier.close()
         self.authenticator.close()
         self.on_close()
 
