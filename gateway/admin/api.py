@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 #: The largest body that is of any use has some 200 kB.
 BODY_BYTES = 1 << 20
 
+_LONGEST_NAME = 512  # of a model, which is the longest of what a rule is counted apart for
+
 
 def blueprint(directory: Directory, standings: Standings | None = None) -> Blueprint:
     """Make the routes.
@@ -225,7 +227,9 @@ def _standing(standings: Standings | None, rule: Rule, subject: str | None) -> R
         if not rule.each:
             raise InvalidRequest("subject is for what is counted apart; leave it out.", param="subject")
         parts = subject.split(",", len(rule.each) - 1)
-        if len(parts) != len(rule.each) or not all(parts):
+        if len(parts) != len(rule.each) or not all(
+            0 < len(one) <= _LONGEST_NAME and one.isprintable() for one in parts
+        ):
             has = ", ".join(rule.each)
             raise InvalidRequest(f"subject names {has}, in this order, with commas between.", param="subject")
     if standings is None or len(parts) != len(rule.each):

@@ -126,7 +126,7 @@ def test_one_that_is_counted_apart_is_shown_for_whom_one_asks(managed: Managed) 
     assert managed.got("GET", path)["standing"] is None
     assert managed.got("GET", f"{path}?subject=k1,openai/gpt,mini")["standing"]["used"] == 12
     assert managed.got("GET", f"{path}?subject=k2,openai/gpt")["standing"]["used"] == 0
-    for wrong in ("k1", "k1,", ",a"):
+    for wrong in ("k1", "k1,", ",a", "k1,%00", "k1," + "x" * 513):
         assert managed.got("GET", f"{path}?subject={wrong}", status=400)["error"]["param"] == "subject"
 
 
