@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from gateway.core.calls import Caller
 from gateway.core.rules import Rule, RuleSet
 from gateway.errors import StoreUnavailable
-from gateway.offload import rest
 from gateway.storage.database import Database, StorageError
 from gateway.storage.revision import KEYS, RULES, revision
 from gateway.storage.rules import rule_of
@@ -30,7 +30,7 @@ POLL_S = 1.0
 
 _WAIT_S = 5.0  # who waits for another's first look
 _OVERDUE_S = 10.0  # more than a poll takes from a database that is away
-_BATCH = 500
+_BATCH = 200
 
 Names = Mapping[tuple[str, str], str]
 
@@ -40,6 +40,16 @@ class _Known:
     """All rules, as they were at two revisions."""
 
     set: RuleSet
+    names: Names
+    rules_at: int
+    keys_at: int
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the database says; `rows` is None where the rules are as they were."""
+
+    rows: Sequence[Row[Any]] | None
     names: Names
     rules_at: int
     keys_at: int
@@ -102,7 +112,7 @@ class FollowedRules:
         """Look for changes once, and learn what has changed."""
         self._polled_s = time.monotonic()
         try:
-            known = self._database.read(self._read)
+            read = self._database.read(self._read)
         except StorageError as error:
             self._failed_s = time.monotonic()
             if not self._away:
@@ -111,7 +121,9 @@ class FollowedRules:
             return
         if self._away:
             log.info("limits and budgets can be read again")
-        self._away, self._known = False, known
+        self._away = False
+        if read is not None:
+            self._known = self._learn(read)
 
     def _rules(self) -> RuleSet:
         known = self._known
@@ -146,21 +158,29 @@ class FollowedRules:
         while not self._closed.wait(self._poll_s):
             self.poll()
 
-    def _read(self, connection: Connection) -> _Known:
-        """What is known now, or the same as before where nothing has changed."""
+    def _read(self, connection: Connection) -> _Read | None:
+        """What is new; None where nothing has changed."""
         known, rules_at, keys_at = self._known, revision(connection, RULES), revision(connection, KEYS)
         if known is not None and (known.rules_at, known.keys_at) == (rules_at, keys_at):
-            return known
-        if known is not None and known.rules_at == rules_at:
-            names = _names(connection)  # a project or user may have another name
-            found = RuleSet(known.set.rules, names) if names != known.names else known.set
-            return _Known(found, names, rules_at, keys_at)
-        kept = []
-        for batch in connection.execute(select(rules).order_by(rules.c.made, rules.c.id)).partitions(_BATCH):
-            kept += [rule_of(row) for row in batch]
-            rest()
-        names = _names(connection)
-        return _Known(RuleSet((*self._fixed, *kept), names), names, rules_at, keys_at)
+            return None
+        rows: Sequence[Row[Any]] | None = None
+        if known is None or known.rules_at != rules_at:
+            rows = connection.execute(select(rules).order_by(rules.c.made, rules.c.id)).all()
+        return _Read(rows, _names(connection), rules_at, keys_at)
+
+    def _learn(self, read: _Read) -> _Known:
+        known = self._known
+        if read.rows is None and known is not None:
+            # a project or user may have another name
+            found = known.set if read.names == known.names else RuleSet(known.set.rules, read.names)
+        else:
+            kept = list(self._fixed)
+            for number, row in enumerate(read.rows or ()):
+                kept.append(rule_of(row))
+                if number % _BATCH == 0:
+                    time.sleep(0)  # thousands of rows must not keep the calls from their turn
+            found = RuleSet(kept, read.names)
+        return _Known(found, read.names, read.rules_at, read.keys_at)
 
 
 def _names(connection: Connection) -> Names:
