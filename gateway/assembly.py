@@ -43,9 +43,11 @@ from gateway.upstream.scripted import MODELS, Scripted, count
 from gateway.upstream.stored import StoredResponses
 
 if TYPE_CHECKING:
+    from gateway.notify import Notifier
     from gateway.storage.counters import Counters
     from gateway.storage.database import Database
     from gateway.storage.directory import Directory
+    from gateway.storage.followed import FollowedRules
     from gateway.storage.owned import OwnedObjects
     from gateway.tracing.search import Search
 
@@ -142,6 +144,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         metrics=metrics,
         authenticator=authenticator(settings),
         directory=directory(settings, shared),
+        rules=followed_rules(settings),
+        notifier=notifier(settings, shared),
         redactor=redactor,
         limits=Limits(
             timeout_s=settings.timeout_s,
@@ -316,6 +320,26 @@ def counters(settings: Settings, shared: Database | None = None) -> Counters:
         raise SettingsError([str(error)]) from error
 
 
+def followed_rules(settings: Settings) -> FollowedRules:
+    """The limits and budgets that calls are held to. Opens nothing."""
+    from gateway.storage.followed import FollowedRules  # noqa: PLC0415  # as above
+
+    return FollowedRules(database(settings, _LOOKUP_PATIENCE_S))
+
+
+def notifier(settings: Settings, shared: Database | None = None) -> Notifier:
+    """What tells the operator of budgets that run out. Opens nothing.
+
+    Args:
+        settings: the configuration.
+        shared: the `database` to use; None makes one.
+    """
+    from gateway.notify import Notifier  # noqa: PLC0415  # as above
+    from gateway.storage.notices import Notices  # noqa: PLC0415
+
+    return Notifier(Notices(shared or database(settings)), settings.webhook_secret)
+
+
 def _health(settings: Settings, shared: Database, counted: Counters) -> StoreHealth:
     checks: dict[str, Callable[[], object]] = {"database": shared.check}
     if settings.redis_url is not None:
@@ -420,7 +444,14 @@ def redactor_of(settings: Settings, table: Table) -> Redactor:
 
 
 def _secrets_of(settings: Settings, table: Table) -> list[str]:
-    known = [*settings.tokens, settings.admin_token, settings.key_pepper, settings.braintrust_api_key, *table.secrets]
+    known = [
+        *settings.tokens,
+        settings.admin_token,
+        settings.key_pepper,
+        settings.webhook_secret,
+        settings.braintrust_api_key,
+        *table.secrets,
+    ]
     known += [*settings.store_passwords, *settings.otlp_headers.values()]
     known += [credential.api_key for credential in settings.credentials.values()]
     return [secret.reveal() for secret in known if secret is not None]

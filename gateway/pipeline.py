@@ -15,12 +15,15 @@ from gateway.core import routing
 from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
+from gateway.core.rules import Standings
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
+from gateway.notify import Notifier
 from gateway.settings import Shown
 from gateway.storage.counters import Counters
 from gateway.storage.directory import Directory
+from gateway.storage.followed import FollowedRules
 from gateway.storage.health import StoreHealth
 from gateway.storage.owned import OwnedObjects
 from gateway.tracing import Trace, Tracer
@@ -87,6 +90,9 @@ class Gateway:
         objects: whose each stored object is; None where none are.
         directory: who may call, for those who manage it; None where nobody can.
         counters: what limits and budgets are counted in; None where nothing is.
+        rules: the limits and budgets that there are; None where there can be none.
+        standings: how they stand; None where nothing is counted.
+        notifier: tells the operator of budgets that run out; None where nobody is told.
         stores: whether these answer.
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
@@ -105,6 +111,9 @@ class Gateway:
     objects: OwnedObjects | None = None
     directory: Directory | None = None
     counters: Counters | None = None
+    rules: FollowedRules | None = None
+    standings: Standings | None = None
+    notifier: Notifier | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
@@ -140,6 +149,10 @@ class Gateway:
             self.objects.start(time.time())
         if self.counters is not None:
             self.counters.start()
+        if self.rules is not None:
+            self.rules.start()
+        if self.notifier is not None:
+            self.notifier.start()
         self.authenticator.start()
         self._opened = True
 
@@ -181,6 +194,10 @@ class Gateway:
             self.counters.close()
         if self.objects is not None:
             self.objects.close()
+        if self.rules is not None:
+            self.rules.close()
+        if self.notifier is not None:
+            self.notifier.close()
         self.authenticator.close()
         self.on_close()
 

@@ -20,6 +20,7 @@ from dotenv import dotenv_values
 
 from gateway.core.providers import PROVIDERS, SAME_WIRE, UNUSED_SECRETS, Provider
 from gateway.core.spelling import nearest
+from gateway.core.webhooks import signing_key
 from gateway.secret import Secret
 
 #: Signatures that are made with a private key (RFC 7518, section 3.1; RFC 8037): who can check one cannot make one.
@@ -315,6 +316,14 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             maximum=1_048_576,
         ),
     ),
+    "Limits and budgets": (
+        Setting(
+            *("GATEWAY_WEBHOOK_SECRET", "webhook_secret", "webhook", None),
+            help="What notices to the webhooks of budgets are signed with (docs/limits.md): `whsec_` and Base64 of 24 "
+            "bytes or more, or any text of 24 characters or more; without it they are not signed.",
+            secret=True,
+        ),
+    ),
     "Stores": (
         Setting(
             *("DATABASE_URL", "database_url", "postgres", None),
@@ -433,6 +442,7 @@ class Settings:
     prices: Path | None = None
     stored_responses_days: float = 30.0
     stored_responses_mb: float = 256.0
+    webhook_secret: Secret | None = None
     database_url: Secret | None = None
     redis_url: Secret | None = None
     cors_origins: tuple[str, ...] = ()
@@ -829,6 +839,11 @@ def _pepper(row: Setting, text: str) -> Secret:
     return _secret(row, text)
 
 
+def _webhook(_row: Setting, text: str) -> Secret:
+    signing_key(text)
+    return Secret(text)
+
+
 def _names(_row: Setting, text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for part in text.split(",") if (name := _unquoted(part))))
 
@@ -901,6 +916,7 @@ _READERS: Mapping[str, Callable[[Setting, str], Any]] = {
     "yaml": lambda _row, text: Secret(text),  # it may hold keys
     "origins": _origins,
     "pepper": _pepper,
+    "webhook": _webhook,
     "names": _names,
     "headers": _headers,
     "attributes": lambda _row, text: _pairs(text),

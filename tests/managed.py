@@ -14,10 +14,14 @@ from gateway.auth import Authenticator, Verifier
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
 from gateway.core.keys import Pepper
+from gateway.core.rules import Rule, RuleStanding
+from gateway.errors import StoreUnavailable
 from gateway.secret import Secret
 from gateway.storage.audit import By
+from gateway.storage.counters import AWAY
 from gateway.storage.database import Database
 from gateway.storage.directory import Directory
+from gateway.storage.followed import FollowedRules
 from gateway.storage.keys import Issued, NewKey
 from gateway.storage.lookup import KeyLookup
 from gateway.storage.migrate import upgrade
@@ -32,6 +36,20 @@ JSON = dict[str, Any]
 
 ADMIN_TOKEN = "the-admin-token-of-these-tests"
 BOSS = By("tests")
+
+
+class Counted:
+    """Says how rules stand, as a test has set it (core.rules.Standings)."""
+
+    def __init__(self) -> None:
+        self.used: dict[tuple[str, ...], int] = {}
+        self.away = False
+
+    def of(self, rule: Rule, subject: Sequence[str] = ()) -> RuleStanding:
+        if self.away:
+            raise StoreUnavailable(AWAY)
+        used = self.used.get((rule.id, *subject), 0)
+        return RuleStanding(used, max(0, rule.most - used), 1_764_000_060.5)
 
 
 class Managed:
@@ -55,6 +73,9 @@ class Managed:
         self.gateway.upstreams = dict.fromkeys(self.gateway.upstreams, self.gateway.upstreams["litellm"])
         own = [StaticTokens([Secret(ADMIN_TOKEN)], admin=True), StaticTokens([Secret(TOKEN)]), self.keys]
         self.gateway.authenticator = Authenticator([*own, *verifiers])
+        self.rules = self.gateway.rules = FollowedRules(self.database)
+        self.standings = Counted()
+        self.gateway.standings = self.standings
         self.app = create_app(gateway=self.gateway)
         self.client: FlaskClient = self.app.test_client()
 

@@ -8,6 +8,7 @@ import logging
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from gateway import assembly
+from gateway.core.calls import Caller
 from gateway.core.routing import plan
 from gateway.errors import ModelNotFound, ProviderNotConfigured
 from gateway.pipeline import Gateway
@@ -87,6 +89,7 @@ def test_every_credential_is_taken_out_of_what_is_recorded() -> None:
         "BRAINTRUST_API_KEY": "hunter2-braintrust",
         "GATEWAY_ADMIN_TOKEN": "hunter2-admin",
         "GATEWAY_KEY_PEPPER": "hunter2-pepper-which-is-long-enough",
+        "GATEWAY_WEBHOOK_SECRET": "hunter2-webhook-which-is-long-enough",
     }
     redactor = build(**secrets).tracer._redactor
     text = redactor.text(" ".join(secrets.values()).replace(",", " "))
@@ -202,6 +205,23 @@ def test_the_master_leaves_no_thread_behind_and_a_worker_uses_the_database(tmp_p
     command = [sys.executable, "-c", FORKING, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["native threads 1", "child 0"], done.stderr
+
+
+def test_what_one_process_makes_a_limit_another_holds_calls_to(tmp_path: Path) -> None:
+    made = settings(GATEWAY_DATA_DIR=str(tmp_path), GATEWAY_METRICS="off")
+    assembly.migrate(made)
+    threads = threading.active_count()
+    gateway = assembly.build(made)
+    gateway.open()
+    assert gateway.rules is not None
+    assert gateway.notifier is not None
+    wanted = {"name": "a", "measure": "tokens", "most": 5, "period": "day"}
+    kept = assembly.directory(made).limits.create(wanted, By("cli"))
+    assert gateway.rules.of(Caller("tok_1", "tok_1"), ("demo/echo",)) == (kept.rule,)
+    gateway.close(0.1)
+    assert threading.active_count() == threads
+    assert gateway.rules._poller is not None
+    assert not gateway.rules._poller.is_alive()
 
 
 # Who may call.

@@ -10,6 +10,6 @@ from gateway.web import gateway_of
 
 def register(app: Flask) -> None:
     """Add its routes to an app; there are none where nobody can be managed."""
-    directory = gateway_of(app).directory
-    if directory is not None:
-        app.register_blueprint(api.blueprint(directory))
+    gateway = gateway_of(app)
+    if gateway.directory is not None:
+        app.register_blueprint(api.blueprint(gateway.directory, gateway.standings))

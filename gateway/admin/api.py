@@ -1,10 +1,10 @@
-"""Keys, projects, users and the audit over HTTP: one blueprint, made from the rows of `core/operations.py`."""
+"""All that is managed, and the audit, over HTTP: one blueprint, made from the rows of `core/operations.py`."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, Response, g, request
@@ -15,13 +15,15 @@ from gateway.core.keys import Key
 from gateway.core.operations import MANAGING, PAGE, Operation, check_body, refuse_unknown
 from gateway.core.paging import Page, limit_of
 from gateway.core.rights import read_rights
+from gateway.core.rules import Rule, RuleStanding, Standings
 from gateway.errors import InvalidRequest, StoreUnavailable
 from gateway.storage.accounts import Account, Accounts
 from gateway.storage.audit import By
 from gateway.storage.database import StorageError
 from gateway.storage.directory import Directory
-from gateway.storage.documents import account_document, audit_document, issued, key_document
+from gateway.storage.documents import account_document, audit_document, issued, key_document, rule_document
 from gateway.storage.keys import OVERLAP_S, Issued, KeyChanges, NewKey
+from gateway.storage.rules import Rules
 from gateway.web import caller, read_body, require
 
 JSON = dict[str, Any]
@@ -32,14 +34,17 @@ log = logging.getLogger(__name__)
 #: The largest body that is of any use has some 200 kB.
 BODY_BYTES = 1 << 20
 
+_LONGEST_NAME = 512  # of a model, which is the longest of what a rule is counted apart for
 
-def blueprint(directory: Directory) -> Blueprint:
+
+def blueprint(directory: Directory, standings: Standings | None = None) -> Blueprint:
     """Make the routes.
 
     Args:
         directory: what is managed.
+        standings: says how limits and budgets stand; None where nothing does.
     """
-    managing = Managing(directory)
+    managing = Managing(directory, standings)
     routes = Blueprint("admin", __name__)
     for row in MANAGING:
         view = require(row.needs)(_view(row, managing.answering(row.name)))
@@ -54,8 +59,8 @@ def _view(row: Operation, answer: Callable[..., Answer]) -> Callable[..., Respon
         try:
             document, status = answer(asked) if id is None else answer(asked, id)
         except StorageError as error:
-            log.warning("keys cannot be managed", extra={"fields": {"operation": row.name, "why": str(error)}})
-            raise StoreUnavailable("The store of keys does not answer; send the request again.") from error
+            log.warning("nothing can be managed", extra={"fields": {"operation": row.name, "why": str(error)}})
+            raise StoreUnavailable("The database does not answer; send the request again.") from error
         return Response(wire.dumps(document), status, mimetype=row.media_type)
 
     return view
@@ -94,12 +99,15 @@ class Managing:
 
     Args:
         directory: what is managed.
+        standings: says how limits and budgets stand; None where nothing does.
     """
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, standings: Standings | None = None) -> None:
         self._keys = directory.keys
         self._audit = directory.audit
         self._accounts = {"project": directory.projects, "user": directory.users}
+        self._rules = {"limit": directory.limits, "budget": directory.budgets}
+        self._standings = standings
 
     def answering(self, name: str) -> Callable[..., Answer]:
         """Return what answers an operation: it takes what was asked, and the id where one is in the path."""
@@ -114,6 +122,8 @@ class Managing:
         }
         for kind, accounts in self._accounts.items():
             answers |= _answers_of(kind, accounts)
+        for kind, rules in self._rules.items():
+            answers |= _answers_of_rules(kind, rules, self._standings)
         return answers[name]
 
     def _create_key(self, asked: JSON) -> Answer:
@@ -176,6 +186,59 @@ def _answers_of(kind: str, accounts: Accounts) -> Mapping[str, Callable[..., Ans
         f"{kind}s.show": lambda _asked, id: (document(accounts.show(id)), 200),
         f"{kind}s.change": change,
     }
+
+
+def _answers_of_rules(kind: str, rules: Rules, standings: Standings | None) -> Mapping[str, Callable[..., Answer]]:
+    def create(asked: JSON) -> Answer:
+        return rule_document(rules.create(asked, _by(), _idempotency())), 201
+
+    def page(asked: JSON) -> Answer:
+        return _list(rules.page(**{"limit": PAGE, **asked}), rule_document, lambda one: one.rule.id)
+
+    def show(asked: JSON, id: str) -> Answer:
+        kept = rules.show(id)
+        return rule_document(kept, _standing(standings, kept.rule, asked.get("subject"))), 200
+
+    def change(asked: JSON, id: str) -> Answer:
+        return rule_document(rules.change(id, _by(), asked)), 200
+
+    def delete(_asked: JSON, id: str) -> Answer:
+        rules.delete(id, _by())
+        return {"object": f"{kind}.deleted", "id": id, "deleted": True}, 200
+
+    answers: dict[str, Callable[..., Answer]] = {
+        "create": create,
+        "list": page,
+        "show": show,
+        "change": change,
+        "delete": delete,
+    }
+    return {f"{kind}s.{verb}": answer for verb, answer in answers.items()}
+
+
+def _standing(standings: Standings | None, rule: Rule, subject: str | None) -> RuleStanding | None:
+    """How a rule stands; of one that is counted apart, for the subject that is named.
+
+    Raises:
+        InvalidRequest: the subject has not the parts that it is counted apart for.
+    """
+    parts: Sequence[str] = ()
+    if subject is not None:
+        if not rule.each:
+            raise InvalidRequest("subject is for what is counted apart; leave it out.", param="subject")
+        parts = subject.split(",", len(rule.each) - 1)
+        if len(parts) != len(rule.each) or not all(
+            0 < len(one) <= _LONGEST_NAME and one.isprintable() for one in parts
+        ):
+            has = ", ".join(rule.each)
+            raise InvalidRequest(f"subject names {has}, in this order, with commas between.", param="subject")
+    if standings is None or len(parts) != len(rule.each):
+        return None
+    try:
+        return standings.of(rule, parts)
+    except StoreUnavailable as error:
+        log.warning("a rule's standing cannot be told", extra={"fields": {"rule": rule.id, "why": str(error)}})
+        return None
 
 
 def _list(page: Page[Any], document: Callable[[Any], JSON], place: Callable[[Any], str | int]) -> Answer:

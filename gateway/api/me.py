@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response
@@ -11,6 +12,7 @@ from flask import Response
 from gateway.core import wire
 from gateway.core.calls import Caller
 from gateway.core.operations import ME
+from gateway.core.rules import BUDGET, LIMIT, Rule, RuleStanding
 from gateway.errors import StoreUnavailable
 from gateway.storage.database import StorageError
 from gateway.web import caller, current_gateway, require
@@ -28,6 +30,7 @@ def view() -> Response:
         StoreUnavailable: it has a virtual key, whose state nobody can tell now.
     """
     known = caller()
+    rules = _rules(known)
     document = {
         "object": "caller",
         "id": known.id,
@@ -40,6 +43,8 @@ def view() -> Response:
         "rights": known.rights.document(),
         "state": _state(known),
         "expires": known.expires_s,
+        "limits": _of_kind(LIMIT, rules, known),
+        "budgets": _of_kind(BUDGET, rules, known),
     }
     return Response(wire.dumps(document), mimetype="application/json")
 
@@ -54,3 +59,45 @@ def _state(known: Caller) -> str:
     except StorageError as error:
         log.warning("a key could not be looked up", extra={"fields": {"why": str(error)}})
         raise StoreUnavailable("The store of keys does not answer; send the request again.") from error
+
+
+def _rules(known: Caller) -> Sequence[Rule] | None:
+    """The limits and budgets that a caller is held to; None where nobody can say now."""
+    followed = current_gateway().rules
+    if followed is None:
+        return ()
+    try:
+        return followed.about(known)
+    except StoreUnavailable as error:
+        log.warning("a caller's limits cannot be told", extra={"fields": {"why": str(error)}})
+        return None
+
+
+def _of_kind(kind: str, rules: Sequence[Rule] | None, known: Caller) -> list[JSON] | None:
+    return [_told(rule, known) for rule in rules if rule.kind == kind] if rules is not None else None
+
+
+def _told(rule: Rule, known: Caller) -> JSON:
+    """What a caller is told of a rule: all but where the operator is told."""
+    document = {name: value for name, value in rule.document().items() if name != "webhook"}
+    standing = _standing(rule, known)
+    return {**document, "standing": standing.document(rule.measure) if standing is not None else None}
+
+
+def _standing(rule: Rule, known: Caller) -> RuleStanding | None:
+    """How a rule stands for a caller; None where it is counted apart for what no caller alone is, such as a model."""
+    standings = current_gateway().standings
+    own = {
+        "key": known.key_id,
+        "user": known.user_id or known.user,
+        "project": known.project_id or known.project,
+        "caller": known.id,
+    }
+    subject = [value for name in rule.each if (value := own.get(name)) is not None]
+    if standings is None or len(subject) != len(rule.each):
+        return None
+    try:
+        return standings.of(rule, subject)
+    except StoreUnavailable as error:
+        log.warning("a rule's standing cannot be told", extra={"fields": {"rule": rule.id, "why": str(error)}})
+        return None

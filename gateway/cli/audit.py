@@ -1,4 +1,4 @@
-"""`gateway audit`: who changed what of keys, projects and users."""
+"""`gateway audit`: who changed what of keys, projects, users, limits and budgets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def add(commands: Commands) -> None:
     """Add the command `audit`."""
-    parser = managing.add(commands, "audit", "who changed what of keys, projects and users, newest first", _audit)
-    parser.add_argument("--kind", choices=("key", "project", "user"), help="only of this kind")
+    parser = managing.add(commands, "audit", "who changed what that is managed here, newest first", _audit)
+    parser.add_argument("--kind", choices=("key", "project", "user", "limit", "budget"), help="only of this kind")
     parser.add_argument("--target", metavar="ID", help="only of what has this id")
     add_paging(parser, one_or_more)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.rights import SCOPES, Rights
+from gateway.core.rules import BUDGET, LIMIT, MEASURES, PARALLEL, PERIODS, SUBJECTS, USD, Match, Rule, RuleStanding
 
 JSON = dict[str, Any]
 
@@ -122,6 +123,86 @@ _AUDIT_EXAMPLE: JSON = {
     "request_id": f"req_{'0f' * 16}",
 }
 
+_STANDING = {
+    **_object(
+        {
+            "used": {"type": ["integer", "string"]},
+            "remaining": {"type": ["integer", "string"]},
+            "resets": {
+                **_TIME_OR_NULL,
+                "description": "When nothing of it counts any more, in seconds since the epoch.",
+            },
+        }
+    ),
+    "type": ["object", "null"],
+    "description": "How it stands now, amounts as in `most`; null in lists, for one that is counted apart where no "
+    "`subject` is named, and while the counters do not answer.",
+}
+
+
+def _rule_shape(kind: str, *, more: JSON) -> JSON:
+    """What is told of a rule, by name."""
+    period: JSON = {"enum": [*PERIODS[kind], *([None] if PARALLEL in MEASURES[kind] else [])]}
+    amounts = ["integer", "string"] if USD in MEASURES[kind] else ["integer"]
+    return {
+        "object": _is(kind),
+        "id": _TEXT,
+        "name": _TEXT,
+        "measure": {"enum": list(MEASURES[kind])},
+        "most": {"type": amounts, "description": "A whole number; of money, a text of US dollars such as `12.5`."},
+        "period": period,
+        "match": {
+            "type": "object",
+            "properties": dict.fromkeys(SUBJECTS, _TEXT),
+            "additionalProperties": False,
+            "description": "It is about the calls that have all of these; about every call where there are none.",
+        },
+        "each": {"type": "array", "items": {"enum": list(SUBJECTS)}, "description": "What it is counted apart for."},
+        **more,
+    }
+
+
+def _rule(kind: str, more: JSON, rule: Rule, standing: RuleStanding) -> Mapping[str, JSON]:
+    """The shapes of one kind of rules."""
+    title = kind.capitalize()
+    shape = _rule_shape(kind, more=more) | {"created": _TIME, "created_by": _TEXT, "standing": _STANDING}
+    made = {"created": 1764000000.5, "created_by": "adm_0c4f19ab"}
+    example = {**rule.document(), **made, "standing": standing.document(rule.measure)}
+    deleted = {"object": f"{kind}.deleted", "id": rule.id, "deleted": True}
+    return {
+        title: _object(shape, example),
+        f"{title}List": _list_of(title, {**example, "standing": None}, _TEXT_OR_NULL),
+        f"Deleted{title}": _object(
+            {"object": _is(f"{kind}.deleted"), "id": _TEXT, "deleted": _is(True)},
+            deleted,
+        ),
+    }
+
+
+_SHARE = {"type": ["number", "null"], "description": "The share of it from which on callers and the operator are told."}
+_WEBHOOK = {**_TEXT_OR_NULL, "description": "Where the operator is told."}
+_LIMIT = Rule(f"lim_{_ID}", LIMIT, "requests", 60, "minute", Match(key=_ID), (), "checkout, a minute")
+_BUDGET = Rule(
+    *(f"bud_{_ID}", BUDGET, USD, 50_000_000, "month", Match(project="proj_2x7m0c9q4k1d"), (), "shop, a month", 0.8),
+    webhook="https://hooks.example.com/budgets",
+)
+_LIMIT_STANDING = RuleStanding(12, 48, 1764000060.5)
+_BUDGET_STANDING = RuleStanding(41_250_000, 8_750_000, 1764547200)
+
+
+def _mine(kind: str, more: JSON) -> JSON:
+    """What callers are told of the rules of one kind that they are held to."""
+    each = _object(_rule_shape(kind, more=more) | {"standing": _STANDING})
+    said = f"The {kind}s that its calls are held to; null while they cannot be told."
+    return {"type": ["array", "null"], "items": each, "description": said}
+
+
+_MY_LIMIT = {**_LIMIT.document(), "standing": _LIMIT_STANDING.document("requests")}
+_MY_BUDGET = {
+    **{name: value for name, value in _BUDGET.document().items() if name != "webhook"},
+    "standing": _BUDGET_STANDING.document(USD),
+}
+
 _FAULT: JSON = {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT_OR_NULL}
 _WHOSE: JSON = {"provider": _TEXT_OR_NULL, "source": {"enum": ["gateway", "provider"]}}
 
@@ -147,6 +228,8 @@ SCHEMAS: Mapping[str, JSON] = {
     "ProjectList": _list_of("Project", _PROJECT_EXAMPLE, _TEXT_OR_NULL),
     "User": _USER,
     "UserList": _list_of("User", _USER_EXAMPLE, _TEXT_OR_NULL),
+    **_rule(LIMIT, {}, _LIMIT, _LIMIT_STANDING),
+    **_rule(BUDGET, {"soft": _SHARE, "webhook": _WEBHOOK}, _BUDGET, _BUDGET_STANDING),
     "AuditLine": _object(
         {
             "object": _is("audit"),
@@ -179,6 +262,8 @@ SCHEMAS: Mapping[str, JSON] = {
                 "description": "When this credential ends if nothing changes: by its own expiry, that of a key above "
                 "it, or the overlap of a rotation; null for never.",
             },
+            "limits": _mine(LIMIT, {}),
+            "budgets": _mine(BUDGET, {"soft": _SHARE}),
         },
         {
             "object": "caller",
@@ -192,6 +277,8 @@ SCHEMAS: Mapping[str, JSON] = {
             "rights": _RIGHTS_EXAMPLE,
             "state": "active",
             "expires": None,
+            "limits": [_MY_LIMIT],
+            "budgets": [_MY_BUDGET],
         },
     ),
     "Health": _object({"status": {"enum": ["ok", "degraded"]}}, {"status": "ok"}, closed=False),

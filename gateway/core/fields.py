@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from gateway.errors import InvalidRequest
+
+#: Of what an operator calls something.
+LONGEST_NAME = 256
+
 
 @dataclass(frozen=True)
 class Field:
@@ -43,6 +48,18 @@ def fault_of(name: str, value: Any, field: Field) -> str | None:
     if field.maximum is not None and value > field.maximum:
         return f"{name} must be at most {field.maximum}"
     return None
+
+
+def check_name(name: str) -> None:
+    """Check what an operator calls something.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or has blanks around it or a character that is none.
+    """
+    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name.strip() != name:
+        raise InvalidRequest(
+            f"name has 1 to {LONGEST_NAME} printable characters, and no blank around them.", param="name"
+        )
 
 
 _WORDS = {

@@ -45,6 +45,25 @@ _BODIES: Mapping[str, JSON] = {
     "projects.change": {"name": "shop-eu"},
     "users.create": {"name": "ann@example.com"},
     "users.change": {"disabled": True},
+    "limits.create": {
+        "name": "each key, a minute",
+        "measure": "requests",
+        "most": 60,
+        "period": "minute",
+        "match": {"model": "openai/*"},
+        "each": ["key"],
+    },
+    "limits.change": {"most": 120},
+    "budgets.create": {
+        "name": "each project, a month",
+        "measure": "usd",
+        "most": "50",
+        "period": "month",
+        "each": ["project"],
+        "soft": 0.8,
+        "webhook": "https://hooks.example.com/budgets",
+    },
+    "budgets.change": {"most": "75.5"},
 }
 
 

@@ -1,4 +1,4 @@
-"""One row per request that the gateway answers by itself, with no call: managing keys, who am I, health.
+"""One row per request that the gateway answers by itself, with no call: managing keys and limits, who am I, health.
 
 Routes, checks, the OpenAPI document, docs and tests read this table, as they read that of `core/endpoints.py`.
 """
@@ -63,6 +63,9 @@ _FLAG = Field((bool,))
 _OBJECT = Field((dict,))
 _TEXTS = Field((list,), items=str)
 _TIME_S = Field((float,))
+_SHARE = Field((float,))
+#: A whole number; of money, a number or a text of US dollars.
+_MOST = (float, str)
 _PAGES = {"limit": Field((int,), minimum=1, maximum=LONGEST_PAGE), "after": _TEXT}
 
 
@@ -86,6 +89,41 @@ def _account(kind: str, shape: str) -> tuple[Operation, ...]:
             *(f"Rename a {kind}, or stop or resume all of its keys", ADMIN, shape),
             body={"name": _TEXT, "disabled": _FLAG},
         ),
+    )
+
+
+def _rule(kind: str, shape: str, bodies: Mapping[str, Field]) -> tuple[Operation, ...]:
+    path = f"/admin/v1/{kind}s"
+    return (
+        Operation(
+            *(f"{kind}s.create", "POST", path, f"Make a {kind}", ADMIN, shape),
+            body={
+                "name": _NAME,
+                "measure": _NAME,
+                "most": Field(_MOST, required=True),
+                "period": _TEXT,
+                "match": _OBJECT,
+                "each": _TEXTS,
+                **bodies,
+            },
+            idempotent=True,
+            status=201,
+        ),
+        Operation(
+            *(f"{kind}s.list", "GET", path, f"The {kind}s, newest first", ADMIN, f"{shape}List"),
+            query={**_PAGES, "key": _TEXT, "user": _TEXT, "project": _TEXT},
+        ),
+        Operation(
+            *(f"{kind}s.show", "GET", path + "/{id}", f"One {kind}, and how it stands", ADMIN, shape),
+            query={"subject": _TEXT},
+        ),
+        Operation(
+            *(f"{kind}s.change", "PATCH", path + "/{id}"),
+            *(f"Change a {kind}; what is not named stays, and what was counted", ADMIN, shape),
+            body={"name": _TEXT, "most": Field(_MOST), **bodies},
+            clears=frozenset(bodies),
+        ),
+        Operation(f"{kind}s.delete", "DELETE", path + "/{id}", f"Delete a {kind}", ADMIN, f"Deleted{shape}"),
     )
 
 
@@ -122,6 +160,8 @@ MANAGING: tuple[Operation, ...] = (
     _key("delete", "DELETE", "/{id}", "Delete a key for good", "DeletedKey"),
     *_account("project", "Project"),
     *_account("user", "User"),
+    *_rule("limit", "Limit", {}),
+    *_rule("budget", "Budget", {"soft": _SHARE, "webhook": _TEXT}),
     Operation(
         *("audit.list", "GET", "/admin/v1/audit", "Who changed what, newest first", ADMIN, "AuditList"),
         query={"limit": _PAGES["limit"], "after": Field((int,), minimum=1), "kind": _TEXT, "target": _TEXT},

@@ -25,7 +25,7 @@ EVERYTHING = ("*",)
 #: Bounds of what a key may list, so that a check takes microseconds whatever was written there.
 MOST_ENTRIES = 200
 LONGEST_ENTRY = 256
-_MOST_STARS = 4
+MOST_STARS = 4
 
 #: Each lists only what the caller may call, so whoever may call may ask.
 _FOR_ALL = frozenset({MODELS.name, MODEL.name})
@@ -162,8 +162,8 @@ def entries_of(name: str, entries: object) -> tuple[str, ...]:
                 f"Each entry of {name} has 1 to {LONGEST_ENTRY} printable characters, and no blank around them.",
                 param=name,
             )
-        if entry.count("*") > _MOST_STARS:
-            raise InvalidRequest(f"An entry of {name} may have {_MOST_STARS} stars at most.", param=name)
+        if entry.count("*") > MOST_STARS:
+            raise InvalidRequest(f"An entry of {name} may have {MOST_STARS} stars at most.", param=name)
     return tuple(dict.fromkeys(entries))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Callable
@@ -10,16 +9,15 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, Row, Table, insert, or_, select, update
 
+from gateway.core.fields import check_name
 from gateway.core.keys import ID_BYTES, new_id
 from gateway.core.paging import Page
-from gateway.errors import Conflict, InvalidRequest, ObjectNotFound
+from gateway.errors import Conflict, ObjectNotFound
 from gateway.storage import tables
 from gateway.storage.audit import By, note
 from gateway.storage.database import Database
-from gateway.storage.idempotency import mark
+from gateway.storage.idempotency import made_as, mark
 from gateway.storage.revision import next_revision, touch
-
-LONGEST_NAME = 256
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Accounts:
         """Make one.
 
         Args:
-            name: 1 to `LONGEST_NAME` printable characters; no other of its kind has it.
+            name: 1 to `core.fields.LONGEST_NAME` printable characters; no other of its kind has it.
             by: who makes it.
             idempotency: the name that `by` gave the request, 1 to 255 characters: asked again under it, what was made
                 is returned.
@@ -68,11 +66,8 @@ class Accounts:
 
         def work(connection: Connection) -> Account:
             next_revision(connection)
-            if marked is not None and (made := self._made_as(connection, marked)) is not None:
-                id, as_asked = made
-                if as_asked != details:
-                    raise Conflict("Another request had this idempotency key.", param="idempotency-key")
-                return _account(self._row(connection, id))
+            if (made := made_as(connection, self._kind, details)) is not None:
+                return _account(self._row(connection, made))
             self._refuse_taken(connection, name)
             row = {"id": account.id, "name": name, "made": account.made_s, "disabled": False}
             connection.execute(insert(self._table).values(row))
@@ -143,15 +138,6 @@ class Accounts:
 
         return self._database.write(work)
 
-    def _made_as(self, connection: Connection, marked: str) -> tuple[str, dict[str, str]] | None:
-        """The id of what a request made that was named so, and what it asked for: the audit has both."""
-        lines = tables.audit.c
-        wanted = select(lines.target, lines.details).where(
-            lines.kind == self._kind, lines.action == "create", lines.details.contains(f'"idempotency": "{marked}"')
-        )
-        found = connection.execute(wanted).first()
-        return (found.target, json.loads(found.details)) if found is not None else None
-
     def _row(self, connection: Connection, id: str) -> Row[tuple[str, ...]]:
         found = None
         if id.isascii() and id.isprintable():  # no other text can be one, and some no database takes
@@ -164,18 +150,6 @@ class Accounts:
         taken = select(self._table.c.id).where(self._table.c.name == name)
         if connection.execute(taken).first() is not None:
             raise Conflict(f"Another {self._kind} has this name.", param="name")
-
-
-def check_name(name: str) -> None:
-    """Check what an operator calls something.
-
-    Raises:
-        InvalidRequest: it is empty, too long, or has blanks around it or a character that is none.
-    """
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name.strip() != name:
-        raise InvalidRequest(
-            f"name has 1 to {LONGEST_NAME} printable characters, and no blank around them.", param="name"
-        )
 
 
 def _account(row: Row[tuple[str, ...]]) -> Account:

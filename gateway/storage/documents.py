@@ -1,4 +1,4 @@
-"""Keys, accounts and audit lines as JSON: the same for who asks over HTTP and for who looks with a command.
+"""Keys, accounts, rules and audit lines as JSON: the same for who asks over HTTP and for who looks with a command.
 
 All times are seconds since the epoch; no document holds a secret, but for `issued`.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.core.keys import Key
+from gateway.core.rules import RuleStanding
 from gateway.storage.accounts import Account
 from gateway.storage.audit import AuditLine
 from gateway.storage.keys import Issued
+from gateway.storage.rules import KeptRule
 
 JSON = dict[str, Any]
 
@@ -57,6 +59,21 @@ def account_document(kind: str, account: Account) -> JSON:
         "name": account.name,
         "created": account.made_s,
         "disabled": account.disabled,
+    }
+
+
+def rule_document(kept: KeptRule, standing: RuleStanding | None = None) -> JSON:
+    """Say what is known of a limit or a budget.
+
+    Args:
+        kept: any.
+        standing: how it stands now; None where that was not asked, or cannot be told.
+    """
+    return {
+        **kept.rule.document(),
+        "created": kept.made_s,
+        "created_by": kept.made_by,
+        "standing": standing.document(kept.rule.measure) if standing is not None else None,
     }
 
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
-from gateway.errors import InvalidRequest
+from sqlalchemy import Connection, select
+
+from gateway.errors import Conflict, InvalidRequest
 from gateway.storage.audit import By
+from gateway.storage.tables import audit
+
+JSON = dict[str, Any]
 
 LONGEST = 255
 
@@ -26,6 +32,31 @@ def mark(by: By, idempotency: str | None) -> str | None:
     if not 0 < len(idempotency) <= LONGEST:
         raise InvalidRequest(f"An idempotency key has 1 to {LONGEST} characters.", param="idempotency-key")
     return digest([by.actor, idempotency])
+
+
+def made_as(connection: Connection, kind: str, details: JSON) -> str | None:
+    """Return the id of what a request made that was named alike: the audit has it, and what was asked for.
+
+    Args:
+        connection: of the transaction that would make it.
+        kind: of what, as in the audit.
+        details: what the line of the audit would say, with the `mark` of the request as `idempotency`.
+
+    Raises:
+        Conflict: the same name was given to a request for something else.
+    """
+    if details.get("idempotency") is None:
+        return None
+    named = f'"idempotency": "{details["idempotency"]}"'
+    wanted = select(audit.c.target, audit.c.details).where(
+        audit.c.kind == kind, audit.c.action == "create", audit.c.details.contains(named)
+    )
+    found = connection.execute(wanted).first()
+    if found is None:
+        return None
+    if json.loads(found.details) != details:
+        raise Conflict("Another request had this idempotency key.", param="idempotency-key")
+    return str(found.target)
 
 
 def digest(plain: object) -> str:

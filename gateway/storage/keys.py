@@ -15,12 +15,12 @@ from typing import Any, TypedDict
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select, update
 
+from gateway.core.fields import check_name
 from gateway.core.keys import ID_BYTES, SECRET_BYTES, Key, Pepper, is_id, new_id
 from gateway.core.paging import Page
 from gateway.core.rights import Rights, entries_of, kept_rights, read_rights
 from gateway.errors import Conflict, InvalidRequest, ObjectNotFound, RightsExceeded
 from gateway.secret import Secret
-from gateway.storage.accounts import check_name
 from gateway.storage.audit import By, note
 from gateway.storage.database import Database
 from gateway.storage.idempotency import digest, mark

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, I
 metadata = MetaData()
 
 #: The newest migration. Where a database names it, a start has nothing to do.
-REVISION = "0004"
+REVISION = "0005"
 
 #: Every row of a trace, as Braintrust would get it.
 spans = Table(
@@ -162,6 +162,43 @@ audit = Table(
     Column("request_id", Text),
     Index("audit_by_target", "kind", "target", "seq"),
 )
+
+#: Limits and budgets (`core/rules.py`). A deleted one is gone; the audit has what it was.
+rules = Table(
+    "rules",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("measure", Text, nullable=False),
+    Column("most", BigInteger, nullable=False),  # of money, micro-dollars
+    Column("period", Text),
+    Column("key", Text, ForeignKey("keys.id")),
+    Column("user", Text, ForeignKey("users.id")),
+    Column("project", Text, ForeignKey("projects.id")),
+    Column("caller", Text),
+    Column("model", Text),
+    Column("each", Text, nullable=False),  # a JSON list
+    Column("soft", Double),
+    Column("webhook", Text),
+    Column("made", Double, nullable=False),  # seconds since the epoch
+    Column("made_by", Text, nullable=False),
+    Index("rules_by_age", "kind", "made", "id"),
+)
+
+#: What receivers of webhooks are still to be told; a row goes when it was delivered or given up.
+notices = Table(
+    "notices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("document", Text, nullable=False),  # JSON
+    Column("made", Double, nullable=False),  # seconds since the epoch
+    Column("tries", Integer, nullable=False),
+    Column("due", Double, nullable=False),  # when it may be tried next, seconds since the epoch
+    Index("notices_by_due", "due"),
+)
+
 #: What was counted, by counter and slot of its window (`core/windows.py`). All times are milliseconds since the epoch.
 counter_slots = Table(
     "counter_slots",

@@ -188,7 +188,23 @@ def test_a_page_after_nothing_is_not_found(managed: Managed) -> None:
 # What is refused.
 
 #: A value of each type that none of the others is.
-OTHERS: JSON = {"name": 1, "rights": [], "project": 1, "user": 1, "parent": 1, "tags": "a", "expires": "soon"}
+OTHERS: JSON = {
+    "name": 1,
+    "rights": [],
+    "project": 1,
+    "user": 1,
+    "parent": 1,
+    "tags": "a",
+    "expires": "soon",
+    "measure": 1,
+    "most": [],
+    "period": 1,
+    "match": [],
+    "each": "key",
+    "soft": "most",
+    "webhook": 1,
+}
+RULE: JSON = {"name": "a", "measure": "tokens", "most": 10, "period": "day"}
 TAKING = [row for row in MANAGING if row.body is not None]
 
 
@@ -198,15 +214,24 @@ def path_of(managed: Managed, row: Operation) -> str:
         "keys": lambda: managed.make().key.id,
         "projects": lambda: managed.got("POST", PROJECTS, {"name": f"p{time.time()}"}, status=201)["id"],
         "users": lambda: managed.got("POST", USERS, {"name": f"u{time.time()}"}, status=201)["id"],
+        "limits": lambda: managed.got("POST", "/admin/v1/limits", RULE, status=201)["id"],
+        "budgets": lambda: managed.got("POST", "/admin/v1/budgets", RULE, status=201)["id"],
     }
     return row.path.replace("{id}", made[row.name.partition(".")[0]]()) if "{id}" in row.path else row.path
+
+
+def good_for(row: Operation) -> JSON:
+    """The smallest body that an operation takes."""
+    return {name: RULE[name] for name, field in (row.body or {}).items() if field.required} | (
+        {"period": "day"} if "period" in (row.body or {}) else {}
+    )
 
 
 @pytest.mark.parametrize("row", TAKING, ids=lambda row: row.name)
 def test_a_field_that_is_not_known_is_named_and_nothing_happens(managed: Managed, row: Operation) -> None:
     path = path_of(managed, row)
     before = managed.got("GET", AUDIT)
-    good = {"name": "a"} if "name" in (row.body or {}) else {}
+    good = good_for(row)
     error = managed.got(row.method, path, {**good, "nmae": "b"}, status=400)["error"]
     assert (error["type"], error["param"]) == ("invalid_request_error", "nmae")
     assert managed.got("GET", AUDIT) == before
@@ -216,7 +241,7 @@ def test_a_field_that_is_not_known_is_named_and_nothing_happens(managed: Managed
 @pytest.mark.parametrize("row", TAKING, ids=lambda row: row.name)
 def test_every_field_is_checked_by_its_type(managed: Managed, row: Operation) -> None:
     path = path_of(managed, row)
-    good = {"name": "a"} if row.name.endswith("create") else {}
+    good = good_for(row)
     for name in row.body or {}:
         wrong = OTHERS.get(name, "wrong")
         assert managed.got(row.method, path, {**good, name: wrong}, status=400)["error"]["param"] == name
@@ -326,7 +351,7 @@ def test_where_nobody_can_be_managed_nothing_is_there() -> None:
 def test_while_the_store_is_away_it_is_worth_a_retry(managed: Managed, row: Operation) -> None:
     path = path_of(managed, row)
     Path(managed.database.name).rename(Path(managed.database.name).with_name("aside.db"))
-    body = {"name": "a"} if row.name.endswith("create") else {} if row.body is not None else None
+    body = good_for(row) if row.body is not None else None
     answer = managed.ask(row.method, path, body)
     assert (answer.status_code, answer.json and answer.json["error"]["code"]) == (503, "store_unavailable")
     assert answer.headers["Retry-After"] == "1"

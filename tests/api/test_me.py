@@ -50,6 +50,8 @@ def test_a_virtual_key_is_told_whose_it_is_and_when_it_ends(managed: Managed) ->
         "rights": rights.document(),
         "state": "active",
         "expires": ends_s,
+        "limits": [],
+        "budgets": [],
     }
     assert managed.got("GET", "/me", key=text(issued))["key"] == issued.key.id
 
@@ -78,7 +80,21 @@ def test_while_the_store_is_away_only_a_virtual_key_waits(managed: Managed) -> N
     Path(managed.database.name).rename(Path(managed.database.name).with_name("aside.db"))
     refused = managed.ask("GET", "/v1/me", key=text(issued))
     assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
-    managed.got("GET", "/v1/me", key=TOKEN)
+    mine = managed.got("GET", "/v1/me", key=TOKEN)
+    assert (mine["limits"], mine["budgets"]) == ([], []), "what is known stands"
+
+
+def test_what_a_caller_is_held_to_is_null_where_nobody_can_say(managed: Managed) -> None:
+    Path(managed.database.name).rename(Path(managed.database.name).with_name("aside.db"))
+    mine = managed.got("GET", "/v1/me", key=TOKEN)
+    assert (mine["limits"], mine["budgets"]) == (None, None)
+
+
+def test_a_rule_is_told_without_its_standing_where_the_counters_do_not_say(managed: Managed) -> None:
+    managed.directory.limits.create({"name": "a", "measure": "tokens", "most": 5, "period": "day"}, BOSS)
+    managed.standings.away = True
+    [limit] = managed.got("GET", "/v1/me", key=TOKEN)["limits"]
+    assert (limit["name"], limit["standing"]) == ("a", None)
 
 
 def test_who_is_not_known_is_told_nothing(managed: Managed) -> None:

@@ -61,6 +61,9 @@ def test_what_is_not_served_does_not_stand_in_it() -> None:
     made.close(0.1)
 
 
+RULE = {"name": "a", "measure": "tokens", "most": 1, "period": "day"}
+
+
 def checked(document: JSON, answer: Any, method: str, path: str) -> None:
     """Compare an answer with what the document says of it."""
     said = document["paths"][path][method.lower()]["responses"]
@@ -81,6 +84,9 @@ def test_every_example_is_answered_as_the_document_says(managed: Managed, docume
             elif found := re.match(r"/admin/v1/(project|user)s", path):
                 accounts = getattr(managed.directory, f"{found[1]}s")
                 id = accounts.create(f"{method} {path}", BOSS).id
+            elif found := re.match(r"/admin/v1/(limit|budget)s", path):
+                rules = getattr(managed.directory, f"{found[1]}s")
+                id = rules.create({**RULE, "measure": {"limit": "tokens", "budget": "usd"}[found[1]]}, BOSS).rule.id
             body = said.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
             if body is not None and "model" in body:
                 body = {**body, "model": "demo/echo"}
@@ -108,6 +114,21 @@ def test_failures_are_as_the_document_says(managed: Managed, document: JSON) -> 
 
 def test_lists_with_something_in_them_are_as_the_document_says(managed: Managed, document: JSON) -> None:
     issued = managed.make("lived")
+    full = {"match": {"key": issued.key.id, "model": "demo/*"}, "each": ["key"]}
+    for kind, more in (("limits", {}), ("budgets", {"measure": "usd", "most": 0.5, "soft": 0.5})):
+        asked = {**RULE, **full, **more, **({"webhook": "https://a.example"} if more else {})}
+        one = managed.got("POST", f"/admin/v1/{kind}", asked, status=201)
+        shown = managed.ask("GET", f"/admin/v1/{kind}/{one['id']}?subject={issued.key.id}")
+        assert shown.json is not None
+        assert shown.json["standing"] is not None
+        checked(document, shown, "GET", f"/admin/v1/{kind}/{{id}}")
+        checked(document, managed.ask("GET", f"/admin/v1/{kind}"), "GET", f"/admin/v1/{kind}")
+    managed.rules.poll()
+    mine = managed.ask("GET", "/v1/me", key=text(issued))
+    assert mine.json is not None
+    for kind in ("limits", "budgets"):
+        assert issued.key.id in [one["match"].get("key") for one in mine.json[kind]]
+    checked(document, mine, "GET", "/v1/me")
     managed.got("GET", "/v1/me", key=text(issued))
     managed.got("POST", f"/admin/v1/keys/{issued.key.id}/rotate", {})
     managed.got("DELETE", f"/admin/v1/keys/{issued.key.id}")

@@ -74,6 +74,13 @@ def new() -> JSON:
     return {"name": f"n{next(_numbers)}"}
 
 
+RULES = ("limits", "budgets")
+
+
+def new_rule() -> JSON:
+    return {**new(), "measure": "tokens", "most": 10, "period": "day"}
+
+
 def stored(status: int = 200) -> Route:
     return Route(CALL, status, model=True, operation=True, owned=True)
 
@@ -110,6 +117,11 @@ ROUTES: Mapping[str, Route] = {
     **{f"GET /admin/v1/{kind}": managing() for kind in ("projects", "users")},
     **{f"GET /admin/v1/{kind}/<id>": managing() for kind in ("projects", "users")},
     **{f"PATCH /admin/v1/{kind}/<id>": managing(body=new) for kind in ("projects", "users")},
+    **{f"POST /admin/v1/{kind}": managing(201, new_rule) for kind in RULES},
+    **{f"GET /admin/v1/{kind}": managing() for kind in RULES},
+    **{f"GET /admin/v1/{kind}/<id>": managing() for kind in RULES},
+    **{f"PATCH /admin/v1/{kind}/<id>": managing(body=new) for kind in RULES},
+    **{f"DELETE /admin/v1/{kind}/<id>": managing() for kind in RULES},
     "GET /admin/v1/audit": managing(),
 }
 #: A path that is another route's as well, with methods that its own has not: the name is taken for an id.
@@ -354,6 +366,8 @@ def _made(stage: Stage, rule: str) -> str:
     managed = stage.managed
     if rule.startswith("/admin/v1/keys"):
         return managed.make().key.id
+    if found := re.match(r"/admin/v1/(limits|budgets)", rule):
+        return str(getattr(managed.directory, found[1]).create(new_rule(), BOSS).rule.id)
     if found := re.match(r"/admin/v1/(projects|users)", rule):
         return str(getattr(managed.directory, found[1]).create(new()["name"], BOSS).id)
     body = {"model": "demo/echo", "input": "hi"}

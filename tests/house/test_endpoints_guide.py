@@ -53,10 +53,11 @@ of stream says when it breaks off.
 OWN = """\
 ## The gateway's own
 
-Answered with no call, and described field by field in `/openapi.json`. [keys.md](keys.md) says how keys are managed.
+Answered with no call, and described field by field in `/openapi.json`. [keys.md](keys.md) says how keys are managed,
+[limits.md](limits.md) how limits and budgets are.
 
 - **Bodies** are JSON of 1 MiB at most. A field that is not known is 400 and named, and so is a name in the query.
-  `null` takes `expires` away and is refused elsewhere. All times are seconds since the epoch.
+  `null` takes `expires`, `soft` and `webhook` away and is refused elsewhere. All times are seconds since the epoch.
 - **Lists** have `data`, `has_more` and `next`: what to send as `after` for the page behind it. `limit` is 1 to 200, and
   50 where nothing is said.
 - **Making something** may be named by an `Idempotency-Key` of 1 to 255 characters; the same request again returns what

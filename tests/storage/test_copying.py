@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, func, select, text
 
+from gateway.core.rules import BUDGET
 from gateway.secret import Secret
 from gateway.storage import copying
 from gateway.storage.accounts import Accounts
@@ -15,6 +16,7 @@ from gateway.storage.copying import copy
 from gateway.storage.database import Database, StorageFailed
 from gateway.storage.migrate import upgrade
 from gateway.storage.owned import RESPONSE, Owned, OwnedObjects
+from gateway.storage.rules import Rules
 from gateway.storage.tabled import TableCounters
 from gateway.storage.tables import LOCAL, metadata, owned, revisions
 from gateway.tracing.local import LocalTraces
@@ -22,6 +24,8 @@ from tests.fakes.stores import Postgres
 from tests.storage.places import Place, wait_until_tidy
 from tests.storage.stores import claim
 from tests.tracing.kept import piece, trace
+
+MONEY = {"name": "a month", "measure": "usd", "most": "1000000000", "period": "month"}
 
 
 def one(number: int) -> Owned:
@@ -33,6 +37,7 @@ def fill(place: Place) -> None:
     database = Database(place)
     OwnedObjects(database, 30, 1 << 28).keep(*(one(number) for number in range(1203)))
     Accounts(database, "project").create("a project", By("cli"))
+    Rules(database, BUDGET).create({**MONEY, "match": {"project": "a project"}}, By("cli"))
     counters = TableCounters(database)
     counters.reserve([claim(5), claim(7, 2**50 // 2, "key/1/usd", None)], 600)
     counters.add("n", 3, 3600)
@@ -49,8 +54,8 @@ def counts(place: Place) -> dict[str, int]:
             name: connection.execute(select(func.count()).select_from(table)).scalar_one()
             for name, table in metadata.tables.items()
         }
-        untouched = connection.execute(select(revisions.c.number)).scalars().all() == [0]
-        return found | ({revisions.name: 0} if untouched else {})  # its row is the migrations'
+        untouched = connection.execute(select(revisions.c.number)).scalars().all() == [0, 0]
+        return found | ({revisions.name: 0} if untouched else {})  # its rows are the migrations'
 
     try:
         return database.read(work)
@@ -79,6 +84,7 @@ def test_a_copy_has_every_row_but_the_local_traces(source: Path, empty_postgres_
     assert objects.find(RESPONSE, "resp_1", "tok_a") == one(1)
     assert objects.find(RESPONSE, "resp_1202", "tok_a") == one(1202)
     assert [at.used for at in counters.look([claim(), claim(1, None, "key/1/usd", None)])] == [5, 7]
+    assert [kept.rule.most for kept in Rules(database, BUDGET).page(project="a project").items] == [10**15]
     assert (counters.get("n"), counters.fetch(["t"])) == (3, {"t": "text"})
     wait_until_tidy()
     database.release()
