@@ -109,7 +109,12 @@ def test_a_key_is_a_caller_with_its_rights_and_owners(worker: Worker) -> None:
     made = worker.make(project=project.id, user=user.id, rights=rights, tags=("blue",))
     name = f"key_{made.key.id}"
     assert worker.verify(made) == Caller(
-        *(name, project.id), "key", rights, made.key.id, "a key", project="team", user="ann", tags=("blue",)
+        *(name, project.id, "key", rights, made.key.id, "a key"),
+        project="team",
+        user="ann",
+        tags=("blue",),
+        project_id=project.id,
+        user_id=user.id,
     )
     alone = worker.make()
     assert getattr(worker.verify(alone), "tenant", None) == f"key_{alone.key.id}"
