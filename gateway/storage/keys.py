@@ -35,6 +35,9 @@ OVERLAP_S = 86_400.0
 LONGEST_OVERLAP_S = 30 * 86_400.0
 
 _MOST_SECRETS = 5  # of a key at once
+#: Three days before the year 10000, which no clock can write: some zones are half a day ahead, and Python's looks a day
+#: further for a change to winter time.
+_LATEST_S = 253_402_041_600.0
 
 
 @dataclass(frozen=True)
@@ -383,8 +386,7 @@ def _check_fields(name: str | None, tags: Sequence[str], expires_s: float | None
     if name is not None:
         check_name(name)
     entries_of("tags", tags)
-    # a year of four digits, as every clock and database can write it
-    if expires_s is not None and not 0 < expires_s < 253_402_300_800:
+    if expires_s is not None and not 0 < expires_s <= _LATEST_S:
         raise InvalidRequest("expires is no time.", param="expires")
 
 
