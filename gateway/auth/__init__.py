@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from gateway.core.calls import Caller, Headers
@@ -32,6 +32,18 @@ class Living(Protocol):
 
     def close(self) -> None:
         """Stop; safe to call again."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """What some verifiers are besides: they go for a while by what they have learnt of a credential."""
+
+    def verify_anew(self, credential: bytes) -> Caller | None:
+        """As `Verifier.verify`, by what is so now.
+
+        Raises:
+            StoreUnavailable: nobody can tell what is so now.
+        """
 
 
 class Authenticator:
@@ -69,10 +81,28 @@ class Authenticator:
             NotAuthenticated: no credential, or not one that is known.
             StoreUnavailable: it may be known, and what knows it cannot be asked.
         """
+        return self._ask(headers, lambda verifier: verifier.verify)
+
+    def confirm(self, headers: Headers) -> Caller:
+        """Return who calls by what is so now, where `identify` may go by what was so some seconds ago.
+
+        Args:
+            headers: of the request.
+
+        Raises:
+            NotAuthenticated: no credential, or not one that is known.
+            StoreUnavailable: what knows it cannot be asked.
+        """
+        return self._ask(
+            headers,
+            lambda verifier: verifier.verify_anew if isinstance(verifier, Remembering) else verifier.verify,
+        )
+
+    def _ask(self, headers: Headers, way: Callable[[Verifier], Callable[[bytes], Caller | None]]) -> Caller:
         credential = _credential(headers)
         if credential is not None:
             for verifier in self._verifiers:
-                if (caller := verifier.verify(credential)) is not None:
+                if (caller := way(verifier)(credential)) is not None:
                     return caller
         raise NotAuthenticated(_SENTENCE)
 

@@ -119,6 +119,17 @@ class VirtualKeys:
         self._used[known.id] = now_s
         return known.caller
 
+    def verify_anew(self, credential: bytes) -> Caller | None:
+        """Return whose key it is by what the database says now (auth.Remembering), and remember that.
+
+        Raises:
+            StoreUnavailable: the key may be good, and the database does not say so.
+        """
+        if not has_shape(credential) or not self._made(credential):
+            return None
+        known = self._asked(hashlib.sha256(credential).digest(), credential, bounded=False)
+        return known.caller if known is not None else None
+
     def _made(self, credential: bytes) -> bool:
         try:
             return self._pepper().made(credential)
@@ -139,18 +150,22 @@ class VirtualKeys:
                 raise _unavailable()
             return known
         try:
-            return self._look_up(digest, credential)
-        except StorageError as error:
-            log.warning("a virtual key could not be looked up", extra={"fields": {"why": str(error)}})
-            raise _unavailable() from error
+            return self._asked(digest, credential)
         finally:
             with self._lock:
                 self._pending.pop(digest).set()
 
-    def _look_up(self, digest: bytes, credential: bytes) -> _Known | None:
+    def _asked(self, digest: bytes, credential: bytes, *, bounded: bool = True) -> _Known | None:
+        try:
+            return self._look_up(digest, credential, bounded=bounded)
+        except StorageError as error:
+            log.warning("a virtual key could not be looked up", extra={"fields": {"why": str(error)}})
+            raise _unavailable() from error
+
+    def _look_up(self, digest: bytes, credential: bytes, *, bounded: bool) -> _Known | None:
         hashed = self._pepper().hashed(credential)
         for _ in range(_MOST_TRIES):
-            if not self._allowance.take(time.monotonic()):
+            if bounded and not self._allowance.take(time.monotonic()):
                 raise _unavailable()
             began_s, now_s = time.monotonic(), time.time()
             found = self._lookup.find(hashed, now_s)
@@ -165,6 +180,7 @@ class VirtualKeys:
 
     def _remember(self, digest: bytes, found: Found, now_s: float) -> _Known | None:
         if found.key is None:
+            self._known.pop(digest, None)
             _make_room(self._unknown, _MOST_UNKNOWN)
             self._unknown[digest] = time.monotonic() + _UNKNOWN_S
             return None

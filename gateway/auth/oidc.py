@@ -175,7 +175,7 @@ def _name(claim: object) -> str:
 
 def _words(claim: object) -> frozenset[str]:
     if isinstance(claim, str):
-        return frozenset(claim.split())
+        return frozenset(claim.split(" "))  # and nothing else: to an issuer other blanks may be parts of a name
     return frozenset(word for word in claim if isinstance(word, str)) if isinstance(claim, list) else frozenset()
 
 

@@ -92,6 +92,14 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def could_name(text: str) -> bool:
+    """Whether a text can be the id of a key, a project or a user, or a word of the audit; all are printable ASCII.
+
+    Some others no database takes: Postgres has no NUL, and half a surrogate pair has no UTF-8.
+    """
+    return text.isascii() and text.isprintable()
+
+
 def _mac(key: bytes, message: bytes) -> bytes:
     return hmac.digest(key, message, hashlib.sha256)
 

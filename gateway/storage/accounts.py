@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Row, Table, insert, or_, select, update
 
 from gateway.core.fields import check_name
-from gateway.core.keys import ID_BYTES, new_id
+from gateway.core.keys import ID_BYTES, could_name, new_id
 from gateway.core.paging import Page
-from gateway.errors import Conflict, ObjectNotFound
+from gateway.core.rights import kept_rights
+from gateway.errors import Conflict, ObjectNotFound, RightsExceeded
 from gateway.storage import tables
 from gateway.storage.audit import By, note
 from gateway.storage.database import Database
@@ -116,6 +118,7 @@ class Accounts:
             InvalidRequest: the name cannot be used.
             ObjectNotFound: there is none with that id.
             Conflict: the name is taken.
+            RightsExceeded: a key of it would be stopped or resumed that has more rights than `by` may give.
             StorageError: the database is busy or cannot be written.
         """
         if name is not None:
@@ -131,6 +134,8 @@ class Accounts:
             if changed:
                 if name is not None and "name" in changed:
                     self._refuse_taken(connection, name)
+                if "disabled" in changed:
+                    self._refuse_beyond(connection, id, by)
                 connection.execute(update(self._table).where(self._table.c.id == id).values(**changed))
                 touch(connection, tables.keys.c[self._kind] == id, revision)
                 note(connection, by, self._clock(), "change", self._kind, id, changed)
@@ -140,7 +145,7 @@ class Accounts:
 
     def _row(self, connection: Connection, id: str) -> Row[tuple[str, ...]]:
         found = None
-        if id.isascii() and id.isprintable():  # no other text can be one, and some no database takes
+        if could_name(id):
             found = connection.execute(select(self._table).where(self._table.c.id == id)).one_or_none()
         if found is None:
             raise ObjectNotFound(f"There is no such {self._kind}.", param=self._kind)
@@ -150,6 +155,14 @@ class Accounts:
         taken = select(self._table.c.id).where(self._table.c.name == name)
         if connection.execute(taken).first() is not None:
             raise Conflict(f"Another {self._kind} has this name.", param="name")
+
+    def _refuse_beyond(self, connection: Connection, id: str, by: By) -> None:
+        """Refuse what `by` may not do to each of its keys one by one; those that hang from them have no more rights."""
+        mine = (tables.keys.c[self._kind] == id) & tables.keys.c.deleted.is_(None)
+        # thousands of keys have few different rights
+        for rights in connection.execute(select(tables.keys.c.rights).where(mine).distinct()).scalars():
+            if not kept_rights(json.loads(rights)).within(by.grants):
+                raise RightsExceeded(f"A key of this {self._kind} has more rights than you may give.", param="disabled")
 
 
 def _account(row: Row[tuple[str, ...]]) -> Account:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, false, insert, select
 
+from gateway.core.keys import could_name
 from gateway.core.paging import Page
 from gateway.core.rights import ALL, Rights
 from gateway.storage.database import Database
@@ -86,10 +87,9 @@ class Audit:
             StorageError: the database is busy or cannot be read.
         """
         wanted = select(table).order_by(table.c.seq.desc()).limit(limit + 1)
-        if kind is not None:
-            wanted = wanted.where(table.c.kind == kind)
-        if target is not None:
-            wanted = wanted.where(table.c.target == target)
+        for column, text in ((table.c.kind, kind), (table.c.target, target)):
+            if text is not None:
+                wanted = wanted.where(column == text if could_name(text) else false())
         if before is not None:
             wanted = wanted.where(table.c.seq < before)
         rows = self._database.read(lambda connection: connection.execute(wanted).all())

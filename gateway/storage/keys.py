@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, delete, false, func, insert, or_, select, update
 
 from gateway.core.fields import check_name
-from gateway.core.keys import ID_BYTES, SECRET_BYTES, Key, Pepper, is_id, new_id
+from gateway.core.keys import ID_BYTES, SECRET_BYTES, Key, Pepper, could_name, is_id, new_id
 from gateway.core.paging import Page
 from gateway.core.rights import Rights, entries_of, kept_rights, read_rights
 from gateway.errors import Conflict, InvalidRequest, ObjectNotFound, RightsExceeded
@@ -35,6 +35,9 @@ OVERLAP_S = 86_400.0
 LONGEST_OVERLAP_S = 30 * 86_400.0
 
 _MOST_SECRETS = 5  # of a key at once
+#: Three days before the year 10000, which no clock can write: some zones are half a day ahead, and Python's looks a day
+#: further for a change to winter time.
+_LATEST_S = 253_402_041_600.0
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ class Keys:
         conditions: list[ColumnElement[bool]] = [] if deleted else [keys.c.deleted.is_(None)]
         for column, wanted in ((keys.c.project, project), (keys.c.user, user), (keys.c.parent, parent)):
             if wanted is not None:
-                conditions.append(column == wanted)
+                conditions.append(column == wanted if could_name(wanted) else false())
 
         def work(connection: Connection) -> list[Key]:
             begin: list[ColumnElement[bool]] = []
@@ -354,9 +357,7 @@ def _placed(connection: Connection, wanted: NewKey) -> JSON:
             raise InvalidRequest(f"No more than {MOST_GENERATIONS} keys hang from one another.", param="parent")
     for name, table in (("project", projects), ("user", users)):
         found = select(table.c.id).where(table.c.id == place[name])
-        if place[name] is not None and (
-            not place[name].isascii() or not place[name].isprintable() or connection.execute(found).first() is None
-        ):
+        if place[name] is not None and (not could_name(place[name]) or connection.execute(found).first() is None):
             raise ObjectNotFound(f"There is no such {name}.", param=name)
     return place
 
@@ -385,8 +386,7 @@ def _check_fields(name: str | None, tags: Sequence[str], expires_s: float | None
     if name is not None:
         check_name(name)
     entries_of("tags", tags)
-    # a year of four digits, as every clock and database can write it
-    if expires_s is not None and not 0 < expires_s < 253_402_300_800:
+    if expires_s is not None and not 0 < expires_s <= _LATEST_S:
         raise InvalidRequest("expires is no time.", param="expires")
 
 

@@ -17,7 +17,9 @@ from gateway.storage.tables import key_secrets, keys
 #: A key's last use is known to the minute, so that a busy one costs a write a minute and not one a call.
 USED_EVERY_S = 60.0
 
-_BATCH = 500
+#: As many as a worker remembers. Where changes are too many to name it forgets also the keys that did not change, and
+#: looks them up again at a bounded rate: whoever stops a large project would cost the others answers.
+_MOST_NAMED = 20_000
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,10 @@ class KeyLookup:
             at = revision(connection)
             if at == since:
                 return Changed(at, frozenset())
-            newer = select(keys.c.id).where(keys.c.revision > since).limit(_BATCH + 1)
+            newer = select(keys.c.id).where(keys.c.revision > since).limit(_MOST_NAMED + 1)
             ids = connection.execute(newer).scalars().all()
             # a smaller revision than before: another database, or an older copy of it
-            return Changed(at, frozenset(ids) if len(ids) <= _BATCH and at > since else None)
+            return Changed(at, frozenset(ids) if len(ids) <= _MOST_NAMED and at > since else None)
 
         return self._database.read(work)
 

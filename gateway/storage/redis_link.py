@@ -41,6 +41,9 @@ _ITS_STATES = (
     redis.exceptions.OutOfMemoryError,
     redis.exceptions.NoPermissionError,
 )
+#: What ends a connection. `InvalidResponse` and `ValueError`: what came is not the protocol, as where another server
+#: has taken the address.
+_BROKEN = (redis.RedisError, OSError, ValueError)
 
 
 class RedisLink:
@@ -127,7 +130,7 @@ class RedisLink:
         """
         try:
             self._connect().disconnect()
-        except (redis.RedisError, OSError) as error:
+        except _BROKEN as error:
             raise StorageFailed(self._said_of(error)) from None
 
     @contextmanager
@@ -140,7 +143,7 @@ class RedisLink:
         except StorageError:
             over = True
             raise
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+        except _BROKEN as error:
             said = self._said_of(error)
             self._break(said)
             raise StorageFailed(said) from None
@@ -223,7 +226,7 @@ class RedisLink:
         while not self._closed.is_set() and (self._trouble is not None or self._alive < self._wanted):
             try:
                 connection = self._connect()
-            except (redis.RedisError, OSError) as error:
+            except _BROKEN as error:
                 self._break(self._said_of(error))
                 return False
             with self._changed:

@@ -335,6 +335,53 @@ def test_who_is_no_admin_manages_nothing(managed: Managed, row: Operation) -> No
     ]
 
 
+@pytest.mark.parametrize("change", ["disabled", "deleted", "rotated", "expired", "narrowed", "project", "parent"])
+def test_an_admin_that_is_revoked_manages_nothing_though_its_worker_has_not_heard_of_it(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    monkeypatch.setattr(managed.keys, "poll", lambda: None)
+    keys, rights = managed.directory.keys, Rights(frozenset({ADMIN, CALL}))
+    project = managed.directory.projects.create("ops", BOSS)
+    above = managed.make("above", rights=rights)
+    made = managed.make("admin", rights=rights, project=project.id, parent=above.key.id)
+    paths = [(row, path_of(managed, row)) for row in MANAGING]
+    managed.got("GET", KEYS, key=text(made))
+    known = dict(managed.keys._known)
+    {
+        "disabled": lambda: keys.change(made.key.id, BOSS, {"disabled": True}),
+        "deleted": lambda: keys.delete(made.key.id, BOSS),
+        "rotated": lambda: keys.rotate(made.key.id, BOSS, 0),
+        "expired": lambda: keys.change(made.key.id, BOSS, {"expires_s": time.time() - 1}),
+        "narrowed": lambda: keys.change(made.key.id, BOSS, {"rights": {"scopes": [CALL]}}),
+        "project": lambda: managed.directory.projects.change(project.id, BOSS, disabled=True),
+        "parent": lambda: keys.delete(above.key.id, BOSS),
+    }[change]()
+    before = managed.got("GET", AUDIT)
+    for row, path in paths:
+        managed.keys._known = dict(known)
+        assert managed.keys.verify(text(made).encode()) is not None, "its worker has not heard of it"
+        refused = managed.ask(row.method, path, {"name": "successor"} if row.body is not None else None, key=text(made))
+        assert refused.status_code == (403 if change == "narrowed" else 401)
+    assert managed.got("GET", AUDIT) == before
+    assert (managed.keys.verify(text(made).encode()) is None) == (change != "narrowed"), "now it has heard"
+
+
+def test_an_admin_has_at_once_what_it_was_given_meanwhile(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(managed.keys, "poll", lambda: None)
+    made = managed.make("admin", rights=Rights(frozenset({ADMIN}), models=("demo/*",)))
+    asked = {"name": "a", "rights": {"scopes": ["admin"], "models": ["openai/*"]}}
+    managed.got("POST", KEYS, asked, status=403, key=text(made))
+    managed.directory.keys.change(made.key.id, BOSS, {"rights": {"models": ["*"]}})
+    managed.got("POST", KEYS, asked, status=201, key=text(made))
+
+
+def test_who_is_no_admin_costs_no_look_into_the_database(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = text(managed.make("plain"))
+    managed.got("GET", "/v1/me", key=key)
+    monkeypatch.setattr(managed.keys, "verify_anew", lambda _credential: pytest.fail("it was looked up"))
+    managed.got("GET", KEYS, status=403, key=key)
+
+
 def test_where_nobody_can_be_managed_nothing_is_there() -> None:
     made = gateway()
     client = create_app(gateway=made).test_client()

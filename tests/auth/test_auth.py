@@ -56,6 +56,23 @@ def test_every_verifier_is_asked_in_order() -> None:
     assert late.identify(Headers({"api-key": ONE})) == FIRST.verify(ONE.encode())
 
 
+def test_what_is_so_now_is_asked_of_those_alone_who_remember() -> None:
+    class Forgetful:
+        def verify(self, credential: bytes) -> Caller | None:
+            return Caller("then", "then") if credential == b"key" else None
+
+        def verify_anew(self, credential: bytes) -> Caller | None:
+            return Caller("now", "now") if credential == b"key" else None
+
+    both = Authenticator([FIRST, Forgetful()])
+    key, one = Headers({"api-key": "key"}), Headers({"api-key": ONE})
+    assert (both.identify(key).id, both.confirm(key).id) == ("then", "now")
+    assert both.confirm(one) == both.identify(one) == FIRST.verify(ONE.encode())
+    for nobody in (Headers({"api-key": TWO}), Headers()):
+        with pytest.raises(NotAuthenticated):
+            both.confirm(nobody)
+
+
 def test_of_two_verifiers_that_know_a_credential_the_first_decides() -> None:
     class Everyone:
         def verify(self, credential: bytes) -> Caller | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 from gateway.auth import keys as module
 from gateway.auth.keys import VirtualKeys
@@ -27,6 +28,7 @@ from gateway.storage.directory import Directory
 from gateway.storage.keys import Issued, NewKey
 from gateway.storage.lookup import Changed, Found, KeyLookup
 from gateway.storage.migrate import upgrade
+from gateway.storage.tables import keys as table
 
 BOSS = By("adm_boss")
 PEPPER = Pepper(Secret("pepper-of-the-tests"))
@@ -65,6 +67,7 @@ class Worker:
     """A worker's verifier over a database of keys. It polls when it is told to, where `poll_s` is long."""
 
     def __init__(self, path: Path, **how: Any) -> None:
+        self.path = path
         self.lookup = Counting(Database(path))
         self.directory = Directory.of(Database(path), lambda: PEPPER)
         self.keys = VirtualKeys(self.lookup, lambda: PEPPER, **{"poll_s": 3600.0, **how})
@@ -216,6 +219,22 @@ def test_only_keys_that_changed_are_looked_up_again(worker: Worker) -> None:
     assert getattr(worker.verify(one), "rights", None) == Rights(models=("m",))
     worker.verify(other)
     assert worker.lookup.found == before + 1
+
+
+def test_a_project_of_thousands_that_is_stopped_costs_nobody_else_a_lookup(worker: Worker) -> None:
+    large = worker.directory.projects.create("large", BOSS)
+    row = {"name": "k", "rights": "{}", "tags": "[]", "made": 1.0, "made_by": "x", "disabled": False, "revision": 0}
+    rows = [{"id": f"{number:012d}", "project": large.id, **row} for number in range(3_000)]
+    Database(worker.path).write(lambda connection: connection.execute(insert(table), rows))
+    theirs, another = worker.make(project=large.id), worker.make()
+    assert worker.verify(theirs)
+    assert worker.verify(another)
+    found = worker.lookup.found
+    worker.directory.projects.change(large.id, BOSS, disabled=True)
+    worker.keys.poll()
+    assert worker.verify(another) is not None
+    assert worker.lookup.found == found
+    assert worker.verify(theirs) is None
 
 
 def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered_as_good(worker: Worker) -> None:

@@ -241,6 +241,9 @@ def test_deep_json_in_a_token_is_nobody(issuer: Issuer, tokens: JsonWebTokens) -
         ({"admin_scope": "boss", "scopes": "realm.roles"}, {"realm": {"roles": ["boss"]}}, {CALL, ADMIN, METRICS}),
         ({"admin_scope": "boss", "scopes": "https://x.y/r"}, {"https://x.y/r": ["boss"]}, {CALL, ADMIN, METRICS}),
         ({"admin_scope": "boss", "scopes": "realm.roles"}, {"realm": "boss"}, {CALL}),
+        ({"admin_scope": "boss"}, {"scope": "a  boss "}, {CALL, ADMIN, METRICS}),
+        ({"admin_scope": "boss"}, {"scope": "a\u00a0boss"}, {CALL}),
+        ({"admin_scope": "boss"}, {"scope": "a\u2003boss\u2028boss\tboss\nboss\x1fboss"}, {CALL}),
     ],
 )
 def test_scopes_come_from_the_claim_that_the_operator_named(

@@ -96,6 +96,23 @@ def test_a_key_has_what_was_asked_for(place: Path) -> None:
     assert "models     gpt-*, openai/*\n" in text
 
 
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "UTC", "Etc/GMT+12"])
+def test_no_end_that_a_key_may_have_breaks_a_list(place: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    done("projects", "create", "makes the database")
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for end in ("9999-12-31T23:59:59Z", "9999-12-29T00:00:01Z"):
+            status, _, err = run("keys", "create", "too late", "--expires", end)
+            assert (status, err) == (2, "gateway: expires is no time.\n")
+        done("keys", "create", "late", "--expires", "9999-12-29T00:00:00Z")
+        assert re.search(r"late .* 9999-12-2[89] ", done("keys", "list"))
+        assert "9999-12-2" in done("keys", "show", lines("keys", "list")[0]["id"])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_a_change_is_of_what_is_named_alone(place: Path) -> None:
     before = got("keys", "create", "bot", "--models", "openai/*", "--tags", "a", "--expires", "1d")
     id = before["id"]

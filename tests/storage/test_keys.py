@@ -202,6 +202,15 @@ def test_keys_are_listed_by_project_user_and_parent(place: Place) -> None:
     assert place.keys.page(user="user_nobody").items == []
 
 
+@pytest.mark.parametrize("id", ["", "nobody000000", "a\0b", "\0", "\ud800", "é", "' or 1=1 --", "%", "x" * 10_000])
+def test_a_list_of_what_nobody_can_be_is_empty(place: Place, id: str) -> None:
+    place.make(project=place.projects.create("shop", BOSS).id, user=place.users.create("ann", BOSS).id)
+    for field in ("project", "user", "parent"):
+        assert place.keys.page(**{field: id}).items == []  # type: ignore[arg-type]
+    for field in ("kind", "target"):
+        assert place.audit.page(**{field: id}).items == []  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("id", ["", "nobody000000", "a\0b", "\ud800", "' or 1=1 --", "x" * 10_000])
 def test_what_is_not_there_is_not_found(place: Place, id: str) -> None:
     asked: list[Callable[[], object]] = [
@@ -391,6 +400,30 @@ def test_nobody_gives_a_key_more_than_they_may(place: Place) -> None:
             refused()
     assert place.good(boss)
     assert place.good(mine)
+
+
+@pytest.mark.parametrize("kind", ["project", "user"])
+def test_nobody_stops_or_resumes_a_key_by_its_owner_that_has_more_than_they_may_give(place: Place, kind: str) -> None:
+    less = By("key_less", Rights(frozenset({CALL, ADMIN}), models=("openai/*",)))
+    accounts: Accounts = getattr(place, f"{kind}s")
+    account = accounts.create("shop", BOSS)
+    mine = place.make(rights=Rights(models=("openai/gpt-*",)), **{kind: account.id})
+    assert accounts.change(account.id, less, disabled=True).disabled
+    assert not accounts.change(account.id, less, disabled=False).disabled
+
+    wide = place.make(**{kind: account.id})
+    with pytest.raises(RightsExceeded):
+        accounts.change(account.id, less, disabled=True)
+    assert place.good(wide)
+    assert place.good(mine)
+    accounts.change(account.id, BOSS, disabled=True)
+    with pytest.raises(RightsExceeded):
+        accounts.change(account.id, less, name="renamed", disabled=False)
+    assert accounts.show(account.id).name == "shop"
+    assert not place.good(wide)
+    assert accounts.change(account.id, less, name="renamed").disabled, "a name stops nobody"
+    place.keys.delete(wide.key.id, BOSS)
+    assert not accounts.change(account.id, less, disabled=False).disabled, "a deleted key cannot come back"
 
 
 def test_a_key_that_hangs_from_another_has_no_more_rights_and_no_longer_life(place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import socketserver
 import ssl
 import subprocess
 import sys
@@ -160,6 +161,39 @@ def test_a_server_that_forgets_its_scripts_is_told_them_again(server: Redis, pat
     with server.client() as admin:
         admin.script_flush()
     assert patient.add("a", 1, 60) == 1
+
+
+class Babbler(socketserver.StreamRequestHandler):
+    """Answers whatever it is asked by what its server's `says` is: `[b"5"]` at first."""
+
+    def handle(self) -> None:
+        while self.request.recv(65_536):
+            self.request.sendall(self.server.says)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "says", [b"!?\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"$x\r\n", b":x\r\n", b"*x\r\n", b"\0\xff"]
+)
+def test_a_server_that_speaks_something_else_is_away_until_it_speaks_redis(says: bytes) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Babbler) as server:
+        server.daemon_threads = True
+        server.says = speaks = b"*1\r\n$1\r\n5\r\n"  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        counters = RedisCounters(Secret(f"redis://127.0.0.1:{server.server_address[1]}"), timeout_s=0.5)
+        counters.start()
+        back_within(5, lambda: counters.get("a"))
+        server.says = says  # type: ignore[attr-defined]
+        for _ in range(3):  # also while it is connected to anew
+            with unavailable(1.5):
+                counters.get("a")
+            with pytest.raises(StoreUnavailable):
+                counters.check()
+            time.sleep(0.6)
+        server.says = speaks  # type: ignore[attr-defined]
+        back_within(5, lambda: counters.get("a"))
+        assert counters.get("a") == 5
+        counters.close()
+        server.shutdown()
 
 
 def test_a_server_that_takes_no_writes_is_away_until_it_does(server: Redis, patient: Counters) -> None:
