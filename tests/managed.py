@@ -14,6 +14,8 @@ from gateway.auth import Authenticator, Verifier
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
 from gateway.core.keys import Pepper
+from gateway.ledger import Ledger
+from gateway.ledger.destination import UsageTable
 from gateway.secret import Secret
 from gateway.storage.audit import By
 from gateway.storage.database import Database
@@ -22,6 +24,9 @@ from gateway.storage.keys import Issued, NewKey
 from gateway.storage.lookup import KeyLookup
 from gateway.storage.migrate import upgrade
 from gateway.storage.owned import OwnedObjects
+from gateway.storage.usage import UsageRows
+from gateway.tracing.delivery import Destination, Piece
+from gateway.tracing.record import Record
 from gateway.upstream.counting import Counting
 from gateway.upstream.lanes import Lanes
 from gateway.upstream.scripted import Scripted, count
@@ -32,6 +37,20 @@ JSON = dict[str, Any]
 
 ADMIN_TOKEN = "the-admin-token-of-these-tests"
 BOSS = By("tests")
+
+
+class AtOnce(Recorder):
+    """A sink that delivers as soon as a call has ended, with no spool in between."""
+
+    def __init__(self, destination: Destination) -> None:
+        super().__init__()
+        self._destination = destination
+
+    def write(self, record: Record) -> None:
+        super().write(record)
+        self._destination.deliver(
+            [Piece(row["id"], text) for row, text in zip(record.rows, record.encoded, strict=True)]
+        )
 
 
 class Managed:
@@ -53,6 +72,8 @@ class Managed:
         self.gateway = gateway(StoredResponses(Lanes(Counting(count), Scripted()), objects), self.traced)
         self.gateway.objects, self.gateway.directory = objects, self.directory
         self.gateway.upstreams = dict.fromkeys(self.gateway.upstreams, self.gateway.upstreams["litellm"])
+        self.usage = UsageRows(self.database)
+        self.gateway.ledger = Ledger(AtOnce(UsageTable(self.usage)), self.usage)
         own = [StaticTokens([Secret(ADMIN_TOKEN)], admin=True), StaticTokens([Secret(TOKEN)]), self.keys]
         self.gateway.authenticator = Authenticator([*own, *verifiers])
         self.app = create_app(gateway=self.gateway)
