@@ -37,7 +37,7 @@ JSON = dict[str, Any]
 _SWEEP_ROWS = 1000
 _SWEEP_PAUSE_S = 0.02  # others' turn to write
 #: Measured: a row with its entries in the indexes.
-ROW_BYTES = 900
+ROW_BYTES = 620
 
 _HOUR_S, _DAY_S = 3_600, 86_400
 
