@@ -53,7 +53,9 @@ def measured(mode: str, calls: int, folder: Path) -> float:
         database = Database(folder / "gateway.db")
         database.hold()  # as a gateway does
         rows = UsageRows(Database(folder / "gateway.db"))
-        sender = Sender(folder / "spool", UsageTable(rows), name="ledger", cap_bytes=_CAP_BYTES, late_s=math.inf)
+        sender = Sender(
+            folder / "spool", UsageTable(rows), name="ledger", cap_bytes=_CAP_BYTES, late_s=math.inf, poll_s=1.0
+        )
         spool = Spool(folder / "spool", sender, name="ledger", cap_bytes=_CAP_BYTES)
         gateway.ledger = Ledger(spool, rows, Meter(Prices(PRICES)))
     gateway.open()

@@ -34,7 +34,7 @@ from gateway.tracing.braintrust import Braintrust
 from gateway.tracing.catcher import Catcher
 from gateway.tracing.console import Console
 from gateway.tracing.delivery import Counts, Destination
-from gateway.tracing.sender import LATE_S, Sender
+from gateway.tracing.sender import LATE_S, POLL_S, Sender
 from gateway.tracing.spool import HEADROOM_BYTES, Spool
 from gateway.upstream import modelmap
 from gateway.upstream.counting import Counting
@@ -174,6 +174,7 @@ class Delivery:
         folder: of the spool that they wait in.
         place: where rows go whose caller names no place of its own; None leaves it to the destination.
         late_s: how old a call is that is delivered while it is open.
+        poll_s: how often the sender looks for what is new.
         headroom_bytes: what the rows of a call may take beyond its body, where calls are refused without room.
     """
 
@@ -183,6 +184,7 @@ class Delivery:
     cap_bytes: int
     place: JSON | None = None
     late_s: float = LATE_S
+    poll_s: float = POLL_S
     headroom_bytes: int = HEADROOM_BYTES
 
     def sender(self, counts: Counts | None = None) -> Sender:
@@ -194,6 +196,7 @@ class Delivery:
             cap_bytes=self.cap_bytes,
             counts=counts,
             late_s=self.late_s,
+            poll_s=self.poll_s,
         )
 
 
@@ -234,6 +237,7 @@ def ledger_delivery(settings: Settings) -> Delivery:
         UsageTable(usage_rows(settings)),
         int(settings.spool_mb * (1 << 20)),
         late_s=math.inf,  # a call that is under way has no row yet
+        poll_s=1.0,  # a transaction costs as much as fifty rows
         headroom_bytes=_LEDGER_HEADROOM_BYTES,
     )
 

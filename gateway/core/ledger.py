@@ -19,15 +19,15 @@ NANO = 1_000_000_000
 #: A million US dollars. No call costs as much; sums of what is stored stay within 64 bits.
 MOST_NANO = 1_000_000 * NANO
 
-#: Token counts of a row: its names, and those of `core.transcript.Usage`.
-TOKENS = {
-    "prompt_tokens": "prompt",
-    "completion_tokens": "completion",
-    "cached_tokens": "cached",
-    "cache_write_tokens": "cache_write",
-    "reasoning_tokens": "reasoning",
-    "total_tokens": "total",
-}
+#: Token counts of a row; the same as `core.transcript.Usage` has them.
+TOKENS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "total_tokens",
+)
 
 #: Of what others name: a provider's `model`, a code of an error. Names of models are bounded where they are planned.
 _LONGEST_TEXT = 512
@@ -65,7 +65,7 @@ def bill_document(bill: Bill) -> JSON:
     return {
         "cost_usd": None if bill.cost_usd is None else str(bill.cost_usd),
         "estimated": bill.estimated,
-        "usage": None if used is None else _tokens([used]),
+        "usage": None if used is None else _tokens(used),
     }
 
 
@@ -117,7 +117,7 @@ def entry(call: Call, planned: Sequence[str], outcome: Outcome, bills: Sequence[
         "error_code": _short((error.public_code or error.public_type) if error else None),
         "caller_gone": outcome.caller_gone,
         "attempts": len(outcome.attempts),
-        **(_tokens(used) if used else {}),
+        **(_added(used) if used else {}),
         "cost_nano": None if cost is None else nano(cost),
         "estimated": any(bill.estimated for bill in bills),
     }
@@ -140,8 +140,14 @@ def _price(attempts: Sequence[Attempt], bills: Sequence[Bill]) -> list[JSON]:
     ]
 
 
-def _tokens(used: Sequence[Usage]) -> dict[str, int]:
-    return {name: sum(getattr(usage, part) for usage in used) for name, part in TOKENS.items()}
+def _tokens(used: Usage) -> dict[str, int]:
+    counts = (used.prompt, used.completion, used.cached, used.cache_write, used.reasoning, used.total)
+    return dict(zip(TOKENS, counts, strict=True))
+
+
+def _added(used: Sequence[Usage]) -> dict[str, int]:
+    each = [_tokens(usage) for usage in used]
+    return each[0] if len(each) == 1 else {name: sum(counts[name] for counts in each) for name in TOKENS}
 
 
 def _waited_s(attempt: Attempt) -> float | None:

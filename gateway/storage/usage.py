@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -23,13 +24,14 @@ from sqlalchemy import (
     true,
     tuple_,
 )
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
 from gateway.core.ledger import ENDED, LOST, TOKENS
 from gateway.core.paging import Page
 from gateway.core.rights import matches
 from gateway.core.rules import USD, Match
-from gateway.storage.database import Database, upserting, vacuum
+from gateway.storage.database import Database, vacuum
 from gateway.storage.tables import usage as table
 
 JSON = dict[str, Any]
@@ -137,10 +139,10 @@ class UsageRows:
         """
         if not rows:
             return
-        whole = [{column.name: row.get(column.name) for column in table.c} for row in rows]
+        whole = [row if row.keys() >= _NOTHING.keys() else {**_NOTHING, **row} for row in rows]
 
         def work(connection: Connection) -> None:
-            connection.execute(_upsert(connection), whole)
+            connection.execute(_upsert(connection.dialect.name), whole)
 
         # Each row is one statement that reads nothing else, so hosts that write at once need not wait for each other.
         self._database.write(work, alone_on=())
@@ -267,8 +269,12 @@ def room_bytes(connection: Connection) -> int:
     return int(span or 0) * ROW_BYTES
 
 
-def _upsert(connection: Connection) -> Any:
-    statement = upserting(connection, table)
+_NOTHING = dict.fromkeys(column.name for column in table.c)
+
+
+@cache
+def _upsert(dialect: str) -> Any:
+    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     new = statement.excluded
     return statement.on_conflict_do_update(
         index_elements=[table.c.request_id],

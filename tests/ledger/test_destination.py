@@ -22,6 +22,7 @@ from gateway.storage.migrate import upgrade
 from gateway.storage.usage import UsageRows, Wanted
 from gateway.tracing.backlog import look
 from gateway.tracing.delivery import Piece, Rejected, Unavailable
+from gateway.tracing.frames import dumps
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
 from tests.builders import attempt, call
@@ -150,6 +151,7 @@ def spooled(**more: Any) -> JSON:
         json.dumps(spooled(cost_nano=1.5)).encode(),
         json.dumps(spooled(status=True)).encode(),
         json.dumps(spooled(time_to_first_token_s=math.inf)).encode(),
+        json.dumps(spooled(model="\ud800")).encode(),
         b"[" * 100_000,
     ],
 )
@@ -167,14 +169,10 @@ def found_none(rows: UsageRows) -> bool:
 
 
 def test_texts_that_no_database_holds_are_mended(rows: UsageRows) -> None:
-    row = json.dumps(spooled(model="a\0b", served_model="\ud800", tags=["x\0"])).encode()
+    row = dumps(spooled(model="a\0b", served_model="\ud800", tags=["x\0"]))
     UsageTable(rows).deliver([Piece("req_1", row)])
     [kept] = rows.page(Wanted()).items
-    assert (kept["model"], kept["served_model"], kept["tags"]) == (
-        "a\N{REPLACEMENT CHARACTER}b",
-        "?",
-        ["x\N{REPLACEMENT CHARACTER}"],
-    )
+    assert (kept["model"], kept["served_model"], kept["tags"]) == ("a\ufffdb", "?", ["x\ufffd"])
 
 
 def test_an_open_row_is_none(rows: UsageRows) -> None:
