@@ -21,7 +21,9 @@ JSON = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
-_SWEEP_EVERY_S = 600.0
+_TIDY_EVERY_S = 600.0
+#: Added up in one turn; each takes as long as a report of one day, for each kind.
+_MOST_DAYS = 20
 _LISTS = ("tags", "planned", "price")
 _LARGEST_INT = 2**63 - 1
 #: By name: the kind of value, and whether there need not be one.
@@ -39,7 +41,7 @@ class UsageTable:
 
     def __init__(self, rows: UsageRows) -> None:
         self._rows = rows
-        self._swept_s = -math.inf
+        self._tidied_s = -math.inf
 
     def deliver(self, pieces: Sequence[Piece]) -> None:
         """Keep all of these rows or none. One that is still open is none yet.
@@ -53,13 +55,14 @@ class UsageTable:
             self._rows.keep(rows)
         except StorageError as error:
             raise Unavailable(str(error)) from None
-        if time.monotonic() - self._swept_s < _SWEEP_EVERY_S:
+        if time.monotonic() - self._tidied_s < _TIDY_EVERY_S:
             return
-        self._swept_s = time.monotonic()
+        self._tidied_s = time.monotonic()
         try:
             self._rows.sweep(time.time())
+            self._rows.add_up(time.time(), _MOST_DAYS)
         except StorageError as error:
-            log.warning("old rows of the ledger were not deleted", extra={"fields": {"why": str(error)}})
+            log.warning("the ledger was not tidied up", extra={"fields": {"why": str(error)}})
 
     def close(self) -> None:
         """Let go of connections."""

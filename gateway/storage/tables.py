@@ -239,6 +239,27 @@ usage = Table(
     Index("usage_by_caller", "caller", "started", "request_id"),
 )
 
+#: Sums of the rows of whole days (`storage/usage_days.py`).
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("kind", Text, primary_key=True),  # what they are added up by
+    Column("day", Integer, primary_key=True, autoincrement=False),  # UTC, counted from the epoch
+    Column("value", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("lost", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("total_tokens", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
+    Index("usage_days_by_day", "day"),
+)
+
 #: Traces are kept where they were made, in the file of their host, also where all else is on a server.
 LOCAL = frozenset({spans.name, traces.name})
 #: What migrations put rows into.

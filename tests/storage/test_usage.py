@@ -13,7 +13,7 @@ import pytest
 from gateway.core.rules import TOKENS, USD, Match
 from gateway.storage.database import Database, StorageError
 from gateway.storage.migrate import upgrade
-from gateway.storage.usage import ROW_BYTES, UsageRows, Wanted, room_bytes
+from gateway.storage.usage import GROUPS, ROW_BYTES, UsageRows, Wanted, room_bytes
 from gateway.tracing.local import LocalTraces
 
 JSON = dict[str, Any]
@@ -301,3 +301,131 @@ def test_the_ledger_is_not_taken_out_of_the_room_of_the_traces(tmp_path: Path) -
     assert traces.sweep() == 0
     assert kept.report(Wanted()).total.requests == 3_000
     database.release()
+
+
+# Days that were added up.
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self, now_s: float) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(NOVEMBER_S + 5 * DAY_S + 3 * HOUR_S)
+
+
+@pytest.fixture
+def dated(opened: Opened, clock: Clock) -> UsageRows:
+    return UsageRows(opened(), clock=clock)
+
+
+def many(days: int = 6) -> list[JSON]:
+    """Rows of some days, three a day, that differ in all that they are grouped by."""
+    made = []
+    for number in range(3 * days):
+        tags = [None, '["a"]', '["a", "b"]'][number % 3]
+        whose = {"caller": f"key_k{number % 2}", "key_id": f"k{number % 2}"} if number % 4 else {}
+        what = {"model": f"m{number % 2}", "cost_nano": None if number == 4 else 1_000 * number, "tags": tags}
+        more = {"user": ["ann", "", None][number % 3], "provider": None if number == 7 else "openai"}
+        made.append(row(number, started=NOVEMBER_S + number * DAY_S / 3 + 60, **whose, **what, **more))
+    return made
+
+
+SPANS = [
+    Wanted(),
+    Wanted(since_s=NOVEMBER_S),
+    Wanted(since_s=NOVEMBER_S + DAY_S, until_s=NOVEMBER_S + 3 * DAY_S),
+    Wanted(since_s=NOVEMBER_S + DAY_S / 2, until_s=NOVEMBER_S + 3.5 * DAY_S),
+    Wanted(until_s=NOVEMBER_S + 2 * DAY_S),
+    Wanted(since_s=NOVEMBER_S + 3 * DAY_S, until_s=NOVEMBER_S + 3 * DAY_S),
+    Wanted(since_s=NOVEMBER_S + DAY_S / 4, until_s=NOVEMBER_S + DAY_S / 2),
+    Wanted(key="k1"),
+]
+BYS = [(), *((name,) for name in GROUPS), ("day", "model"), ("tag", "day"), ("month", "key"), ("key", "model")]
+
+
+def test_days_that_were_added_up_change_no_report(dated: UsageRows, clock: Clock) -> None:
+    dated.keep(many())
+
+    def reports() -> list[Any]:
+        return [dated.report(wanted, by) for wanted in SPANS for by in BYS]
+
+    before = reports()
+    assert dated.add_up(clock.now_s, 2) == 2, "the first two days alone: some are there and some are not"
+    assert reports() == before
+    assert dated.add_up(clock.now_s, 99) == 3, "the day that is now is not over"
+    assert dated.add_up(clock.now_s, 99) == 0
+    assert reports() == before
+    for whole, by in zip(before, BYS, strict=False):
+        short = dated.report(Wanted(), by, limit=1)
+        assert (short.groups, short.total) == (whole.groups[:1], whole.total)
+        assert short.more is (len(whole.groups) > 1)
+
+
+def test_reports_read_the_sums_of_whole_days(dated: UsageRows, clock: Clock, opened: Opened) -> None:
+    dated.keep(many())
+    dated.add_up(clock.now_s, 99)
+    with_days = dated.report(Wanted(), ["model"])
+    opened().write(lambda connection: connection.exec_driver_sql("UPDATE usage_days SET requests = requests + 100"))
+    assert dated.report(Wanted(), ["model"]).total.requests > with_days.total.requests
+
+
+def test_a_row_that_comes_late_is_in_every_report_after_it(dated: UsageRows, clock: Clock) -> None:
+    dated.keep(many())
+    dated.add_up(clock.now_s, 99)
+    before = dated.report(Wanted(), ["model"]).total
+    dated.keep([lost(900, started=NOVEMBER_S + 60, model="m0")])
+    assert dated.report(Wanted(), ["model"]).total.requests == before.requests + 1
+    assert dated.add_up(clock.now_s, 99) == 1
+    dated.keep([row(900, started=NOVEMBER_S + 60, model="m0")])
+    after = dated.report(Wanted(), ["model"]).total
+    assert (after.requests, after.lost, after.cost_nano) == (before.requests + 1, 0, before.cost_nano + 1_500)
+
+
+def test_what_is_added_up_while_a_row_comes_is_done_again(
+    dated: UsageRows, clock: Clock, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dated.keep(many())
+    other = UsageRows(opened(), clock=clock)
+    real, late = Database.write, [row(900, started=NOVEMBER_S + 60)]
+
+    def write(self: Database, *given: Any, **named: Any) -> Any:
+        if late:
+            other.keep([late.pop()])
+        return real(self, *given, **named)
+
+    monkeypatch.setattr(Database, "write", write)
+    assert dated.add_up(clock.now_s, 1) == 0
+    monkeypatch.undo()
+    assert dated.add_up(clock.now_s, 99) == 5
+    assert dated.report(Wanted()).total.requests == 19
+
+
+def test_rows_of_now_leave_the_sums_alone(dated: UsageRows, clock: Clock, opened: Opened) -> None:
+    dated.keep(many())
+    dated.add_up(clock.now_s, 99)
+    number = "SELECT number FROM revisions WHERE name = 'usage'"
+    before = opened().read(lambda connection: connection.exec_driver_sql(number).scalar_one())
+    dated.keep([row(900, started=clock.now_s)])
+    assert opened().read(lambda connection: connection.exec_driver_sql(number).scalar_one()) == before
+    assert dated.report(Wanted()).total.requests == 19
+
+
+def test_sums_go_with_the_rows_that_they_are_of(opened: Opened, clock: Clock) -> None:
+    kept = UsageRows(opened(), keep_days=2, clock=clock)
+    kept.keep(many())
+    kept.add_up(NOVEMBER_S + 2.2 * DAY_S, 99)
+    now_s = NOVEMBER_S + 4.5 * DAY_S
+    kept.sweep(now_s)
+    left = kept.report(Wanted(since_s=now_s - 2 * DAY_S)).total
+    assert kept.report(Wanted()).total == left
+    kept.add_up(now_s, 99)
+    assert kept.report(Wanted()).total == left
+    assert kept.report(Wanted(), ["day"]).groups[0].by == {"day": "2026-11-03"}
