@@ -1,5 +1,7 @@
 """Kill the gateway many times under load, and count the traces that are lost or doubled: none may be.
 
+Call by call the ledger is compared with the traces: the same requests, status, tokens and cost.
+
     uv run python bench/kill_cycles.py --cycles 200
 
 Braintrust is a fake one on loopback; the models are the demo's. The short run is `tests/served/test_killed.py`.
@@ -16,7 +18,7 @@ from tests.served.killing import Killing
 
 
 def main() -> int:
-    """Run it; 1 where a trace is lost or doubled, or the spool is not empty in the end."""
+    """Run it; 1 where a trace is lost or doubled, the ledger says otherwise, or a spool is not empty in the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cycles", type=int, default=200, help="how many kills")
     parser.add_argument("--seed", type=int, default=1, help="of the victims and the moments")

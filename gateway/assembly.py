@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ from gateway.core.pricing import Meter, Prices
 from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
+from gateway.ledger import Ledger
 from gateway.metrics import Metrics, SpoolState
 from gateway.offload import rest, stop_threads
 from gateway.pipeline import Gateway, Limits
@@ -27,12 +29,13 @@ from gateway.routes import Table
 from gateway.settings import Settings, SettingsError
 from gateway.storage.health import StoreHealth
 from gateway.tracing import Sink, Tracer
+from gateway.tracing.backlog import LEDGER
 from gateway.tracing.braintrust import Braintrust
 from gateway.tracing.catcher import Catcher
 from gateway.tracing.console import Console
 from gateway.tracing.delivery import Counts, Destination
-from gateway.tracing.sender import Sender
-from gateway.tracing.spool import Spool
+from gateway.tracing.sender import LATE_S, POLL_S, Sender
+from gateway.tracing.spool import HEADROOM_BYTES, Spool
 from gateway.upstream import modelmap
 from gateway.upstream.counting import Counting
 from gateway.upstream.direct import Direct
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from gateway.storage.directory import Directory
     from gateway.storage.followed import FollowedRules
     from gateway.storage.owned import OwnedObjects
+    from gateway.storage.usage import UsageRows
     from gateway.tracing.search import Search
 
 JSON = dict[str, Any]
@@ -57,6 +61,8 @@ log = logging.getLogger(__name__)
 
 #: A caller waits for it, unlike for traces.
 _OBJECTS_PATIENCE_S = 2.0
+#: A row of the ledger has no content; names and tags of the longest kind take so much.
+_LEDGER_HEADROOM_BYTES = 24 << 10
 #: As long as this may the caller's key be looked up; readers hardly ever wait.
 _LOOKUP_PATIENCE_S = 1.0
 
@@ -125,9 +131,14 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         settings.braintrust_project,
         content=settings.trace_content == "on",
     )
-    metrics.expect_sinks(list(tracer.backlogs()))
+    book = _spool(settings, metrics, ledger_delivery(settings))
+    ledger = Ledger(book, usage_rows(settings, shared), meter, redactor)
+    metrics.expect_sinks([*tracer.backlogs(), *ledger.backlogs()])
     metrics.watch_spools(
-        lambda: [SpoolState(name, one.waiting_bytes, one.oldest_s) for name, one in tracer.backlogs().items()]
+        lambda: [
+            SpoolState(name, one.waiting_bytes, one.oldest_s)
+            for name, one in (*tracer.backlogs().items(), *ledger.backlogs().items())
+        ]
     )
     reaches = [target.reach for _, target in table.targets] + (list(catalogue.reaches.values()) if table.open else [])
     needed = any(reach.missing is None and not reach.relay for reach in reaches)
@@ -141,6 +152,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         counters=counted,
         stores=_health(settings, shared, counted),
         tracer=tracer,
+        ledger=ledger,
         metrics=metrics,
         authenticator=authenticator(settings),
         directory=directory(settings, shared),
@@ -164,12 +176,15 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
 
 @dataclass(frozen=True)
 class Delivery:
-    """A place that traces are delivered to.
+    """A place that the rows of a spool are delivered to.
 
     Attributes:
         sink: its name.
         folder: of the spool that they wait in.
         place: where rows go whose caller names no place of its own; None leaves it to the destination.
+        late_s: how old a call is that is delivered while it is open.
+        poll_s: how often the sender looks for what is new.
+        headroom_bytes: what the rows of a call may take beyond its body, where calls are refused without room.
     """
 
     sink: str
@@ -177,10 +192,21 @@ class Delivery:
     destination: Destination
     cap_bytes: int
     place: JSON | None = None
+    late_s: float = LATE_S
+    poll_s: float = POLL_S
+    headroom_bytes: int = HEADROOM_BYTES
 
     def sender(self, counts: Counts | None = None) -> Sender:
         """What delivers the folder."""
-        return Sender(self.folder, self.destination, name=self.sink, cap_bytes=self.cap_bytes, counts=counts)
+        return Sender(
+            self.folder,
+            self.destination,
+            name=self.sink,
+            cap_bytes=self.cap_bytes,
+            counts=counts,
+            late_s=self.late_s,
+            poll_s=self.poll_s,
+        )
 
 
 def spool_folder(settings: Settings) -> Path:
@@ -231,6 +257,33 @@ def _local_traces(settings: Settings) -> Search | None:
     from gateway.tracing.search import Search  # noqa: PLC0415
 
     return Search(Database(settings.database))
+
+
+def ledger_delivery(settings: Settings) -> Delivery:
+    """Say where the rows of the ledger are delivered: to the database that all hosts share, else to the file."""
+    from gateway.ledger.destination import UsageTable  # noqa: PLC0415  # as above
+
+    return Delivery(
+        LEDGER,
+        spool_folder(settings) / LEDGER,
+        UsageTable(usage_rows(settings)),
+        int(settings.spool_mb * (1 << 20)),
+        late_s=math.inf,  # a call that is under way has no row yet
+        poll_s=1.0,  # a transaction costs as much as fifty rows
+        headroom_bytes=_LEDGER_HEADROOM_BYTES,
+    )
+
+
+def usage_rows(settings: Settings, shared: Database | None = None) -> UsageRows:
+    """What each call used and cost. Opens nothing.
+
+    Args:
+        settings: the configuration.
+        shared: the `database` to use; None makes one.
+    """
+    from gateway.storage.usage import UsageRows  # noqa: PLC0415  # as above
+
+    return UsageRows(shared or database(settings), settings.ledger_days)
 
 
 def migrate(settings: Settings) -> None:
@@ -407,6 +460,7 @@ def _spool(settings: Settings, metrics: Metrics, delivery: Delivery) -> Spool:
         fsync=settings.spool_fsync,
         place=delivery.place,
         counts=counts,
+        headroom_bytes=delivery.headroom_bytes,
     )
 
 

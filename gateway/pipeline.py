@@ -18,6 +18,7 @@ from gateway.core.routing import Catalogue
 from gateway.core.rules import Standings
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
+from gateway.ledger import Ledger
 from gateway.metrics import Metrics
 from gateway.notify import Notifier
 from gateway.settings import Shown
@@ -27,6 +28,7 @@ from gateway.storage.followed import FollowedRules
 from gateway.storage.health import StoreHealth
 from gateway.storage.owned import OwnedObjects
 from gateway.tracing import Trace, Tracer
+from gateway.tracing.backlog import Backlog
 from gateway.tracing.search import Search
 from gateway.upstream import Upstream
 from gateway.watcher import Watcher
@@ -87,6 +89,7 @@ class Gateway:
         upstreams: the way to each provider, by its name; `litellm` for the others.
         authenticator: headers to callers.
         metrics: what is counted.
+        ledger: what each call used and cost.
         objects: whose each stored object is; None where none are.
         directory: who may call, for those who manage it; None where nobody can.
         counters: what limits and budgets are counted in; None where nothing is.
@@ -108,6 +111,7 @@ class Gateway:
     upstreams: Mapping[str, Upstream]
     tracer: Tracer
     authenticator: Authenticator
+    ledger: Ledger = field(default_factory=Ledger)
     objects: OwnedObjects | None = None
     directory: Directory | None = None
     counters: Counters | None = None
@@ -143,6 +147,7 @@ class Gateway:
         self.metrics.start_process()
         self.watcher.open()
         self.tracer.start_process()
+        self.ledger.start_process()
         for upstream in self.upstreams.values():
             upstream.start()
         if self.objects is not None:
@@ -167,7 +172,7 @@ class Gateway:
         as long: after a SIGINT gunicorn closes from two greenlets, and the process ends when either is done.
 
         Args:
-            timeout_s: for the traces.
+            timeout_s: for the traces and the ledger.
             insist: try again where they are not taken at once; for a host whose disk goes with the process.
         """
         with self._opening:
@@ -189,7 +194,9 @@ class Gateway:
             time.sleep(0.02)
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
-        self.tracer.close(timeout_s, insist=insist)
+        end_s = time.monotonic() + timeout_s
+        self.ledger.close(timeout_s / 2, insist=insist)  # first: its database is near, and Braintrust may not answer
+        self.tracer.close(max(0.0, end_s - time.monotonic()), insist=insist)
         if self.counters is not None:
             self.counters.close()
         if self.objects is not None:
@@ -200,6 +207,10 @@ class Gateway:
             self.notifier.close()
         self.authenticator.close()
         self.on_close()
+
+    def backlogs(self) -> dict[str, Backlog]:
+        """What waits to be delivered, of traces and of the ledger, by the name of the place it goes to."""
+        return {**self.tracer.backlogs(), **self.ledger.backlogs()}
 
     def run(self, call: Call, sock: socket.socket | None = None) -> Reply:
         """Answer one call, and promise to settle it exactly once.
@@ -216,6 +227,8 @@ class Gateway:
         """
         settle = Settlement()
         settle.add(lambda outcome: self.metrics.call_ended(call, outcome))
+        entry = self.ledger.entry(call)
+        settle.add(entry.close)
         trace = self.tracer.start(call)
         settle.add(trace.finish)
         watch = self.watcher.watch(call.cancellation, call.deadline_s, sock)
@@ -230,6 +243,7 @@ class Gateway:
             if not routing.may_call(call.caller.rights, call.model, self.catalogue):
                 raise routing.not_allowed(call.model)
             run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
+            entry.open(run.attempts.planned)
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
             run.fail(error)

@@ -180,6 +180,13 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             maximum=1_048_576,
         ),
         Setting(
+            *("GATEWAY_LEDGER_DAYS", "ledger_days", "number", "400"),
+            help="How long the ledger keeps what each call used and cost (docs/usage.md); 0 for ever.",
+            unit="days",
+            minimum=0,
+            maximum=36_500,
+        ),
+        Setting(
             *("GATEWAY_SPOOL_MB", "spool_mb", "number", "1024"),
             help="How much disk traces may take that are not delivered yet.",
             unit="MB of 1,048,576 bytes",
@@ -417,6 +424,7 @@ class Settings:
     local_traces: str = "auto"
     local_traces_days: float = 14.0
     local_traces_mb: float = 512.0
+    ledger_days: float = 400.0
     spool_mb: float = 1024.0
     spool_full: str = "drop"
     spool_fsync: str = "interval"

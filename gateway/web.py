@@ -29,13 +29,16 @@ from gateway.errors import (
     NoSuchRoute,
     NotAuthenticated,
     NotPermitted,
+    StoreUnavailable,
 )
 from gateway.pipeline import Gateway
+from gateway.storage.database import StorageError
 from gateway.tracing import Refusal
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("gateway.access")
 
+JSON = dict[str, Any]
 View = TypeVar("View", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -302,6 +305,30 @@ def _refuse_fault(error: Exception) -> Response:
     """A fault of our own: the request id for the caller, the traceback for the log."""
     log.error("a fault while serving %s", g.get("request_id"), exc_info=error)
     return _refuse(InternalError(f"The gateway failed on request {g.request_id}; its log says why."))
+
+
+def sheet_or_json(
+    asked: JSON, load: Callable[[], T], document: Callable[[T], JSON], sheet: Callable[[T], str]
+) -> Response:
+    """Answer from a store: as CSV where the query's `format` or, without one, `Accept` asks for it, else as JSON.
+
+    Raises:
+        InvalidRequest: there is no such format.
+        StoreUnavailable: the store does not answer.
+    """
+    wanted = asked.get("format")
+    if wanted not in (None, "csv", "json"):
+        raise InvalidRequest("format must be csv or json", param="format")
+    if wanted is None and request.accept_mimetypes.best_match(("application/json", "text/csv")) == "text/csv":
+        wanted = "csv"
+    try:
+        found = load()
+    except StorageError as error:
+        log.warning("a store does not answer", extra={"fields": {"path": request.path[:256], "why": str(error)}})
+        raise StoreUnavailable("The store does not answer; send the request again.") from error
+    if wanted == "csv":
+        return Response(sheet(found), content_type="text/csv; charset=utf-8")
+    return Response(wire.dumps(document(found)), mimetype="application/json")
 
 
 def read_body(limit_bytes: int) -> bytes:

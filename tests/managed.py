@@ -16,6 +16,8 @@ from gateway.auth.tokens import StaticTokens
 from gateway.core.keys import Pepper
 from gateway.core.rules import Rule, RuleStanding
 from gateway.errors import StoreUnavailable
+from gateway.ledger import Ledger
+from gateway.ledger.destination import UsageTable
 from gateway.secret import Secret
 from gateway.storage.audit import By
 from gateway.storage.counters import AWAY
@@ -26,6 +28,9 @@ from gateway.storage.keys import Issued, NewKey
 from gateway.storage.lookup import KeyLookup
 from gateway.storage.migrate import upgrade
 from gateway.storage.owned import OwnedObjects
+from gateway.storage.usage import UsageRows
+from gateway.tracing.delivery import Destination, Piece
+from gateway.tracing.record import Record
 from gateway.upstream.counting import Counting
 from gateway.upstream.lanes import Lanes
 from gateway.upstream.scripted import Scripted, count
@@ -52,6 +57,20 @@ class Counted:
         return RuleStanding(used, max(0, rule.most - used), 1_764_000_060.5)
 
 
+class AtOnce(Recorder):
+    """A sink that delivers as soon as a call has ended, with no spool in between."""
+
+    def __init__(self, destination: Destination) -> None:
+        super().__init__()
+        self._destination = destination
+
+    def write(self, record: Record) -> None:
+        super().write(record)
+        self._destination.deliver(
+            [Piece(row["id"], text) for row, text in zip(record.rows, record.encoded, strict=True)]
+        )
+
+
 class Managed:
     """The app, and what one does with it.
 
@@ -71,6 +90,8 @@ class Managed:
         self.gateway = gateway(StoredResponses(Lanes(Counting(count), Scripted()), objects), self.traced)
         self.gateway.objects, self.gateway.directory = objects, self.directory
         self.gateway.upstreams = dict.fromkeys(self.gateway.upstreams, self.gateway.upstreams["litellm"])
+        self.usage = UsageRows(self.database)
+        self.gateway.ledger = Ledger(AtOnce(UsageTable(self.usage)), self.usage)
         own = [StaticTokens([Secret(ADMIN_TOKEN)], admin=True), StaticTokens([Secret(TOKEN)]), self.keys]
         self.gateway.authenticator = Authenticator([*own, *verifiers])
         self.rules = self.gateway.rules = FollowedRules(self.database)

@@ -10,10 +10,9 @@ from typing import Any
 from flask import Blueprint, Response, g, request
 
 from gateway.core import body, wire
-from gateway.core.fields import Field
 from gateway.core.keys import Key
-from gateway.core.operations import MANAGING, PAGE, Operation, check_body, refuse_unknown
-from gateway.core.paging import Page, limit_of
+from gateway.core.operations import MANAGING, PAGE, Operation, check_body, read_query
+from gateway.core.paging import Page
 from gateway.core.rights import read_rights
 from gateway.core.rules import Rule, RuleStanding, Standings
 from gateway.errors import InvalidRequest, StoreUnavailable
@@ -72,26 +71,13 @@ def _asked(row: Operation) -> JSON:
     Raises:
         InvalidRequest: something else was sent, or it cannot be used; names it.
     """
-    refuse_unknown(row.query, request.args)
+    query = read_query(row, request.args)
     if row.body is None:
-        return {name: _of_query(name, text, row.query[name]) for name, text in request.args.items()}
+        return query
     raw = read_body(BODY_BYTES)
     asked = body.parse(raw) if raw else {}
     check_body(row, asked)
     return asked
-
-
-def _of_query(name: str, text: str, field: Field) -> Any:
-    if bool in field.types:
-        if text not in ("true", "false"):
-            raise InvalidRequest(f"{name} must be true or false", param=name)
-        return text == "true"
-    if int in field.types:
-        most = field.maximum or 10**8 - 1
-        return limit_of(text, most, most, name)
-    if not text:
-        raise InvalidRequest(f"{name} must not be empty", param=name)
-    return text
 
 
 class Managing:

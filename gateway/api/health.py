@@ -30,7 +30,7 @@ def _ready() -> Response:
     `degraded` is for people; the status stays 200, since most calls need no store.
     """
     gateway = current_gateway()
-    backlogs, states = gateway.tracer.backlogs(), gateway.stores.states()
+    backlogs, states = gateway.backlogs(), gateway.stores.states()
     degraded = any(one.trouble for one in backlogs.values()) or any(state != "ok" for state in states.values())
     told: dict[str, object] = {"status": "degraded" if degraded else "ok"}
     if backlogs:

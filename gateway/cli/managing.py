@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.storage.directory import Directory
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-    Command = Callable[[Directory, argparse.Namespace], int]
+    Command = Callable[[Any, argparse.Namespace], int]
 
 JSON = dict[str, Any]
 
@@ -53,11 +53,13 @@ class Group:
 RAW = argparse.RawDescriptionHelpFormatter
 
 
-def add(commands: Commands, name: str, help: str, command: Command) -> argparse.ArgumentParser:
-    """Add a command that works on the directory, and return its parser."""
+def add(
+    commands: Commands, name: str, help: str, command: Command, opening: Callable[[Settings], Any] | None = None
+) -> argparse.ArgumentParser:
+    """Add a command that works on the directory, or on what `opening` makes of the settings; return its parser."""
     parser = commands.add_parser(name, help=help, description=f"{name}: {help}.\n\n{HELP}", formatter_class=RAW)
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    parser.set_defaults(run=lambda options: _run(command, options))
+    parser.set_defaults(run=lambda options: _run(command, options, opening or directory))
     return parser
 
 
@@ -90,7 +92,7 @@ def tell_of_more(page: Page[Any], last: str) -> None:
         tell(f"There are more: --after {last}")
 
 
-def _run(command: Command, options: argparse.Namespace) -> int:
+def _run(command: Command, options: argparse.Namespace, opening: Callable[[Settings], Any]) -> int:
     from gateway.errors import GatewayError, InvalidRequest  # noqa: PLC0415
     from gateway.settings import SettingsError  # noqa: PLC0415
     from gateway.storage.database import StorageError  # noqa: PLC0415
@@ -99,7 +101,7 @@ def _run(command: Command, options: argparse.Namespace) -> int:
     if settings is None:
         return 2
     try:
-        return printing(lambda: command(_directory(settings), options))
+        return printing(lambda: command(opening(settings), options))
     except InvalidRequest as error:
         tell(f"gateway: {error.message}")
         return 2
@@ -111,10 +113,21 @@ def _run(command: Command, options: argparse.Namespace) -> int:
         return 1
 
 
-def _directory(settings: Settings) -> Directory:
+def directory(settings: Settings) -> Directory:
     """The directory of the configuration, whose database is made where no gateway has started yet."""
+    from gateway import assembly  # noqa: PLC0415
+
+    make_database(settings)
+    return assembly.directory(settings)
+
+
+def make_database(settings: Settings) -> None:
+    """Make the database where no gateway has started yet.
+
+    Raises:
+        SettingsError: it cannot be used; says why and what to do.
+    """
     from gateway import assembly  # noqa: PLC0415
 
     if not settings.database.exists():
         assembly.migrate(settings)
-    return assembly.directory(settings)

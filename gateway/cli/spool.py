@@ -46,6 +46,7 @@ _POLL_S = 0.1
 _PURPOSES = {
     "braintrust": "Braintrust, with this configuration's key",
     "local": "the traces that are kept here (gateway traces)",
+    "ledger": "what each call used and cost (gateway usage)",
 }
 #: For a sender that has just opened a file of the quarantine to write its row and close it.
 _WRITER_ENDS_S = 0.2
@@ -115,9 +116,9 @@ class Folder:
 
 def folders(settings: Settings) -> list[Folder]:
     """Look at each folder of the spool; this configuration's first, also one that is not made yet."""
-    from gateway.assembly import deliveries, spool_folder  # noqa: PLC0415
+    from gateway.assembly import deliveries, ledger_delivery, spool_folder  # noqa: PLC0415
 
-    mine = {delivery.folder.name: delivery for delivery in deliveries(settings)}
+    mine = {delivery.folder.name: delivery for delivery in (*deliveries(settings), ledger_delivery(settings))}
     top = spool_folder(settings)
     names = sorted(path.name for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
     cap_bytes = int(settings.spool_mb * (1 << 20))
@@ -199,8 +200,8 @@ def _status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"ok": not needed, "folders": [asdict(one) for one in found]}, indent=2))
         return int(needed)
-    if not found:
-        print("No traces are spooled: they go to the log alone (GATEWAY_LOCAL_TRACES=off). Nothing waits from before.")
+    if all(Path(one.folder).name == "ledger" for one in found):
+        print("No traces are spooled: they go to the log alone (GATEWAY_LOCAL_TRACES=off). None wait from before.")
     for one in found:
         print("\n".join(map(visible, _told(one))))
     return int(needed)
@@ -251,17 +252,19 @@ def _span(seconds: float) -> str:
 
 
 def _drain(options: argparse.Namespace) -> int:
-    from gateway.assembly import deliveries  # noqa: PLC0415
+    from gateway.assembly import deliveries, ledger_delivery  # noqa: PLC0415
 
     settings = settings_or_faults()
     if settings is None:
         return 2
     mine = deliveries(settings)
     end_s = time.monotonic() + options.timeout
+    # first, since its database is near; one that does not answer leaves the traces their time
+    _drain_one(ledger_delivery(settings), time.monotonic() + options.timeout / 2)
     for delivery in mine:
         _drain_one(delivery, end_s)
     if not mine:
-        print("This configuration delivers nothing: no BRAINTRUST_API_KEY is set, and GATEWAY_LOCAL_TRACES is off.")
+        print("This configuration delivers no traces: BRAINTRUST_API_KEY is not set, and GATEWAY_LOCAL_TRACES is off.")
     stays = [one for one in folders(settings) if one.waiting_bytes]
     for one in stays:
         size = f"{counted(one.waiting_rows, 'row')} ({_size(one.waiting_bytes)})"

@@ -162,11 +162,12 @@ def _verify(options: argparse.Namespace) -> int:
 def compare(settings: Settings, log: Log | None) -> JSON:
     """Compare what was served with what was kept. Reads the log's side first: rows only ever move on from there."""
     from gateway.assembly import spool_folder  # noqa: PLC0415
-    from gateway.tracing.backlog import read_calls  # noqa: PLC0415
+    from gateway.tracing.backlog import LEDGER, read_calls  # noqa: PLC0415
     from gateway.tracing.keeping import KEEP_RECEIPTS_S, put_aside, receipts  # noqa: PLC0415
 
     top = spool_folder(settings)
     folders = sorted(path for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
+    folders = [folder for folder in folders if folder.name != LEDGER]  # a row of the ledger is no trace
     spool = read_calls(folders)
     aside = {str(line.get("request")) for folder in folders for _path, line in put_aside(folder) if line.get("request")}
     report: JSON = {

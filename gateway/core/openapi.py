@@ -163,6 +163,8 @@ def _of_operation(row: Operation, number: int) -> JSON:
     content = {row.media_type: {"schema": {"$ref": f"#/components/schemas/{row.answer}"}}}
     if (example := _example_of(row.answer)) is not None:
         content[row.media_type]["example"] = example
+    if row.sheet:
+        content["text/csv"] = {"schema": {"type": "string"}}
     described: JSON = {
         "operationId": f"{name}_{number}" if number else name,
         "summary": row.summary,

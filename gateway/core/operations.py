@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.fields import Field, fault_of
+from gateway.core.paging import limit_of
 from gateway.core.rights import ADMIN, METRICS
 from gateway.errors import InvalidRequest
 
@@ -21,6 +22,8 @@ KNOWN = "known"
 
 #: Of a page of a list.
 PAGE, LONGEST_PAGE = 50, 200
+#: Of a page of calls, and of groups of them: a line has few bytes.
+LONGEST_SHEET = 1000
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Operation:
         idempotent: it may be named by an `Idempotency-Key`.
         status: of an answer that is no error.
         media_type: of the answer.
+        sheet: it is also answered as CSV, by `format=csv` or `Accept: text/csv`.
         others: further paths that are served alike.
     """
 
@@ -54,6 +58,7 @@ class Operation:
     idempotent: bool = False
     status: int = 200
     media_type: str = "application/json"
+    sheet: bool = False
     others: tuple[str, ...] = ()
 
 
@@ -168,9 +173,33 @@ MANAGING: tuple[Operation, ...] = (
     ),
 )
 
+#: Which calls are meant. The caller's own need no more than these.
+_CALLS = dict.fromkeys(("since", "until", "model", "provider", "deployment", "tag", "operation", "format"), _TEXT)
+_WHOSE = dict.fromkeys(("key", "user", "project", "caller"), _TEXT)
+_SHEET = {"limit": Field((int,), minimum=1, maximum=LONGEST_SHEET)}
+
+SPENDING: tuple[Operation, ...] = (
+    Operation(
+        *("usage.sum", "GET", "/admin/v1/usage", "What calls used and cost, added up", ADMIN, "Usage"),
+        query={"by": _TEXT, **_CALLS, **_WHOSE, **_SHEET},
+        sheet=True,
+    ),
+    Operation(
+        *("usage.calls", "GET", "/admin/v1/usage/calls", "Call by call, newest first", ADMIN, "UsageCallList"),
+        query={**_CALLS, **_WHOSE, **_SHEET, "after": _TEXT},
+        sheet=True,
+    ),
+)
+
 ME = Operation(
     *("me", "GET", "/v1/me", "Who the credential belongs to, and what it may", KNOWN, "Me"),
     others=("/me",),
+)
+MY_USAGE = Operation(
+    *("me.usage", "GET", "/v1/me/usage", "What the caller's own calls used and cost", KNOWN, "Usage"),
+    query={"by": _TEXT, **_CALLS, **_SHEET},
+    sheet=True,
+    others=("/me/usage",),
 )
 OPENAPI = Operation("openapi", "GET", "/openapi.json", "This document", KNOWN, "OpenAPI")
 METRICS_TEXT = Operation(
@@ -183,7 +212,17 @@ LIVENESS = Operation(
     others=("/health/liveness", "/health/liveliness"),
 )
 
-OPERATIONS: tuple[Operation, ...] = (ME, *MANAGING, OPENAPI, METRICS_TEXT, ROOT, READINESS, LIVENESS)
+OPERATIONS: tuple[Operation, ...] = (
+    ME,
+    MY_USAGE,
+    *MANAGING,
+    *SPENDING,
+    OPENAPI,
+    METRICS_TEXT,
+    ROOT,
+    READINESS,
+    LIVENESS,
+)
 
 
 def check_body(operation: Operation, body: JSON) -> None:
@@ -202,6 +241,33 @@ def check_body(operation: Operation, body: JSON) -> None:
         fault = fault_of(name, body.get(name), row)
         if fault is not None:
             raise InvalidRequest(fault, param=name)
+
+
+def read_query(operation: Operation, sent: Mapping[str, str]) -> JSON:
+    """Read the fields of a query by the operation's row.
+
+    Args:
+        operation: what is asked for.
+        sent: the query, decoded.
+
+    Raises:
+        InvalidRequest: a field that it has not, or one that cannot be used; names it.
+    """
+    refuse_unknown(operation.query, sent)
+    return {name: _of_query(name, text, operation.query[name]) for name, text in sent.items()}
+
+
+def _of_query(name: str, text: str, field: Field) -> Any:
+    if bool in field.types:
+        if text not in ("true", "false"):
+            raise InvalidRequest(f"{name} must be true or false", param=name)
+        return text == "true"
+    if int in field.types:
+        most = field.maximum or 10**8 - 1
+        return limit_of(text, most, most, name)
+    if not text:
+        raise InvalidRequest(f"{name} must not be empty", param=name)
+    return text
 
 
 def refuse_unknown(fields: Mapping[str, Field], given: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, I
 metadata = MetaData()
 
 #: The newest migration. Where a database names it, a start has nothing to do.
-REVISION = "0005"
+REVISION = "0006"
 
 #: Every row of a trace, as Braintrust would get it.
 spans = Table(
@@ -232,6 +232,69 @@ counter_values = Table(
     Column("text", Text),
     Column("ends_ms", BigInteger, nullable=False),
     Index("counter_values_by_end", "ends_ms"),
+)
+
+#: What each call used and cost: a row for each that was planned.
+usage = Table(
+    "usage",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("started", Double, nullable=False),  # seconds since the epoch
+    Column("ended", Double, nullable=False),
+    Column("state", Text, nullable=False),  # ended or lost
+    Column("operation", Text, nullable=False),
+    Column("caller", Text, nullable=False),
+    Column("caller_kind", Text, nullable=False),
+    Column("tenant", Text, nullable=False),
+    Column("key_id", Text),
+    Column("project_id", Text),
+    Column("project", Text),
+    Column("user_id", Text),
+    Column("user", Text),
+    Column("model", Text, nullable=False),  # as the caller named it
+    Column("planned", Text, nullable=False),  # a JSON list of deployments
+    Column("provider", Text),
+    Column("deployment", Text),
+    Column("served_model", Text),
+    Column("status", Integer),
+    Column("error_code", Text),
+    Column("stream", Boolean, nullable=False),
+    Column("caller_gone", Boolean),
+    Column("attempts", Integer),
+    Column("time_to_first_token_s", Double),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("total_tokens", BigInteger),
+    Column("cost_nano", BigInteger),  # thousand millionths of a US dollar; null where nobody knows
+    Column("estimated", Boolean),
+    Column("tags", Text),  # a JSON list
+    Column("price", Text),  # JSON: the bill of each attempt
+    Index("usage_by_start", "started", "request_id"),
+    Index("usage_by_caller", "caller", "started", "request_id"),
+)
+
+#: Sums of the rows of whole days (`storage/usage_days.py`).
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("kind", Text, primary_key=True),  # what they are added up by
+    Column("day", Integer, primary_key=True, autoincrement=False),  # UTC, counted from the epoch
+    Column("value", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("lost", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("total_tokens", BigInteger, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    Column("unpriced", BigInteger, nullable=False),
+    Index("usage_days_by_day", "day"),
 )
 
 #: Traces are kept where they were made, in the file of their host, also where all else is on a server.

@@ -21,6 +21,9 @@ from gateway.tracing.segments import acked_bytes, named, opened
 
 JSON = dict[str, Any]
 
+#: The spool that holds what calls cost; all others hold traces.
+LEDGER = "ledger"
+
 #: From here on readiness says that traces are at risk.
 NEARLY_FULL = 0.8
 #: A delivery that fails for so long is no hiccup.
@@ -55,14 +58,15 @@ class Backlog:
 
     @property
     def trouble(self) -> str | None:
-        """Why traces are not safe or not delivered, in words that a stranger may read; None where all is well."""
+        """Why rows are not safe or not delivered, in words that a stranger may read; None where all is well."""
+        rows = "rows of the ledger" if self.sink == LEDGER else "traces"
         if not (self.listed and self.folder.is_dir()):
-            return "traces cannot be kept"
+            return f"{rows} cannot be kept"
         if self.used_bytes > NEARLY_FULL * self.cap_bytes:
             return f"the spool is {100 * self.used_bytes // self.cap_bytes} % full"
         since_s = self.sender.get("since_s")
         if self.sender.get("trouble") and isinstance(since_s, float) and time.time() - since_s > _TROUBLE_S:
-            return f"traces are not delivered for {time.time() - since_s:.0f} s"
+            return f"{rows} are not delivered for {time.time() - since_s:.0f} s"
         return None
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, or_, select
 from sqlalchemy.dialects.sqlite import insert
 
 from gateway.offload import offload
+from gateway.storage import usage
 from gateway.storage.database import Database, StorageError, vacuum
 from gateway.storage.owned import room_bytes
 from gateway.storage.tables import spans, traces
@@ -82,8 +83,8 @@ class LocalTraces:
         while (deleted := self._database.write(lambda connection: _delete_older(connection, before_s))) is not None:
             gone += deleted
             time.sleep(_SWEEP_PAUSE_S)  # others' turn to write
-        # Stored objects are in the same file, and have a bound of their own.
-        keep_bytes = self._keep_bytes + self._database.read(room_bytes)
+        # Stored objects and the ledger are in the same file, and have bounds of their own.
+        keep_bytes = self._keep_bytes + self._database.read(room_bytes) + self._database.read(usage.room_bytes)
         while (deleted := self._database.write(lambda connection: _delete_excess(connection, keep_bytes))) is not None:
             gone += deleted
             time.sleep(_SWEEP_PAUSE_S)

@@ -29,7 +29,7 @@ from gateway.tracing.segments import Segment, Unreadable, Writer, named, tidy
 
 log = logging.getLogger(__name__)
 
-_POLL_S = 0.1
+POLL_S = 0.1
 #: How often a process that is not the sender tries to become it.
 _LOCK_POLL_S = 0.25
 #: A call that is open for so long is shown as such.
@@ -60,6 +60,7 @@ class Sender:
         name: of the destination, for the log.
         cap_bytes: what the folder may have; bounds what is put aside.
         late_s: how old a call is that is shown as open.
+        poll_s: how often it looks for what is new.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Sender:
         cap_bytes: int,
         counts: Counts | None = None,
         late_s: float = LATE_S,
+        poll_s: float = POLL_S,
     ) -> None:
         self._folder = folder
         self._destination = destination
         self._counts = counts or Counts()
         self._late_s = late_s
+        self._poll_s = poll_s
         self._state = State(folder)
         self._ending = Ending()
         self._dispatcher = Dispatcher(
@@ -166,7 +169,7 @@ class Sender:
                 return _LOCK_POLL_S
             self._turn_bytes = 0
             self._turn()
-            return 0.0 if self._turn_bytes >= _BUSY_BYTES else _POLL_S
+            return 0.0 if self._turn_bytes >= _BUSY_BYTES else self._poll_s
         except GivenUp:
             raise
         except Exception:

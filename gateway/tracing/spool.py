@@ -103,6 +103,7 @@ class Spool:
         fsync: `interval`, `always` or `off`.
         place: where rows go whose caller names no place of its own; None leaves it to the destination.
         counts: of this sink.
+        headroom_bytes: kept for the rows of each call beyond its own body, where calls are refused without room.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Spool:
         place: JSON | None = None,
         counts: Counts | None = None,
         segment_bytes: int = SEGMENT_BYTES,
+        headroom_bytes: int = HEADROOM_BYTES,
     ) -> None:
         self.name = name
         self.folder = folder
@@ -126,6 +128,7 @@ class Spool:
         self._fsync = fsync
         self._place = place
         self._counts = counts or Counts()
+        self._headroom_bytes = headroom_bytes
         self._segment_bytes = min(segment_bytes, max(cap_bytes // 8, 64 << 10))
         self._lock = threading.Lock()
         self._open: _Open | None = None
@@ -156,7 +159,7 @@ class Spool:
         id, request = row["id"], _request_of(row)
         begun = _Begun(
             row_frame("begin", id, dumps(row), self._to(parent), request),
-            HEADROOM_BYTES + 2 * body_bytes if self._refuse else 0,
+            self._headroom_bytes + 2 * body_bytes if self._refuse else 0,
         )
         with self._lock:
             kept = self._append(begun.frame, begun.headroom_bytes)

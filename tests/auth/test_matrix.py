@@ -100,6 +100,7 @@ CALLS: Mapping[str, Route] = {
     "GET /models": Route(CALL),
     "GET /models/<path:name>": Route(CALL, model=True),
     "GET /me": Route(KNOWN),
+    "GET /me/usage": Route(KNOWN),
 }
 ROUTES: Mapping[str, Route] = {
     **{name.replace(" /", f" {version}/"): row for name, row in CALLS.items() for version in ("", "/v1")},
@@ -123,6 +124,8 @@ ROUTES: Mapping[str, Route] = {
     **{f"PATCH /admin/v1/{kind}/<id>": managing(body=new) for kind in RULES},
     **{f"DELETE /admin/v1/{kind}/<id>": managing() for kind in RULES},
     "GET /admin/v1/audit": managing(),
+    "GET /admin/v1/usage": managing(),
+    "GET /admin/v1/usage/calls": managing(),
 }
 #: A path that is another route's as well, with methods that its own has not: the name is taken for an id.
 SHADOWED: Mapping[str, Route] = {

@@ -269,7 +269,8 @@ def test_a_file_system_in_memory() -> None:
 
 def test_what_waits_in_the_spool(folder: Path, place: Path, braintrust: FakeBraintrust) -> None:
     leave(folder, 1)
-    [finding] = here(place, "spool", **braintrust.environment())
+    finding, ledger = here(place, "spool", **braintrust.environment())
+    assert (ledger.status, ledger.saw) == ("ok", "ledger: 0 rows waiting, 0 sent so far")
     assert finding.status == "warn"
     assert "1 row waiting" in finding.saw
     assert "nothing delivers them" in finding.advice

@@ -12,7 +12,7 @@ import pytest
 
 from gateway import cli
 from gateway.tracing import requeue
-from gateway.tracing.backlog import look
+from gateway.tracing.backlog import LEDGER, look
 from gateway.tracing.keeping import put_aside as in_quarantine
 from gateway.tracing.record import Record
 from gateway.tracing.sender import Sender
@@ -24,8 +24,10 @@ JSON = dict[str, Any]
 
 
 def status(capsys: pytest.CaptureFixture[str]) -> tuple[int, list[JSON]]:
+    """The exit status, and the folders of traces."""
     code = cli.main(["spool", "status", "--json"])
-    return code, json.loads(capsys.readouterr().out)["folders"]
+    found = json.loads(capsys.readouterr().out)["folders"]
+    return code, [one for one in found if Path(one["folder"]).name != LEDGER]
 
 
 # status

@@ -8,7 +8,17 @@ import pytest
 
 from gateway.core.answers import SCHEMAS
 from gateway.core.endpoints import ENDPOINTS
-from gateway.core.operations import KNOWN, MANAGING, OPERATIONS, PUBLIC, Operation, check_body, refuse_unknown
+from gateway.core.operations import (
+    KNOWN,
+    MANAGING,
+    OPERATIONS,
+    PUBLIC,
+    SPENDING,
+    Operation,
+    check_body,
+    read_query,
+    refuse_unknown,
+)
 from gateway.core.rights import ADMIN, METRICS
 from gateway.errors import InvalidRequest
 
@@ -26,7 +36,7 @@ def test_no_two_rows_have_one_name_or_one_place() -> None:
 def test_a_row_needs_something_known_and_has_an_answer_of_a_known_shape(row: Operation) -> None:
     assert row.answer in SCHEMAS
     assert row.needs in {ADMIN, METRICS, KNOWN, PUBLIC}
-    assert (row.needs == ADMIN) is row.path.startswith("/admin/v1/") is (row in MANAGING)
+    assert (row.needs == ADMIN) is row.path.startswith("/admin/v1/") is (row in (*MANAGING, *SPENDING))
     assert (row.body is not None) is (row.method in ("POST", "PATCH"))
     assert row.clears <= set(row.body or {})
     assert row.idempotent is row.name.endswith(".create")
@@ -59,6 +69,29 @@ def test_a_body_is_checked_by_its_row(name: str, body: Any, param: str | None) -
     with pytest.raises(InvalidRequest) as caught:
         check_body(ROWS[name], body)
     assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "read"),
+    [
+        ("usage.sum", {}, {}),
+        ("usage.sum", {"by": "key,day", "limit": "7"}, {"by": "key,day", "limit": 7}),
+        ("keys.list", {"deleted": "true"}, {"deleted": True}),
+        ("usage.sum", {"limit": "1001"}, "limit"),
+        ("usage.sum", {"limit": "0"}, "limit"),
+        ("usage.sum", {"tag": ""}, "tag"),
+        ("usage.sum", {"after": "1_req"}, "after"),
+        ("keys.list", {"deleted": "1"}, "deleted"),
+        ("me.usage", {"key": "abc"}, "key"),
+    ],
+)
+def test_a_query_is_read_by_its_row(name: str, sent: dict[str, str], read: Any) -> None:
+    if isinstance(read, dict):
+        assert read_query(ROWS[name], sent) == read
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        read_query(ROWS[name], sent)
+    assert caught.value.param == read
 
 
 def test_a_name_that_is_refused_is_told_with_those_that_there_are() -> None:

@@ -60,6 +60,8 @@ Answered with no call, and described field by field in `/openapi.json`. [keys.md
   `null` takes `expires`, `soft` and `webhook` away and is refused elsewhere. All times are seconds since the epoch.
 - **Lists** have `data`, `has_more` and `next`: what to send as `after` for the page behind it. `limit` is 1 to 200, and
   50 where nothing is said.
+- **Usage** is also answered as CSV, by `format=csv` or `Accept: text/csv`; there `limit` goes to 1000.
+  [usage.md](usage.md) says what the fields mean.
 - **Making something** may be named by an `Idempotency-Key` of 1 to 255 characters; the same request again returns what
   was made, and another one under that name is 409 `conflict`.
 - **While the database is away** they are 503 `store_unavailable`, with `Retry-After`.

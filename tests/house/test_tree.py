@@ -23,6 +23,7 @@ MAY_CATCH_ALL = {
     "attempts.py": "a fault of ours while an answer is read becomes the attempt's, and is logged",
     "web.py": "each server raises classes of its own where a body breaks off",
     "tracing/": "an observer that fails must not fail the call",
+    "ledger/": "nor may its books, which then lack that call; it is logged",
     "metrics.py": "neither must this one; the first failure of each kind is logged",
     "api/": "the edge's last resort: a fault of ours becomes a 500 in the caller's dialect",
     "app.py": "the same for what no blueprint caught",

@@ -1,4 +1,4 @@
-"""The gateway under load, killed again and again, and what Braintrust has of it in the end.
+"""The gateway under load, killed again and again, and what Braintrust and the ledger have of it in the end.
 
 A *cycle* is one SIGKILL: of a worker, of the worker that delivers traces, of the master (its workers have to notice),
 or of all at once. After the last two it starts again on the same data folder.
@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from gateway.tracing.backlog import LEDGER
 from tests.fakes.braintrust_server import FakeBraintrust, Row
+from tests.served.books import PRICES, differences, rows_of
 from tests.served.process import BRAINTRUST_KEY, TOKEN, Served, is_gone
 from tests.served.traces import is_root
 
@@ -167,7 +169,10 @@ class Verdict:
         interrupted: traces that say so.
         lost: what is missing of a call that its caller knows of, a sentence each.
         doubled: request ids with more than one root.
-        left: files of the spool that should be gone.
+        left: files of the spools that should be gone.
+        rows: of the ledger, and how many of them are `lost_rows`.
+        priced_usd: what all rows of the ledger cost.
+        apart: what the ledger and the traces say differently of a call, a sentence each.
     """
 
     cycles: int
@@ -181,20 +186,26 @@ class Verdict:
     doubled: list[str]
     left: list[str]
     faults: list[str]
+    rows: int
+    lost_rows: int
+    priced_usd: float
+    apart: list[str]
 
     @property
     def good(self) -> bool:
-        """Nothing is lost, doubled or left over."""
-        return not (self.lost or self.doubled or self.left or self.faults)
+        """Nothing is lost, doubled or left over, and the ledger says what the traces say."""
+        return not (self.lost or self.doubled or self.left or self.faults or self.apart)
 
     def __str__(self) -> str:
         kills = ", ".join(f"{count} {victim}" for victim, count in sorted(self.kills.items()))
         lines = [
             f"{self.cycles} cycles ({kills}) in {self.seconds:.0f} s: {self.acknowledged} calls acknowledged, "
             f"{self.cut} cut; {self.roots} roots, of which {self.interrupted} interrupted; "
-            f"{len(self.lost)} lost, {len(self.doubled)} doubled, {len(self.left)} files left"
+            f"{len(self.lost)} lost, {len(self.doubled)} doubled, {len(self.left)} files left",
+            f"ledger: {self.rows} rows, of which {self.lost_rows} lost, {self.priced_usd:.6f} USD; "
+            f"{len(self.apart)} say otherwise than their traces",
         ]
-        lines += [*self.lost[:10], *self.doubled[:10], *self.left[:10], *self.faults[:10]]
+        lines += [*self.lost[:10], *self.doubled[:10], *self.left[:10], *self.faults[:10], *self.apart[:10]]
         return "\n".join(lines)
 
 
@@ -244,11 +255,15 @@ class Killing:
             except BaseException:
                 served.end()
                 raise
-            return _judged(cycles, time.monotonic() - began_s, kills, load, braintrust.rows(), left)
+            book = rows_of(self._folder / "data")
+            return _judged(cycles, time.monotonic() - began_s, kills, load, braintrust.rows(), book, left)
 
     def _start(self, braintrust: FakeBraintrust) -> Served:
         self._starts += 1
+        prices = self._folder / "prices.json"
+        prices.write_text(json.dumps(PRICES))
         own = {
+            "GATEWAY_PRICES": str(prices),
             "GATEWAY_AUTH_TOKEN": TOKEN,
             "WEB_CONCURRENCY": str(WORKERS),
             "GATEWAY_DATA_DIR": str(self._folder / "data"),
@@ -284,7 +299,8 @@ class Killing:
             served.end()
             return True
         if workers:
-            sender = next((one for one in workers if one.pid == _sender(served)), None)
+            of = self._chance.choice(("braintrust-", LEDGER))
+            sender = next((one for one in workers if one.pid == _sender(served, of)), None)
             one = sender if victim == "sender" and sender is not None else self._chance.choice(workers)
             with suppress(ProcessLookupError):
                 os.kill(one.pid, 9)
@@ -294,29 +310,29 @@ class Killing:
         """Wait until only those that live have segments: a process has the lock of its own `.live`."""
         end_s = time.monotonic() + _REPLAYED_S
         while True:
-            of = {path.with_name(f"{path.name.rpartition('-')[0]}.live") for path in _spool(served).glob("*.seg")}
+            found = [path for folder in _spools(served) for path in folder.glob("*.seg")]
+            of = {path.with_name(f"{path.name.rpartition('-')[0]}.live") for path in found}
             if all(_inode(live) in _holders() for live in of):
                 return
-            assert time.monotonic() < end_s, sorted(path.name for path in _spool(served).iterdir())
+            assert time.monotonic() < end_s, sorted(path.name for path in found)
             time.sleep(0.05)
 
 
 def _left(served: Served) -> list[str]:
-    return [path.name for path in _spool(served).iterdir() if path.suffix in (".seg", ".ack", ".live")]
+    files = [path for folder in _spools(served) for path in folder.iterdir()]
+    return [path.name for path in files if path.suffix in (".seg", ".ack", ".live")]
 
 
-def _spool(served: Served) -> Path:
-    [folder] = (served.data_dir / "spool").iterdir()
-    return folder
+def _spools(served: Served) -> list[Path]:
+    """The folders of Braintrust's spool and of the ledger's, as far as they are made."""
+    top = served.data_dir / "spool"
+    return sorted(top.iterdir()) if top.is_dir() else []
 
 
-def _sender(served: Served) -> int | None:
-    """The process that holds the lock of the one that delivers."""
-    try:
-        folder = _spool(served)
-    except (OSError, ValueError):
-        return None
-    return _holders().get(_inode(folder / "sender.lock"))
+def _sender(served: Served, of: str) -> int | None:
+    """The process that holds the lock of the one that delivers the folder whose name begins so."""
+    locks = [folder / "sender.lock" for folder in _spools(served) if folder.name.startswith(of)]
+    return next((_holders().get(_inode(lock)) for lock in locks), None)
 
 
 def _holders() -> dict[str | None, int]:
@@ -338,7 +354,13 @@ def _inode(path: Path) -> str | None:
 
 
 def _judged(
-    cycles: int, seconds: float, kills: Mapping[str, int], load: Load, rows: list[Row], left: list[str]
+    cycles: int,
+    seconds: float,
+    kills: Mapping[str, int],
+    load: Load,
+    rows: list[Row],
+    book: Mapping[str, Row],
+    left: list[str],
 ) -> Verdict:
     roots: dict[str, list[Row]] = defaultdict(list)
     under: dict[str, list[Row]] = defaultdict(list)
@@ -367,6 +389,10 @@ def _judged(
         doubled=[request for request, some in roots.items() if len(some) > 1],
         left=left,
         faults=load.faults,
+        rows=len(book),
+        lost_rows=sum(row["state"] == "lost" for row in book.values()),
+        priced_usd=sum(row["cost_nano"] or 0 for row in book.values()) / 1e9,
+        apart=differences(book, roots, under, [seen.request_id for seen in load.seen if seen.ended]),
     )
 
 

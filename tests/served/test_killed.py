@@ -1,4 +1,7 @@
-"""What callers have seen is traced, once, whatever is killed. `bench/kill_cycles.py` does the same for longer."""
+"""What callers have seen is traced and in the ledger, once, whatever is killed.
+
+`bench/kill_cycles.py` does the same for longer.
+"""
 
 from pathlib import Path
 
@@ -14,3 +17,5 @@ def test_no_kill_loses_or_doubles_the_trace_of_a_call_whose_end_its_caller_saw(t
     assert set(verdict.kills) == {"worker", "sender", "master", "all"}
     assert verdict.acknowledged > 10 * CYCLES
     assert verdict.interrupted, "no call was under way at any of the kills"
+    assert verdict.rows > verdict.lost_rows > 0
+    assert verdict.priced_usd > 0

@@ -54,7 +54,7 @@ def counts(place: Place) -> dict[str, int]:
             name: connection.execute(select(func.count()).select_from(table)).scalar_one()
             for name, table in metadata.tables.items()
         }
-        untouched = connection.execute(select(revisions.c.number)).scalars().all() == [0, 0]
+        untouched = set(connection.execute(select(revisions.c.number)).scalars()) == {0}
         return found | ({revisions.name: 0} if untouched else {})  # its rows are the migrations'
 
     try:

@@ -1,0 +1,119 @@
+"""Where the ledger's spool is delivered to: the table `usage`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from gateway.core.ledger import ENDED, LOST
+from gateway.offload import offload
+from gateway.storage.database import StorageError
+from gateway.storage.tables import usage as table
+from gateway.storage.usage import UsageRows
+from gateway.tracing.delivery import Piece, Rejected, Unavailable
+
+JSON = dict[str, Any]
+
+log = logging.getLogger(__name__)
+
+_TIDY_EVERY_S = 600.0
+#: Added up in one turn; each takes as long as a report of one day, for each kind.
+_MOST_DAYS = 20
+_LISTS = ("tags", "planned", "price")
+_LARGEST_INT = 2**63 - 1
+#: By name: the kind of value, and whether there need not be one.
+_COLUMNS = {column.name: (column.type.python_type, bool(column.nullable)) for column in table.c}
+
+
+class UsageTable:
+    """A `tracing.delivery.Destination` of the ledger's rows, which also lets old ones go.
+
+    Args:
+        rows: where they are kept.
+    """
+
+    limit_bytes = 4 << 20
+
+    def __init__(self, rows: UsageRows) -> None:
+        self._rows = rows
+        self._tidied_s = -math.inf
+
+    def deliver(self, pieces: Sequence[Piece]) -> None:
+        """Keep all of these rows or none. One that is still open is none yet.
+
+        Raises:
+            Unavailable: the database is busy, full or damaged.
+            Rejected: a row cannot be read.
+        """
+        rows = offload(lambda: [row for piece in pieces if (row := columns(piece.row)) is not None])
+        try:
+            self._rows.keep(rows)
+        except StorageError as error:
+            raise Unavailable(str(error)) from None
+        if time.monotonic() - self._tidied_s < _TIDY_EVERY_S:
+            return
+        self._tidied_s = time.monotonic()
+        try:
+            self._rows.sweep(time.time())
+            self._rows.add_up(time.time(), _MOST_DAYS)
+        except StorageError as error:
+            log.warning("the ledger was not tidied up", extra={"fields": {"why": str(error)}})
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._rows.release()
+
+
+def columns(text: bytes) -> JSON | None:
+    """Read a row of the spool.
+
+    Args:
+        text: a JSON object, as `Entry` writes it or a sender ends it.
+
+    Returns:
+        The columns of a row; None where its call is still open.
+
+    Raises:
+        Rejected: it is no row of the ledger.
+    """
+    try:
+        row = orjson.loads(text)
+        facts, started_s = row["metadata"], float(row["metrics"]["start"])
+        ended_s = float(row["metrics"].get("end", started_s))
+        if facts.get("open"):
+            return None
+        if b"\\u" in text:  # what no database holds is written so, and hardly anything else is
+            facts = _clean(facts)
+        lost = "interrupted" in facts or "rows_dropped" in facts
+        found = {name: facts.get(name) for name in _COLUMNS}
+        found |= {"started": started_s, "ended": ended_s, "state": LOST if lost else ENDED}
+        for name in _LISTS:
+            if found[name] is not None:
+                found[name] = orjson.dumps(found[name]).decode()
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
+        raise Rejected("it is no row of the ledger") from None
+    for name, (kind, nullable) in _COLUMNS.items():
+        value = found[name]
+        if value is None and not nullable:
+            raise Rejected(f"the row has no {name}")
+        if value is not None and type(value) is not kind and not (kind is float and type(value) is int):
+            raise Rejected(f"the row's {name} cannot be kept")
+        if kind is int and value is not None and abs(value) > _LARGEST_INT:
+            raise Rejected(f"the row's {name} cannot be kept")
+    return found
+
+
+def _clean(value: Any) -> Any:
+    """Without NUL, which no text of a database holds."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(name): _clean(item) for name, item in value.items()}
+    return value
