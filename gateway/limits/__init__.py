@@ -1,0 +1,1 @@
+"""What a call is held to: reserved before it, settled after it."""
