@@ -20,6 +20,9 @@ from gateway.core.pricing import Meter, Prices
 from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
+from gateway.core.rules import Rule
+from gateway.limits import Limiter, Policy
+from gateway.limits.needs import NoRules
 from gateway.metrics import Metrics, SpoolState
 from gateway.offload import rest, stop_threads
 from gateway.pipeline import Gateway, Limits
@@ -64,12 +67,13 @@ _FREE: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway:
+def build(settings: Settings, *, whole_answer_s: float | None = None, workers: int | None = None) -> Gateway:
     """Make a gateway. Starts nothing: no thread, no connection.
 
     Args:
         settings: the configuration.
         whole_answer_s: the longest that a call may take that is not streamed; None for no bound of its own.
+        workers: how many processes serve on this host; None for as many as the settings say, else one.
 
     Raises:
         SettingsError: a file that the settings name cannot be used.
@@ -135,6 +139,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         },
         objects=objects,
         counters=counted,
+        limiter=limiter(settings, counted, meter, metrics, models, workers or settings.workers or 1),
         stores=_health(settings, shared, counted),
         tracer=tracer,
         metrics=metrics,
@@ -266,7 +271,7 @@ def owned_objects(settings: Settings, shared: Database | None = None) -> OwnedOb
 
 
 def counters(settings: Settings, shared: Database | None = None) -> Counters:
-    """What limits and budgets are counted in: the server of `REDIS_URL`, else the database. Opens nothing.
+    """What limits and budgets are counted in (`GATEWAY_COUNTERS`). Opens nothing.
 
     Args:
         settings: the configuration.
@@ -275,22 +280,79 @@ def counters(settings: Settings, shared: Database | None = None) -> Counters:
     Raises:
         SettingsError: the address cannot be used.
     """
-    if settings.redis_url is None:
+    place = _place_of_counters(settings)
+    if place == "memory":
+        from gateway.storage.memory import MemoryCounters  # noqa: PLC0415  # as above
+
+        return MemoryCounters()
+    if place == "database":
         from gateway.storage.tabled import TableCounters  # noqa: PLC0415  # as above
 
         return TableCounters(shared or database(settings))
     from gateway.storage.faults import StorageFailed  # noqa: PLC0415  # as above
     from gateway.storage.redis import RedisCounters  # noqa: PLC0415
 
+    if settings.redis_url is None:
+        raise SettingsError(["GATEWAY_COUNTERS is redis, and REDIS_URL is not set"])
     try:
         return RedisCounters(settings.redis_url)
     except StorageFailed as error:
         raise SettingsError([str(error)]) from error
 
 
+def _place_of_counters(settings: Settings) -> str:
+    if settings.counters != "auto":
+        return settings.counters
+    return "database" if settings.redis_url is None else "redis"
+
+
+def limiter(
+    settings: Settings,
+    counted: Counters,
+    meter: Meter,
+    metrics: Metrics,
+    models: Mapping[str, Mapping[str, Any]],
+    workers: int,
+) -> Limiter:
+    """What holds calls to limits and budgets. Starts nothing.
+
+    Args:
+        settings: the configuration.
+        counted: what they are counted in.
+        meter: what calls cost.
+        metrics: where refusals are counted.
+        models: LiteLLM's map.
+        workers: how many processes serve on this host.
+    """
+    policy = Policy(
+        rpm=settings.rate_limit_rpm,
+        fail_open=settings.limits_fail == "open",
+        reserve_largest=settings.budget_reserve == "max",
+        models=models,
+        allow_unpriced=settings.budget_unpriced == "allow",
+        workers=workers,
+    )
+    bounded = _place_of_counters(settings) != "database"
+    return Limiter(counted, NoRules(), meter, policy, observer=_Refusals(metrics), bounded=bounded)
+
+
+class _Refusals:
+    """Counts what limits and budgets refuse in the gateway's metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def refused(self, rule: Rule) -> None:
+        """Count a call that a rule has refused."""
+        self._metrics.limit_refused(rule.kind, rule.measure)
+
+    def soft(self, rule: Rule, each: Mapping[str, str | None], used: int, most: int) -> None:
+        """The log has it already."""
+
+
 def _health(settings: Settings, shared: Database, counted: Counters) -> StoreHealth:
     checks: dict[str, Callable[[], object]] = {"database": shared.check}
-    if settings.redis_url is not None:
+    if _place_of_counters(settings) == "redis":
         checks["counters"] = counted.check
     return StoreHealth(checks)
 

@@ -17,6 +17,7 @@ from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
+from gateway.limits import Limiter, Ticket
 from gateway.metrics import Metrics
 from gateway.storage.counters import Counters
 from gateway.storage.directory import Directory
@@ -85,6 +86,7 @@ class Gateway:
         objects: whose each stored object is; None where none are.
         directory: who may call, for those who manage it; None where nobody can.
         counters: what limits and budgets are counted in; None where nothing is.
+        limiter: holds calls to them; None where there are none.
         stores: whether these answer.
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
@@ -100,6 +102,7 @@ class Gateway:
     objects: OwnedObjects | None = None
     directory: Directory | None = None
     counters: Counters | None = None
+    limiter: Limiter | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
@@ -132,6 +135,8 @@ class Gateway:
             self.objects.start(time.time())
         if self.counters is not None:
             self.counters.start()
+        if self.limiter is not None:
+            self.limiter.start()
         self.authenticator.start()
         self._opened = True
 
@@ -169,6 +174,8 @@ class Gateway:
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
         self.tracer.close(timeout_s, insist=insist)
+        if self.limiter is not None:
+            self.limiter.close()
         if self.counters is not None:
             self.counters.close()
         if self.objects is not None:
@@ -205,10 +212,12 @@ class Gateway:
             if not routing.may_call(call.caller.rights, call.model, self.catalogue):
                 raise routing.not_allowed(call.model)
             run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
+            if self.limiter is not None:
+                run.hold(self.limiter.admit(call, run.attempts.planned))
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
             run.fail(error)
-            error.reply_headers = trace.headers()
+            error.reply_headers = {**run.limits(), **error.reply_headers, **trace.headers()}
             raise
         except BaseException:  # even a greenlet that is killed must settle
             call.cancellation.abort(SHUTTING_DOWN)
@@ -224,6 +233,17 @@ class _Run:
         self.trace = trace
         self.settle = settle
         self.attempts = Attempts(call, gateway.upstreams, trace.around, gateway.limits.keepalive_s)
+        self._ticket: Ticket | None = None
+
+    def hold(self, ticket: Ticket) -> None:
+        """Keep what was reserved for the call until it is settled."""
+        self.settle.add(ticket.settle)
+        self._ticket = ticket
+        self.attempts.planned = ticket.attempts
+
+    def limits(self) -> dict[str, str]:
+        """What the answer's headers say of limits and budgets."""
+        return {} if self._ticket is None else self._ticket.headers()
 
     def whole(self) -> Reply:
         """Answer a call that is not streamed."""
@@ -253,6 +273,7 @@ class _Run:
             error=error,
             caller_gone=isinstance(error, CallerGone),
             waited_s=waited_s,
+            limits=self._ticket.rules if self._ticket is not None else error.held_to if error is not None else (),
         )
 
 
@@ -292,7 +313,7 @@ class Reply:
 
     def headers(self) -> dict[str, str]:
         """What the answer's headers say of the call."""
-        headers = self._run.trace.headers()
+        headers = {**self._run.limits(), **self._run.trace.headers()}
         attempts = self._run.attempts.tried
         if attempts:
             last = attempts[-1]

@@ -22,6 +22,14 @@ class Rules(Protocol):
         ...
 
 
+class NoRules:
+    """No rule at all (`Rules`)."""
+
+    def of(self, _caller: Caller, _models: Sequence[str]) -> Sequence[Rule]:
+        """Return nothing."""
+        return ()
+
+
 class Spending(Protocol):
     """What calls have cost that have ended."""
 
@@ -32,7 +40,7 @@ class Spending(Protocol):
             match: which calls count.
             each: of these, those of one subject: for a name of `core.rules.SUBJECTS` its id, a model as
                 `provider/model`; None stands for calls that have no such subject.
-            since_s: calls that ended at this time or later, seconds since the epoch; 0 for all that there ever were.
+            since_s: calls that began at this time or later, seconds since the epoch; 0 for all that there ever were.
             measure: `USD`: micro-dollars, each call rounded up; or `TOKENS`.
 
         Raises:

@@ -109,8 +109,8 @@ end
 )
 
 #: ARGV: time, longest lease, lease (0: look only), id, how long a reservation is known at most; then for each claim
-#: counter, slot_ms, slots, keep_ms, amount, limit or nothing, whether it has to be opened (1). Returns: admitted, the time, and each claim's slots that
-#: count, without the claim, as slot and amount in turn.
+#: counter, slot_ms, slots, keep_ms, amount, limit or nothing, whether it has to be opened (1). Returns: admitted, the
+#: time, and each claim's slots that count, without the claim, as slot and amount in turn.
 RESERVE = Script(
     _WINDOWS
     + """
@@ -173,9 +173,9 @@ redis.call('ZREM', 'gateway:leases', ARGV[3])
 for i = 5, #ARGV, 6 do
   local counter, slot_ms, slots, one = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), before[ARGV[i]]
   local more = tonumber(ARGV[i + 4]) - tonumber(one and one[5] or '0')
-  if more > 0 and (ARGV[i + 5] ~= '1' or next(live(counter, slot_ms, slots)) ~= nil) then
-    live(counter, slot_ms, slots)
-    count(counter, slot_ms, ARGV[i + 3], whole(more))
+  if more > 0 then
+    local there = next(live(counter, slot_ms, slots)) ~= nil
+    if there or ARGV[i + 5] ~= '1' then count(counter, slot_ms, ARGV[i + 3], whole(more)) end
   elseif more < 0 then
     take_back(counter, slot_ms, slots, tonumber(one[4]), -more)
   end
