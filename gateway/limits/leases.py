@@ -9,16 +9,13 @@ import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from gateway.core.limits import Part, Position
 from gateway.errors import StoreUnavailable
 from gateway.limits.link import StoreLink
 from gateway.limits.local import Local
+from gateway.limits.ticket import Ticket
 from gateway.storage.counters import Counters, Reservation
-
-if TYPE_CHECKING:
-    from gateway.limits import Ticket
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -15,12 +14,14 @@ log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
-#: What a call waits for a store that answers nobody.
+#: What a call waits for a store that answers nobody, and after which part of it the store is asked for a sign of life:
+#: work that merely waits for other work is waited for.
 BOUND_S = 0.1
+_SUSPECT_S = 0.04
+#: Time is counted in such steps: one that took longer held up the hub, and the store's answer with it.
+_STEP_S = 0.01
 #: Verbs of one worker that are under way at once: fewer than a database has connections, so none waits for one there.
 _AT_ONCE = 8
-#: After its bound a verb is given this to be noticed: the hub itself may have been held up.
-_NOTICED_S = 0.02
 
 
 class StoreLink:
@@ -30,16 +31,18 @@ class StoreLink:
         counters: the store.
         lost: called when it has gone.
         bounded: it bounds its own waits (Redis, memory). Else each verb runs in a thread of its own, and whoever waits
-            for it gives up where the store has answered nobody for `BOUND_S`: work that merely queues is waited for.
+            for it gives up where the store has given no sign of life for `BOUND_S`.
     """
 
     def __init__(self, counters: Counters, lost: Callable[[], None], *, bounded: bool) -> None:
         self.counters = counters
         self._lost = lost
         self._bounded = bounded
-        self._slots = threading.BoundedSemaphore(_AT_ONCE)
-        self._answered_s = 0.0
-        self._lock = threading.Lock()
+        #: Guards what follows it; told when a verb has ended, and when the store has gone.
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._pinging = False
+        self._answers = 0
         self.away = False
 
     def ask(
@@ -65,35 +68,58 @@ class StoreLink:
     def _aside(
         self, work: Callable[[Counters], _Result], undo: Callable[[Counters, _Result], object] | None
     ) -> _Result:
-        began_s = time.monotonic()
-        while not self._slots.acquire(timeout=BOUND_S / 2):
-            self._still_answers(began_s)
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way < _AT_ONCE or self.away)
+            if self.away:
+                raise StoreUnavailable(AWAY)
+            self._under_way += 1
         verb = _Verb(self, work, undo)
         verb.start()
-        while not verb.wait(BOUND_S / 2):
-            if not self._is_answering(began_s) and not verb.wait(_NOTICED_S) and verb.abandon():
+        answers, silent_s = self._answers, 0.0
+        while not verb.wait(_STEP_S):
+            if answers != self._answers:
+                answers, silent_s = self._answers, 0.0
+            silent_s += _STEP_S
+            if silent_s >= _SUSPECT_S:
+                self._ping()
+            if (silent_s >= BOUND_S or self.away) and verb.abandon():
                 raise StoreUnavailable(AWAY)
         return verb.result()
 
-    def _is_answering(self, since_s: float) -> bool:
-        return not self.away and time.monotonic() - max(since_s, self._answered_s) < BOUND_S
+    def _ping(self) -> None:
+        """Ask for a sign of life that waits for no other work, unless somebody does."""
+        with self._changed:
+            if self._pinging:
+                return
+            self._pinging = True
+        threading.Thread(target=self._pinged, name="limits-ping", daemon=True).start()
 
-    def _still_answers(self, since_s: float) -> None:
-        if not self._is_answering(since_s):
-            raise StoreUnavailable(AWAY)
+    def _pinged(self) -> None:
+        answered = False
+        try:
+            self.counters.get("limits")
+            answered = True
+        except StoreUnavailable:
+            log.debug("the store of limits gives no sign of life")
+        finally:
+            with self._changed:
+                self._pinging = False
+                self._answers += answered
 
     def over(self, *, answered: bool) -> None:
         """A verb has ended."""
-        if answered:
-            self._answered_s = time.monotonic()
-        self._slots.release()
+        with self._changed:
+            self._under_way -= 1
+            self._answers += answered
+            self._changed.notify()
 
     def _lose(self, error: StoreUnavailable) -> None:
-        with self._lock:
+        with self._changed:
             first = not self.away
             if first:
                 self._lost()
             self.away = True
+            self._changed.notify_all()
         if first:
             log.warning(
                 "the store of limits is away: they are kept without it",
@@ -108,8 +134,9 @@ class StoreLink:
             self.counters.add("limits", 1, 60.0)  # it has to take writes
         except StoreUnavailable:
             return False
-        with self._lock:
-            self.away, self._answered_s = False, time.monotonic()
+        with self._changed:
+            self.away = False
+            self._answers += 1
         log.info("limits are kept in their store again")
         return True
 
