@@ -115,7 +115,7 @@ class Limiter:
         self._observer = observer or _Unobserved()
         self._answers = Answers()
         self._local = Local(self._policy.workers, self._spent)
-        self._link = StoreLink(counters, self._local.begin, bounded=bounded)
+        self._link = StoreLink(counters, self._lost, bounded=bounded)
         self._leases = Leases(self._link, self._local, self._open_all, self._told_soft)
         self._opening = threading.Lock()
         self._latest_s = 0.0
@@ -277,7 +277,6 @@ class Limiter:
         except StoreUnavailable:
             if not (self._policy.fail_open and self._link.away):
                 raise
-        self._leases.wake()  # which looks for the store
         return self._local.reserve(parts, LEASE_S)
 
     def _open_all(self, missing: Sequence[Part]) -> None:
@@ -299,6 +298,11 @@ class Limiter:
                     raise StoreUnavailable(AWAY)
                 amount = min(spent, LARGEST_AMOUNT)
                 self._link.ask(lambda it, claim=claim, amount=amount: it.open(claim, amount))  # type: ignore[misc]
+
+    def _lost(self) -> None:
+        """The store has gone."""
+        self._local.begin()
+        self._leases.wake()  # which looks for it
 
     def _spent(self, part: Part) -> int | None:
         """What the ledger knows of a budget; None where it does not answer."""

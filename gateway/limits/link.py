@@ -75,11 +75,11 @@ class StoreLink:
             self._under_way += 1
         verb = _Verb(self, work, undo)
         verb.start()
-        answers, silent_s = self._answers, 0.0
-        while not verb.wait(_STEP_S):
+        answers, silent_s, step_s = self._answers, 0.0, _SUSPECT_S
+        while not verb.wait(step_s):
             if answers != self._answers:
                 answers, silent_s = self._answers, 0.0
-            silent_s += _STEP_S
+            silent_s, step_s = silent_s + step_s, _STEP_S
             if silent_s >= _SUSPECT_S:
                 self._ping()
             if (silent_s >= BOUND_S or self.away) and verb.abandon():

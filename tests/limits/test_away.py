@@ -206,6 +206,33 @@ def test_a_store_that_is_slow_because_many_ask_is_waited_for(store: Removable) -
     assert used(it) == [40]
 
 
+def test_a_store_that_gives_signs_of_life_is_waited_for(store: Removable) -> None:
+    it = limiter(limit(most=100), counters=store, bounded=False)
+    plain = store.inner.reserve
+
+    def held_by_others(*args: Any) -> Any:
+        time.sleep(0.6)
+        return plain(*args)
+
+    store.inner.reserve = held_by_others  # type: ignore[method-assign]
+    it.admit(asked(), planned())
+    assert not it._link.away
+    assert "get" in store.asked
+    assert used(it) == [1]
+
+
+def test_it_is_noticed_within_seconds_that_the_store_is_back_also_where_calls_are_refused(store: Removable) -> None:
+    it = limiter(limit(most=100), counters=store, policy=Policy(fail_open=False))
+    it.start()
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        it.admit(asked(), planned())
+    store.away = False
+    within(4, lambda: not it._link.away)
+    it.admit(asked(), planned())
+    it.close()
+
+
 # Leases.
 
 

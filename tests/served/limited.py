@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -137,7 +138,7 @@ class Crowd:
         end_s = clock() + again_s
         while True:
             try:
-                status, body = await self._exchange(leave=leave)
+                status, body = await self.exchange(leave=leave)
             except (OSError, EOFError):
                 self.broken += 1
                 return
@@ -149,7 +150,19 @@ class Crowd:
         else:
             self.told.append((status, body))
 
-    async def _exchange(self, *, leave: bool) -> tuple[int, bytes]:
+    async def keep_asking(self, span_s: float, *, at_once: int, leaving: int) -> None:
+        """Ask again and again for some time, `at_once` at a time, of which some leave their streams."""
+        end_s = time.monotonic() + span_s
+
+        async def one(number: int) -> None:
+            while time.monotonic() < end_s:
+                await self._one(0.0, leave=number < leaving)
+                await asyncio.sleep(0.2)
+
+        await asyncio.gather(*(one(number) for number in range(at_once)))
+
+    async def exchange(self, *, leave: bool = False) -> tuple[int, bytes]:
+        """Ask once; return the status and the body, which is empty where the caller leaves."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             asked = {"model": f"openai/{MODEL}", "max_tokens": 1, "messages": [{"role": "user", "content": "?"}]}
@@ -180,10 +193,20 @@ def leases(place: Path | Secret | Redis) -> int:
     if isinstance(place, Redis):
         with place.client() as client:
             return int(client.zcard("gateway:leases"))  # type: ignore[arg-type]
+    return _number(place, "SELECT count(DISTINCT id) FROM reservations")
+
+
+def held(place: Path | Secret | Redis) -> int:
+    """What the one budget holds, spent and reserved; 0 where it was not begun."""
+    if isinstance(place, Redis):
+        with place.client() as client:
+            return sum(int(client.hget(name, "0") or 0) for name in client.scan_iter("gateway:c:budget/*"))  # type: ignore[arg-type]
+    return _number(place, "SELECT coalesce(sum(amount), 0) FROM counter_slots WHERE counter LIKE 'budget/%%'")
+
+
+def _number(place: Path | Secret, question: str) -> int:
     database = Database(place)
     try:
-        return int(
-            database.read(lambda it: it.exec_driver_sql("SELECT count(DISTINCT id) FROM reservations").scalar_one())
-        )
+        return int(database.read(lambda it: it.exec_driver_sql(question).scalar_one()))
     finally:
         database.release()

@@ -12,7 +12,7 @@ import pytest
 from gateway.core.rules import LIMIT, MICRO, PARALLEL, Rule
 from gateway.secret import Secret
 from tests.fakes.provider import FakeProvider
-from tests.fakes.stores import Redis, redis_programs
+from tests.fakes.stores import Postgres, Redis, folder_for_servers, redis_programs
 from tests.served.limited import MODEL, Crowd, Limited, a_dollar, budget, leases, rpm
 from tests.served.process import TOKEN
 
@@ -165,6 +165,38 @@ def test_calls_go_on_while_redis_is_away_and_are_charged_when_it_is_back(
         assert crowd.statuses[200] in ((4,) if how == "stopped" else (3, 4))
         assert crowd.statuses[200] + crowd.statuses[429] == 20
         assert gateway.log.count(AWAY) == gateway.log.count(BACK) == 1
+
+
+@pytest.mark.parametrize("how", ["stopped", "silent"])
+def test_calls_go_on_while_postgres_is_away_and_are_charged_when_it_is_back(
+    how: str, dollars: FakeProvider, tmp_path: Path
+) -> None:
+    dollars.script(MODEL, a_dollar())
+    with folder_for_servers() as folder:
+        (folder / "postgres").mkdir()
+        server = Postgres(folder / "postgres")
+        server.start()
+        try:
+            own = {"DATABASE_URL": server.make("limits"), "WEB_CONCURRENCY": "1"}
+            with Limited(tmp_path / "gateway", dollars, [budget()], own) as gateway:
+                assert ask(gateway).status_code == 200
+                if how == "stopped":
+                    server.stop()
+                else:
+                    server.pause()
+                began_s = time.monotonic()
+                assert [ask(gateway).status_code for _ in range(5)] == [200] * 5
+                assert time.monotonic() - began_s < 3, "one call finds out, the others do not wait"
+                if how == "stopped":
+                    server.start()
+                else:
+                    server.resume()
+                end_s = time.monotonic() + 30
+                while "6.00 USD are used" not in (said := ask(gateway, max_tokens=9).text):
+                    assert time.monotonic() < end_s, said + gateway.log[-2000:]
+                    time.sleep(0.3)
+        finally:
+            server.stop()
 
 
 def test_a_redis_that_was_started_empty_does_not_begin_a_budget_anew(
