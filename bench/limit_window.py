@@ -58,7 +58,7 @@ def main() -> int:
             own = {"REDIS_URL": server.url}
             with Limited(Path(home) / "gateway", provider, [rpm(chosen.most)], own) as gateway:
                 passed, refused = asyncio.run(offer(gateway.port, chosen.most, chosen.minutes))
-                away = gateway.log.count("the store of limits is away: they are kept without it")
+                away = gateway.log.count("limits have lost their store")
         finally:
             server.stop()
     within = max((sum(first <= at < first + SPAN_S for at in passed) for first in passed), default=0)

@@ -7,6 +7,7 @@ the place of what was reserved. Between the two a reservation is a lease: of a p
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from gateway.core.windows import LARGEST_AMOUNT, Standing
 from gateway.errors import StoreUnavailable
 from gateway.limits.learnt import Answers
 from gateway.limits.leases import LEASE_S, Leases
-from gateway.limits.link import StoreLink
+from gateway.limits.link import BOUND_S, StoreLink
 from gateway.limits.local import Local
 from gateway.limits.needs import Rules, Spending
 from gateway.limits.ticket import Ticket
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: A counter may vanish again between its opening and the next try.
 _OPENINGS = 3
+#: How long a ledger is not asked that was silent while the store was away.
+_LEDGER_AGAIN_S = 1.0
 
 
 class Observer(Protocol):
@@ -114,8 +117,10 @@ class Limiter:
         self.spending = spending
         self._observer = observer or _Unobserved()
         self._answers = Answers()
-        self._local = Local(self._policy.workers, self._spent)
-        self._link = StoreLink(counters, self._lost, bounded=bounded)
+        self._ledger_silent_s = -math.inf
+        self._local = Local(self._policy.workers, self._spent_soon)
+        meanwhile = "each worker keeps its share" if self._policy.fail_open else "calls under a limit are refused"
+        self._link = StoreLink(counters, self._lost, meanwhile, bounded=bounded)
         self._leases = Leases(self._link, self._local, self._open_all, self._told_soft)
         self._opening = threading.Lock()
         self._latest_s = 0.0
@@ -314,6 +319,19 @@ class Limiter:
         except StoreUnavailable as error:
             log.warning("the ledger does not say what was spent", extra={"fields": {"why": str(error.__cause__)}})
             return None
+
+    def _spent_soon(self, part: Part) -> int | None:
+        """The same, for a call that may not wait: None also where the answer does not come in time."""
+        if time.monotonic() - self._ledger_silent_s < _LEDGER_AGAIN_S:
+            return None
+        found: list[int | None] = []
+        asking = threading.Thread(target=lambda: found.append(self._spent(part)), name="limits-ledger", daemon=True)
+        asking.start()
+        asking.join(BOUND_S)
+        if not found or found[0] is None:
+            self._ledger_silent_s = time.monotonic()
+            return None
+        return found[0]
 
     # Settling.
 

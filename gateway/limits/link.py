@@ -30,13 +30,15 @@ class StoreLink:
     Args:
         counters: the store.
         lost: called when it has gone.
+        meanwhile: what becomes of calls until then, for the log.
         bounded: it bounds its own waits (Redis, memory). Else each verb runs in a thread of its own, and whoever waits
             for it gives up where the store has given no sign of life for `BOUND_S`.
     """
 
-    def __init__(self, counters: Counters, lost: Callable[[], None], *, bounded: bool) -> None:
+    def __init__(self, counters: Counters, lost: Callable[[], None], meanwhile: str, *, bounded: bool) -> None:
         self.counters = counters
         self._lost = lost
+        self._meanwhile = meanwhile
         self._bounded = bounded
         #: Guards what follows it; told when a verb has ended, and when the store has gone.
         self._changed = threading.Condition()
@@ -122,8 +124,8 @@ class StoreLink:
             self._changed.notify_all()
         if first:
             log.warning(
-                "the store of limits is away: they are kept without it",
-                extra={"fields": {"why": str(error.__cause__ or error)}},
+                "limits have lost their store",
+                extra={"fields": {"meanwhile": self._meanwhile, "why": str(error.__cause__ or error)}},
             )
 
     def probe(self) -> bool:
@@ -137,7 +139,7 @@ class StoreLink:
         with self._changed:
             self.away = False
             self._answers += 1
-        log.info("limits are kept in their store again")
+        log.info("limits have their store again")
         return True
 
 

@@ -47,7 +47,7 @@ def test_a_worker_goes_on_with_its_share_of_a_limit(store: Removable, caplog: py
         it = gone(store, limit(most=12), workers=3)
         assert admitted(it, 20) == 4
     assert store.asked.count("reserve") == 2, "the first finds out, the others do not ask"
-    assert [record.message for record in caplog.records] == ["the store of limits is away: they are kept without it"]
+    assert [record.message for record in caplog.records] == ["limits have lost their store"]
 
 
 @pytest.mark.parametrize(("most", "share"), [(2, 1), (0, 0)])
@@ -85,6 +85,24 @@ def test_a_budget_of_which_nobody_knows_is_refused(store: Removable) -> None:
         it.admit(asked(1), planned())
 
 
+def test_no_call_waits_for_a_ledger_that_is_silent_too(store: Removable) -> None:
+    ledger, asked_for = Told(0), threading.Event()
+
+    def silent(*_args: Any) -> int:
+        asked_for.wait(20)
+        return 0
+
+    ledger.spent = silent  # type: ignore[method-assign]
+    store.away = True
+    it = limiter(budget(), counters=store, spending=ledger)
+    began_s = time.monotonic()
+    for _ in range(5):
+        with pytest.raises(StoreUnavailable):
+            it.admit(asked(1), planned())
+    asked_for.set()
+    assert time.monotonic() - began_s < 0.5
+
+
 def test_where_the_ledger_is_away_too_a_lost_counter_is_opened_with_what_was_seen(store: Removable) -> None:
     ledger = Told(0)
     it = limiter(budget(), counters=store, spending=ledger)
@@ -119,8 +137,8 @@ def test_what_was_counted_alone_is_charged_when_the_store_is_back(
         going_on.settle(ended(1))
         within(5, lambda: used(it) == [8 * MICRO, 1])
     assert [record.message for record in caplog.records] == [
-        "the store of limits is away: they are kept without it",
-        "limits are kept in their store again",
+        "limits have lost their store",
+        "limits have their store again",
     ]
     it.close()
 

@@ -132,7 +132,7 @@ def within(most_s: float, gateway: Limited, words: str, count: int) -> None:
         time.sleep(0.05)
 
 
-AWAY, BACK = "the store of limits is away: they are kept without it", "limits are kept in their store again"
+AWAY, BACK = "limits have lost their store", "limits have their store again"
 
 
 @pytest.mark.parametrize("how", ["stopped", "silent"])
