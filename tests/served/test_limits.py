@@ -152,7 +152,7 @@ def test_calls_go_on_while_redis_is_away_and_are_charged_when_it_is_back(
             began_s = time.monotonic()
             assert ask(gateway).status_code == 200
             spent_s.append(time.monotonic() - began_s)
-        assert sum(spent_s) < 2, "one call finds out, the others do not wait"
+        assert sum(spent_s) < 5, "one call finds out, the others do not wait"
         if how == "stopped":
             gateway.ledger_says(6 * MICRO)  # nothing was kept over the restart
             server.start()
@@ -186,7 +186,7 @@ def test_calls_go_on_while_postgres_is_away_and_are_charged_when_it_is_back(
                     server.pause()
                 began_s = time.monotonic()
                 assert [ask(gateway).status_code for _ in range(5)] == [200] * 5
-                assert time.monotonic() - began_s < 3, "one call finds out, the others do not wait"
+                assert time.monotonic() - began_s < 6, "one call finds out, the others do not wait"
                 if how == "stopped":
                     server.start()
                 else:
