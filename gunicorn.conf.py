@@ -109,7 +109,7 @@ def on_starting(server: Any) -> None:
     """The addresses are known: check that they are safe, or make a first key."""
     if _alone is not None:
         server.log.warning("no folder can be made (%s): /metrics shows the numbers of one worker alone", _alone)
-    serving.prepare(server.app.wsgi(), server.cfg.address)
+    serving.prepare(server.app.wsgi(), server.cfg.address, server.cfg.workers)
 
 
 def when_ready(server: Any) -> None:

@@ -21,7 +21,11 @@ class App(Flask):
 
 
 def create_app(
-    settings: Settings | None = None, gateway: Gateway | None = None, *, whole_answer_s: float | None = None
+    settings: Settings | None = None,
+    gateway: Gateway | None = None,
+    *,
+    whole_answer_s: float | None = None,
+    workers: int | None = None,
 ) -> Flask:
     """Build the WSGI app.
 
@@ -29,6 +33,7 @@ def create_app(
         settings: the configuration; read from `.env` and the environment where None.
         gateway: for tests and embedding; built from `settings` where None.
         whole_answer_s: the longest that a call may take that is not streamed; None for no bound of its own.
+        workers: how many processes serve on this host; None for as many as the settings say, else one.
 
     Raises:
         SettingsError: the configuration cannot be used; it names every fault.
@@ -36,7 +41,9 @@ def create_app(
     app = App("gateway", static_folder=None)
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False  # a redirect of a POST loses its body in most clients
-    web.bind(app, gateway or assembly.build(settings or Settings.from_env(), whole_answer_s=whole_answer_s))
+    if gateway is None:
+        gateway = assembly.build(settings or Settings.from_env(), whole_answer_s=whole_answer_s, workers=workers)
+    web.bind(app, gateway)
     api.register(app)
     admin.register(app)
     pages.register(app)

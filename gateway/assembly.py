@@ -17,11 +17,15 @@ from gateway.auth import Authenticator, Verifier, pepper
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
 from gateway.core.keys import Pepper
+from gateway.core.periods import Period
 from gateway.core.pricing import Meter, Prices
 from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
+from gateway.core.rules import Match, Rule
+from gateway.errors import StoreUnavailable
 from gateway.ledger import Ledger
+from gateway.limits import Limiter, Policy, Rules
 from gateway.metrics import Metrics, SpoolState
 from gateway.offload import rest, stop_threads
 from gateway.pipeline import Gateway, Limits
@@ -73,12 +77,13 @@ _FREE: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway:
+def build(settings: Settings, *, whole_answer_s: float | None = None, workers: int | None = None) -> Gateway:
     """Make a gateway. Starts nothing: no thread, no connection.
 
     Args:
         settings: the configuration.
         whole_answer_s: the longest that a call may take that is not streamed; None for no bound of its own.
+        workers: how many processes serve on this host; None for as many as the settings say, else one.
 
     Raises:
         SettingsError: a file that the settings name cannot be used.
@@ -140,6 +145,11 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
             for name, one in (*tracer.backlogs().items(), *ledger.backlogs().items())
         ]
     )
+    rules, notices = followed_rules(settings), notifier(settings, shared)
+    holds = limiter(
+        *(settings, counted, meter, metrics, models),
+        *(rules, usage_rows(settings, shared), notices, workers or settings.workers or 1),
+    )
     reaches = [target.reach for _, target in table.targets] + (list(catalogue.reaches.values()) if table.open else [])
     needed = any(reach.missing is None and not reach.relay for reach in reaches)
     return Gateway(
@@ -150,14 +160,16 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         },
         objects=objects,
         counters=counted,
+        limiter=holds,
+        standings=holds,
         stores=_health(settings, shared, counted),
         tracer=tracer,
         ledger=ledger,
         metrics=metrics,
         authenticator=authenticator(settings),
         directory=directory(settings, shared),
-        rules=followed_rules(settings),
-        notifier=notifier(settings, shared),
+        rules=rules,
+        notifier=notices,
         redactor=redactor,
         limits=Limits(
             timeout_s=settings.timeout_s,
@@ -351,7 +363,7 @@ def owned_objects(settings: Settings, shared: Database | None = None) -> OwnedOb
 
 
 def counters(settings: Settings, shared: Database | None = None) -> Counters:
-    """What limits and budgets are counted in: the server of `REDIS_URL`, else the database. Opens nothing.
+    """What limits and budgets are counted in (`GATEWAY_COUNTERS`). Opens nothing.
 
     Args:
         settings: the configuration.
@@ -360,13 +372,20 @@ def counters(settings: Settings, shared: Database | None = None) -> Counters:
     Raises:
         SettingsError: the address cannot be used.
     """
-    if settings.redis_url is None:
+    place = _place_of_counters(settings)
+    if place == "memory":
+        from gateway.storage.memory import MemoryCounters  # noqa: PLC0415  # as above
+
+        return MemoryCounters()
+    if place == "database":
         from gateway.storage.tabled import TableCounters  # noqa: PLC0415  # as above
 
         return TableCounters(shared or database(settings))
     from gateway.storage.faults import StorageFailed  # noqa: PLC0415  # as above
     from gateway.storage.redis import RedisCounters  # noqa: PLC0415
 
+    if settings.redis_url is None:
+        raise SettingsError(["GATEWAY_COUNTERS is redis, and REDIS_URL is not set"])
     try:
         return RedisCounters(settings.redis_url)
     except StorageFailed as error:
@@ -393,9 +412,86 @@ def notifier(settings: Settings, shared: Database | None = None) -> Notifier:
     return Notifier(Notices(shared or database(settings)), settings.webhook_secret)
 
 
+def _place_of_counters(settings: Settings) -> str:
+    if settings.counters != "auto":
+        return settings.counters
+    return "database" if settings.redis_url is None else "redis"
+
+
+def limiter(
+    settings: Settings,
+    counted: Counters,
+    meter: Meter,
+    metrics: Metrics,
+    models: Mapping[str, Mapping[str, Any]],
+    rules: Rules,
+    spending: UsageRows,
+    notices: Notifier,
+    workers: int,
+) -> Limiter:
+    """What holds calls to limits and budgets. Starts nothing.
+
+    Args:
+        settings: the configuration.
+        counted: what they are counted in.
+        meter: what calls cost.
+        metrics: where refusals are counted.
+        models: LiteLLM's map.
+        rules: which rules there are.
+        spending: the ledger.
+        notices: who is told of budgets that run out.
+        workers: how many processes serve on this host.
+    """
+    policy = Policy(
+        rpm=settings.rate_limit_rpm,
+        fail_open=settings.limits_fail == "open",
+        reserve_largest=settings.budget_reserve == "max",
+        models=models,
+        allow_unpriced=settings.budget_unpriced == "allow",
+        workers=workers,
+    )
+    bounded = _place_of_counters(settings) != "database"
+    observer = _Observed(metrics, notices)
+    return Limiter(counted, rules, meter, policy, spending=_Spent(spending), observer=observer, bounded=bounded)
+
+
+class _Spent:
+    """What the ledger knows of a budget (limits.Spending)."""
+
+    def __init__(self, rows: UsageRows) -> None:
+        self._rows = rows
+
+    def spent(self, match: Match, each: Mapping[str, str | None], since_s: float, measure: str) -> int:
+        """Add up what counts towards a budget."""
+        from gateway.storage.counters import AWAY  # noqa: PLC0415  # as above
+        from gateway.storage.database import StorageError  # noqa: PLC0415
+
+        try:
+            return self._rows.spent(match, each, since_s, measure)
+        except StorageError as error:
+            raise StoreUnavailable(AWAY) from error
+
+
+class _Observed:
+    """Counts in the gateway's metrics what limits and budgets refuse, and tells of budgets that run out."""
+
+    def __init__(self, metrics: Metrics, notices: Notifier) -> None:
+        self._metrics = metrics
+        self._notices = notices
+
+    def refused(self, rule: Rule) -> None:
+        """Count a call that a rule has refused."""
+        self._metrics.limit_refused(rule.kind, rule.measure)
+
+    def soft(self, rule: Rule, each: Mapping[str, str | None], used: int, most: int, period: Period) -> None:
+        """Tell the budget's webhook."""
+        subject = [value or "" for value in each.values()]
+        self._notices.soft(rule, subject, used, most, (period.start_s, period.end_s))
+
+
 def _health(settings: Settings, shared: Database, counted: Counters) -> StoreHealth:
     checks: dict[str, Callable[[], object]] = {"database": shared.check}
-    if settings.redis_url is not None:
+    if _place_of_counters(settings) == "redis":
         checks["counters"] = counted.check
     return StoreHealth(checks)
 

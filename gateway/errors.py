@@ -6,7 +6,8 @@ GatewayError                    status  code                        another depl
 │   ├── NotPermitted            403     not_permitted
 │   │   ├── ModelNotAllowed     403     model_not_allowed
 │   │   ├── EndpointNotAllowed  403     endpoint_not_allowed
-│   │   └── RightsExceeded      403     rights_exceeded
+│   │   ├── RightsExceeded      403     rights_exceeded
+│   │   └── ModelNotPriced      403     model_not_priced
 │   ├── InvalidRequest          400     (names the field in `param`)
 │   │   ├── BodyTooLarge        413     request_too_large
 │   │   ├── BodyTooSlow         408     request_timeout
@@ -14,6 +15,8 @@ GatewayError                    status  code                        another depl
 │   ├── ModelNotFound           404     model_not_found
 │   ├── ObjectNotFound          404     not_found
 │   ├── Conflict                409     conflict
+│   ├── LimitExceeded           429     rate_limit_exceeded
+│   │   └── BudgetExceeded      429     budget_exceeded
 │   ├── NoSuchRoute             404     unknown_url
 │   └── MethodNotAllowed        405     method_not_allowed
 ├── UpstreamError                       (source "provider")
@@ -91,6 +94,9 @@ class GatewayError(Exception):
         self.provider = provider
         #: What the answer's headers say of the call that failed.
         self.reply_headers: dict[str, str] = {}
+        #: The id of the limit or budget that refused the call, and those of all that it was held to.
+        self.refused_by: str | None = None
+        self.held_to: tuple[str, ...] = ()
 
 
 class CallerError(GatewayError):
@@ -133,6 +139,13 @@ class RightsExceeded(NotPermitted):
     """A key would have more rights than whoever makes it, or than the key that it hangs from."""
 
     code = "rights_exceeded"
+
+
+class ModelNotPriced(NotPermitted):
+    """A budget in US dollars is about the call, and nobody knows what the model costs."""
+
+    code = "model_not_priced"
+    should_retry = False
 
 
 class InvalidRequest(CallerError):
@@ -179,6 +192,22 @@ class Conflict(CallerError):
 
     status = 409
     code = "conflict"
+
+
+class LimitExceeded(CallerError):
+    """A limit of the gateway's has no room for the call now."""
+
+    status = 429
+    code = "rate_limit_exceeded"
+    type = "rate_limit_error"
+
+
+class BudgetExceeded(LimitExceeded):
+    """A budget has not enough left for the call; waiting makes none before its period ends."""
+
+    code = "budget_exceeded"
+    type = "insufficient_quota"
+    should_retry = False
 
 
 class NoSuchRoute(CallerError):

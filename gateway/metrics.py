@@ -181,6 +181,12 @@ class Metrics:
             "Requests without a key that is known.",
             registry=registry,
         )
+        self._limit_refusals = Counter(
+            "gateway_limit_refusals_total",
+            "Calls that a limit or a budget of the gateway's has refused.",
+            ("kind", "measure"),
+            registry=registry,
+        )
         self._attempts = Counter(
             "gateway_attempts_total",
             "Attempts at providers, by what became of them (ok, or the kind of error).",
@@ -227,6 +233,11 @@ class Metrics:
     def auth_refused(self) -> None:
         """Count a request without a key that is known."""
         self._refusals.inc()
+
+    @_harmless
+    def limit_refused(self, kind: str, measure: str) -> None:
+        """Count a call that a rule has refused: its kind and its measure (`core/rules.py`)."""
+        self._series(self._limit_refusals, kind, measure).inc()
 
     # Calls.
 

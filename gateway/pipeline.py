@@ -19,6 +19,7 @@ from gateway.core.rules import Standings
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.ledger import Ledger
+from gateway.limits import Limiter, Ticket
 from gateway.metrics import Metrics
 from gateway.notify import Notifier
 from gateway.settings import Shown
@@ -96,6 +97,7 @@ class Gateway:
         rules: the limits and budgets that there are; None where there can be none.
         standings: how they stand; None where nothing is counted.
         notifier: tells the operator of budgets that run out; None where nobody is told.
+        limiter: holds calls to them; None where there are none.
         stores: whether these answer.
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
@@ -118,6 +120,7 @@ class Gateway:
     rules: FollowedRules | None = None
     standings: Standings | None = None
     notifier: Notifier | None = None
+    limiter: Limiter | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
@@ -158,6 +161,8 @@ class Gateway:
             self.rules.start()
         if self.notifier is not None:
             self.notifier.start()
+        if self.limiter is not None:
+            self.limiter.start()
         self.authenticator.start()
         self._opened = True
 
@@ -197,6 +202,8 @@ class Gateway:
         end_s = time.monotonic() + timeout_s
         self.ledger.close(timeout_s / 2, insist=insist)  # first: its database is near, and Braintrust may not answer
         self.tracer.close(max(0.0, end_s - time.monotonic()), insist=insist)
+        if self.limiter is not None:
+            self.limiter.close()
         if self.counters is not None:
             self.counters.close()
         if self.objects is not None:
@@ -228,7 +235,6 @@ class Gateway:
         settle = Settlement()
         settle.add(lambda outcome: self.metrics.call_ended(call, outcome))
         entry = self.ledger.entry(call)
-        settle.add(entry.close)
         trace = self.tracer.start(call)
         settle.add(trace.finish)
         watch = self.watcher.watch(call.cancellation, call.deadline_s, sock)
@@ -243,11 +249,14 @@ class Gateway:
             if not routing.may_call(call.caller.rights, call.model, self.catalogue):
                 raise routing.not_allowed(call.model)
             run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
+            if self.limiter is not None:
+                run.hold(self.limiter.admit(call, run.attempts.planned))
+            settle.add(entry.close)  # before what was reserved is settled
             entry.open(run.attempts.planned)
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
             run.fail(error)
-            error.reply_headers = trace.headers()
+            error.reply_headers = {**run.limits(), **error.reply_headers, **trace.headers()}
             raise
         except BaseException:  # even a greenlet that is killed must settle
             call.cancellation.abort(SHUTTING_DOWN)
@@ -263,6 +272,17 @@ class _Run:
         self.trace = trace
         self.settle = settle
         self.attempts = Attempts(call, gateway.upstreams, trace.around, gateway.limits.keepalive_s)
+        self._ticket: Ticket | None = None
+
+    def hold(self, ticket: Ticket) -> None:
+        """Keep what was reserved for the call until it is settled."""
+        self.settle.add(ticket.settle)
+        self._ticket = ticket
+        self.attempts.planned = ticket.attempts
+
+    def limits(self) -> dict[str, str]:
+        """What the answer's headers say of limits and budgets."""
+        return {} if self._ticket is None else self._ticket.headers()
 
     def whole(self) -> Reply:
         """Answer a call that is not streamed."""
@@ -292,6 +312,7 @@ class _Run:
             error=error,
             caller_gone=isinstance(error, CallerGone),
             waited_s=waited_s,
+            limits=self._ticket.rules if self._ticket is not None else error.held_to if error is not None else (),
         )
 
 
@@ -331,7 +352,7 @@ class Reply:
 
     def headers(self) -> dict[str, str]:
         """What the answer's headers say of the call."""
-        headers = self._run.trace.headers()
+        headers = {**self._run.limits(), **self._run.trace.headers()}
         attempts = self._run.attempts.tried
         if attempts:
             last = attempts[-1]

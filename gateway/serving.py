@@ -80,7 +80,8 @@ def application(whole_answer_s: float | None = None) -> Flask:
         )
     try:
         assembly.migrate(chosen)
-        app = create_app(chosen, whole_answer_s=whole_answer_s)
+        here = (chosen.workers or workers()) if configured else None
+        app = create_app(chosen, whole_answer_s=whole_answer_s, workers=here)
     except SettingsError as error:
         _exit(error.faults)
     for name, value in chosen.identity.items():  # LiteLLM reads a cloud's identity from there alone
@@ -116,7 +117,7 @@ def _cgroup_cpus() -> int:
         return _MOST_WORKERS
 
 
-def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int]) -> None:
+def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int], processes: int = 1) -> None:
     """Make sure that somebody can call, and nobody else: runs once, in the master, when the addresses are known.
 
     With no token configured, one is made for a gateway that only this machine can reach. Any other start is refused
@@ -125,8 +126,11 @@ def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int]) -> None:
     Args:
         app: what `application` built.
         binds: host and port, or the path of a Unix socket.
+        processes: how many workers there will be.
     """
     chosen = settings()
+    if chosen.counters == "memory" and processes > 1:
+        _exit([f"GATEWAY_COUNTERS is memory, which {processes} workers do not share: use one, or another store."])
     gateway: Gateway = app.extensions["gateway"]
     if not chosen.tokens:
         if not all(_is_local(bind) for bind in binds):

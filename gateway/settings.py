@@ -345,6 +345,39 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             secret=True,
         ),
     ),
+    "Limits": (
+        Setting(
+            *("GATEWAY_RATE_LIMIT_RPM", "rate_limit_rpm", "integer", None),
+            help="How many requests a minute each caller may make that no other limit of requests a minute is about "
+            "(docs/limits.md); without it as many as it likes.",
+            minimum=1,
+            maximum=1_000_000_000,
+        ),
+        Setting(
+            *("GATEWAY_COUNTERS", "counters", "choice", "auto"),
+            help="Where limits and budgets are counted; `auto`: on the server of REDIS_URL, where one is set, else in "
+            "the database. `memory` is for one worker, and forgets all when it ends.",
+            choices=("auto", "memory", "database", "redis"),
+        ),
+        Setting(
+            *("GATEWAY_LIMITS_FAIL", "limits_fail", "choice", "open"),
+            help="What happens to calls under a limit or a budget while that store is away: `open`: each worker holds "
+            "them to its share; `closed`: they are refused (503).",
+            choices=("open", "closed"),
+        ),
+        Setting(
+            *("GATEWAY_BUDGET_RESERVE", "budget_reserve", "choice", "likely"),
+            help="What a call reserves of a budget that states no maximum of its own: `likely`: what 99 % of the "
+            "caller's answers from that model had, 256 tokens at least; `max`: the most that the model can answer.",
+            choices=("likely", "max"),
+        ),
+        Setting(
+            *("GATEWAY_BUDGET_UNPRICED", "budget_unpriced", "choice", "refuse"),
+            help="What happens to calls at a model without a known price under a budget in US dollars: `refuse`, or "
+            "`allow`, which counts nothing.",
+            choices=("refuse", "allow"),
+        ),
+    ),
     "Process and logs": (
         Setting(
             *("GATEWAY_DATA_DIR", "data_dir", "path", ".gateway"),
@@ -453,6 +486,11 @@ class Settings:
     webhook_secret: Secret | None = None
     database_url: Secret | None = None
     redis_url: Secret | None = None
+    rate_limit_rpm: int | None = None
+    counters: str = "auto"
+    limits_fail: str = "open"
+    budget_reserve: str = "likely"
+    budget_unpriced: str = "refuse"
     cors_origins: tuple[str, ...] = ()
     demo: str = "auto"
     log_format: str = "json"
@@ -670,8 +708,12 @@ def _read(variables: Variables) -> tuple[Settings, list[str]]:
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[str]:
-    """Name what does not go together of who may call."""
+    """Name what does not go together."""
     faults = []
+    if values.get("counters") == "redis" and "redis_url" not in values:
+        faults.append("GATEWAY_COUNTERS is redis, and REDIS_URL is not set")
+    if values.get("counters") == "memory" and values.get("workers", 1) > 1:
+        faults.append("GATEWAY_COUNTERS is memory, which several workers (WEB_CONCURRENCY) do not share")
     if values.get("admin_token") in values.get("tokens", ()):
         faults.append("GATEWAY_ADMIN_TOKEN is one of GATEWAY_AUTH_TOKEN: who calls models must not manage keys with it")
     if "oidc_issuer" in values and not values.get("oidc_audience"):

@@ -24,6 +24,7 @@ from gateway.secret import Secret
 from gateway.settings import Settings, SettingsError
 from gateway.storage.audit import By
 from gateway.storage.keys import NewKey
+from gateway.storage.memory import MemoryCounters
 from gateway.storage.owned import RESPONSE, Owned
 from gateway.storage.redis import RedisCounters
 from gateway.storage.tabled import TableCounters
@@ -302,6 +303,45 @@ def test_the_backend_of_each_store_is_picked_by_its_address(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [], "nothing is opened or made"
     text = redis.tracer._redactor.text(" ".join([*environ.values(), "hunter2 hunter3"]))
     assert "hunter" not in text
+
+
+@pytest.mark.parametrize(
+    ("named", "kind", "bounded"),
+    [
+        ("auto", RedisCounters, True),
+        ("redis", RedisCounters, True),
+        ("database", TableCounters, False),
+        ("memory", MemoryCounters, True),
+    ],
+)
+def test_limits_are_counted_where_the_operator_says(named: str, kind: type, bounded: bool, tmp_path: Path) -> None:
+    environ = {"REDIS_URL": "redis://127.0.0.2:9/1", "GATEWAY_COUNTERS": named}
+    made = assembly.build(Settings.from_env(environ, tmp_path))
+    assert isinstance(made.counters, kind)
+    assert ("counters" in made.stores._checks) is (kind is RedisCounters)
+    assert made.limiter is not None
+    assert made.limiter._link.counters is made.counters
+    assert made.limiter._link._bounded is bounded
+
+
+def test_limits_are_kept_as_the_operator_says(tmp_path: Path) -> None:
+    environ = {
+        "GATEWAY_RATE_LIMIT_RPM": "60",
+        "GATEWAY_LIMITS_FAIL": "closed",
+        "GATEWAY_BUDGET_RESERVE": "max",
+        "GATEWAY_BUDGET_UNPRICED": "allow",
+    }
+    made = assembly.build(Settings.from_env(environ, tmp_path), workers=3)
+    assert made.limiter is not None
+    policy = made.limiter._policy
+    assert (policy.rpm, policy.fail_open, policy.reserve_largest, policy.allow_unpriced) == (60, False, True, True)
+    assert policy.workers == 3
+    assert policy.models
+    plain = assembly.build(Settings.from_env({"WEB_CONCURRENCY": "2"}, tmp_path)).limiter
+    assert plain is not None
+    policy = plain._policy
+    assert (policy.rpm, policy.fail_open, policy.reserve_largest, policy.allow_unpriced) == (None, True, False, False)
+    assert policy.workers == 2
 
 
 def test_traces_are_kept_in_the_file_also_where_all_else_is_on_a_server(

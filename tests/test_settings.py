@@ -309,12 +309,27 @@ def test_a_misspelt_name_is_a_fault_that_names_the_right_one(wrong: str, right: 
 
 
 @pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"GATEWAY_COUNTERS": "redis"}, "GATEWAY_COUNTERS is redis, and REDIS_URL is not set"),
+        ({"GATEWAY_COUNTERS": "memory", "WEB_CONCURRENCY": "2"}, "GATEWAY_COUNTERS is memory, which several workers"),
+        ({"GATEWAY_COUNTERS": "disk"}, "GATEWAY_COUNTERS must be one of auto, memory, database, redis"),
+        ({"GATEWAY_LIMITS_FAIL": "often"}, "GATEWAY_LIMITS_FAIL must be one of open, closed"),
+        ({"GATEWAY_RATE_LIMIT_RPM": "0"}, "GATEWAY_RATE_LIMIT_RPM must be a number at least 1"),
+        ({"GATEWAY_RATE_LIMIT_RPM": "1.5"}, "GATEWAY_RATE_LIMIT_RPM must be a whole number"),
+    ],
+)
+def test_limits_that_cannot_be_kept_are_a_fault(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(environ)
+    assert any(fault.startswith(said) for fault in caught.value.faults), caught.value.faults
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "GATEWAY_SOMETHING_ELSE",
-        "GATEWAY_RATE_LIMIT_RPM",
-        "GATEWAY_USAGE_COST",
-        "GATEWAY_BUDGET_RESERVE",
+        "GATEWAY_WEATHER",
     ],
 )
 def test_an_unknown_name_is_a_warning(name: str) -> None:

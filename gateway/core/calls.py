@@ -137,6 +137,7 @@ class Outcome:
         caller_gone: the caller left before the end.
         ended_s: seconds since the epoch.
         waited_s: seconds spent waiting for providers; the rest of the call's time is the gateway's own.
+        limits: the ids of the limits and budgets that it was held to.
     """
 
     status: int
@@ -145,6 +146,7 @@ class Outcome:
     error: GatewayError | None = None
     caller_gone: bool = False
     waited_s: float = 0.0
+    limits: Sequence[str] = ()
 
     @property
     def answered(self) -> Attempt | None:

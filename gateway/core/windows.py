@@ -82,6 +82,9 @@ class Claim:
         window: over which time.
         amount: 0 to `LARGEST_AMOUNT`.
         limit: the most that the window may hold, 0 to `LARGEST_AMOUNT`; None counts and does not limit.
+        opened: it has room only in a counter that was opened (`Counters.open`), and settling makes none: what was
+            counted before is known elsewhere, and a store that has lost it must not begin with 0. For a window without
+            end.
 
     Raises:
         ValueError: a field is out of its range.
@@ -91,12 +94,15 @@ class Claim:
     window: Window
     amount: int
     limit: int | None = None
+    opened: bool = False
 
     def __post_init__(self) -> None:
         if not is_name(self.subject):
             raise ValueError(f"a subject has 1 to {_LONGEST_NAME} characters")
         if not is_amount(self.amount) or not (self.limit is None or is_amount(self.limit)):
             raise ValueError(f"amounts and limits are whole numbers from 0 to {LARGEST_AMOUNT}")
+        if self.opened and self.window.length_s is not None:
+            raise ValueError("only a window without end can be opened")
 
     @property
     def counter(self) -> str:
@@ -114,12 +120,14 @@ class Standing:
         wait_s: 0 where there was room; else after how long there would be, if nothing else came; None where waiting
             alone makes none: what is claimed is above the limit itself, or the window has no end.
         empty_s: after how long it would hold nothing; None for a window without end that holds something.
+        missing: the claim wants a counter that was opened, and there is none.
     """
 
     used: int
     limit: int | None
     wait_s: float | None
     empty_s: float | None
+    missing: bool = False
 
     @property
     def remaining(self) -> int | None:
@@ -148,6 +156,17 @@ def distinct(claims: Sequence[Claim]) -> None:
         raise ValueError("one claim at least, and one of each counter")
 
 
+def openable(claim: Claim, amount: int) -> Claim:
+    """Check what a counter is to be opened with.
+
+    Raises:
+        ValueError: the claim wants none that is opened, or the amount is none.
+    """
+    if not claim.opened or not is_amount(amount):
+        raise ValueError("what is opened is a counter that a claim wants so, with an amount")
+    return claim
+
+
 def lease_ms(lease_s: float) -> int:
     """Check how long a lease is, and return its milliseconds.
 
@@ -171,7 +190,9 @@ def live(window: Window, slots: Mapping[int, int], now_ms: int) -> dict[int, int
 
 
 def fits(claim: Claim, slots: Mapping[int, int]) -> bool:
-    """Whether a claim has room beside slots that count."""
+    """Whether a claim has room beside slots that count; a counter that is there has a slot, be it of 0."""
+    if claim.opened and not slots:
+        return False
     return claim.limit is None or sum(slots.values()) + claim.amount <= claim.limit
 
 
@@ -200,17 +221,18 @@ def standing(claim: Claim, slots: Mapping[int, int], now_ms: int, *, admitted: b
         now_ms: the store's clock.
         admitted: whether the claim is counted now.
     """
+    missing = claim.opened and not slots
     held = counted(claim.window, slots, claim.amount, now_ms) if admitted else slots
     held = {slot: amount for slot, amount in held.items() if amount > 0}
     empty_s: float | None = 0.0
     if held:
         empty_s = _left_s(claim.window, max(held), now_ms)
     wait_s = 0.0 if admitted or fits(claim, slots) else _wait_s(claim, held, now_ms)
-    return Standing(sum(held.values()), claim.limit, wait_s, empty_s)
+    return Standing(sum(held.values()), claim.limit, wait_s, empty_s, missing)
 
 
 def _wait_s(claim: Claim, held: Mapping[int, int], now_ms: int) -> float | None:
-    if claim.limit is None or claim.amount > claim.limit:
+    if claim.limit is None or claim.amount > claim.limit or claim.opened:
         return None
     excess = sum(held.values()) + claim.amount - claim.limit
     for slot in sorted(held):

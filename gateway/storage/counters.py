@@ -81,11 +81,22 @@ class Counters(Protocol):
         """
         ...
 
+    def open(self, claim: Claim, amount: int) -> bool:
+        """Make the counter of a claim that is `opened` where there is none, and say whether there was none.
+
+        It begins with this amount and with what is reserved of it and still held: a store can lose a counter alone.
+
+        Raises:
+            ValueError: a claim that wants no such counter, or an amount that is none.
+        """
+        ...
+
     def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """Put the real amounts in the place of those that were reserved.
 
         What was reserved too much goes from the slot where it was counted, if that still counts; what comes on top is
-        counted in the slot that is now. After the lease all of it is counted now.
+        counted in the slot that is now. After the lease all of it is counted now; but not in a counter that has to be
+        opened and is not there.
 
         Args:
             reservation: as `reserve` gave it.

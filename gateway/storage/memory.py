@@ -85,6 +85,18 @@ class MemoryCounters:
                 self._held[answer.reservation.id] = _Held(now_ms + lease_ms, counted)
             return answer
 
+    def open(self, claim: Claim, amount: int) -> bool:
+        """See `Counters.open`."""
+        windows.openable(claim, amount)
+        with self._lock:
+            now_ms = self._now_ms()
+            if self._live(claim, now_ms):
+                return False
+            held = (one for each in self._held.values() for one in each.counted)
+            reserved = sum(amount for counter, _, _, amount in held if counter == claim.counter)
+            self._count(claim, amount + reserved, now_ms)
+            return True
+
     def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """See `Counters.settle`."""
         real = by_counter(reservation, checked_amounts(reservation, amounts))
@@ -98,7 +110,7 @@ class MemoryCounters:
                 slot, before = counted.get(counter, (0, 0))
                 if amount < before:
                     self._take_back(counter, claim.window, slot, before - amount, now_ms)
-                elif amount > before:
+                elif amount > before and not (claim.opened and not self._live(claim, now_ms)):
                     self._count(claim, amount - before, now_ms)
             self._settled[reservation.id] = now_ms + int(SETTLED_KEEP_S * 1000)
             return True

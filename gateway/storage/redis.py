@@ -77,12 +77,17 @@ class RedisCounters:
         admitted, standings = self._claimed(claims, windows.lease_ms(lease_s), id)
         return with_room(admitted, id, claims, standings)
 
+    def open(self, claim: Claim, amount: int) -> bool:
+        """See `Counters.open`."""
+        counter, keep_ms = windows.openable(claim, amount).counter, claim.window.keep_ms
+        return bool(self._run(scripts.OPEN, self._now(), _LONGEST_LEASE_MS, counter, keep_ms, amount))
+
     def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """See `Counters.settle`."""
         real: list[str | int] = []
         for claim, amount in zip(reservation.claims, checked_amounts(reservation, amounts), strict=True):
             window = claim.window
-            real += [claim.counter, window.slot_ms, window.slots, window.keep_ms, amount]
+            real += [claim.counter, window.slot_ms, window.slots, window.keep_ms, amount, int(claim.opened)]
         kept_ms = int(SETTLED_KEEP_S * 1000)
         return bool(self._run(scripts.SETTLE, self._now(), _LONGEST_LEASE_MS, reservation.id, kept_ms, *real))
 
@@ -124,6 +129,7 @@ class RedisCounters:
         for claim in claims:
             window, limit = claim.window, "" if claim.limit is None else claim.limit
             asked += [claim.counter, window.slot_ms, window.slots, window.keep_ms, claim.amount, limit]
+            asked.append(int(claim.opened))
         answer = self._run(scripts.RESERVE, self._now(), _LONGEST_LEASE_MS, lease_ms, id, _RESERVATION_KEEP_MS, *asked)
         admitted, now_ms = bool(answer[0]) and lease_ms > 0, int(answer[1])
         standings = [

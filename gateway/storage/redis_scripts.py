@@ -109,22 +109,23 @@ end
 )
 
 #: ARGV: time, longest lease, lease (0: look only), id, how long a reservation is known at most; then for each claim
-#: counter, slot_ms, slots, keep_ms, amount, limit or nothing. Returns: admitted, the time, and each claim's slots that
-#: count, without the claim, as slot and amount in turn.
+#: counter, slot_ms, slots, keep_ms, amount, limit or nothing, whether it has to be opened (1). Returns: admitted, the
+#: time, and each claim's slots that count, without the claim, as slot and amount in turn.
 RESERVE = Script(
     _WINDOWS
     + """
 take_back_overdue(tonumber(ARGV[2]))
 local admitted, answer = 1, {}
-for i = 6, #ARGV, 6 do
+for i = 6, #ARGV, 7 do
   local slots, used = live(ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])), 0
   for _, amount in pairs(slots) do used = used + amount end
   if ARGV[i + 5] ~= '' and used + tonumber(ARGV[i + 4]) > tonumber(ARGV[i + 5]) then admitted = 0 end
+  if ARGV[i + 6] == '1' and next(slots) == nil then admitted = 0 end
   answer[#answer + 1] = flat(slots)
 end
 if admitted == 1 and ARGV[3] ~= '0' then
   local held = {}
-  for i = 6, #ARGV, 6 do
+  for i = 6, #ARGV, 7 do
     local slot_ms = tonumber(ARGV[i + 1])
     count(ARGV[i], slot_ms, ARGV[i + 3], ARGV[i + 4])
     held[#held + 1] = {ARGV[i], ARGV[i + 1], ARGV[i + 2], whole(slot_at(slot_ms)), ARGV[i + 4]}
@@ -136,8 +137,28 @@ return {admitted, whole(now), answer}
 """
 )
 
+#: ARGV: time, longest lease, counter, keep_ms, amount. Returns 0 where the counter is there.
+OPEN = Script(
+    _WINDOWS
+    + """
+take_back_overdue(tonumber(ARGV[2]))
+if redis.call('EXISTS', 'gateway:c:' .. ARGV[3]) == 1 then return 0 end
+local amount = tonumber(ARGV[5])
+for _, id in ipairs(redis.call('ZRANGE', 'gateway:leases', 0, -1)) do
+  local held = redis.call('GET', 'gateway:r:' .. id)
+  if held and held ~= 'settled' then
+    for _, one in ipairs(cjson.decode(held)) do
+      if one[1] == ARGV[3] then amount = amount + tonumber(one[5]) end
+    end
+  end
+end
+count(ARGV[3], 0, ARGV[4], whole(amount))
+return 1
+"""
+)
+
 #: ARGV: time, longest lease, id, how long it is known to be settled; then for each claim counter, slot_ms, slots,
-#: keep_ms, real amount. Returns 0 where it was settled before.
+#: keep_ms, real amount, whether it has to be opened (1). Returns 0 where it was settled before.
 SETTLE = Script(
     _WINDOWS
     + """
@@ -149,12 +170,12 @@ if held then
   for _, one in ipairs(cjson.decode(held)) do before[one[1]] = one end
 end
 redis.call('ZREM', 'gateway:leases', ARGV[3])
-for i = 5, #ARGV, 5 do
+for i = 5, #ARGV, 6 do
   local counter, slot_ms, slots, one = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), before[ARGV[i]]
   local more = tonumber(ARGV[i + 4]) - tonumber(one and one[5] or '0')
   if more > 0 then
-    live(counter, slot_ms, slots)
-    count(counter, slot_ms, ARGV[i + 3], whole(more))
+    local there = next(live(counter, slot_ms, slots)) ~= nil
+    if there or ARGV[i + 5] ~= '1' then count(counter, slot_ms, ARGV[i + 3], whole(more)) end
   elseif more < 0 then
     take_back(counter, slot_ms, slots, tonumber(one[4]), -more)
   end

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, Row, Table, delete, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, Row, Table, delete, func, or_, select, tuple_, update
 
 from gateway.core import windows
 from gateway.core.windows import LONGEST_LEASE_S, Claim, Standing, Window
@@ -90,6 +90,20 @@ class TableCounters:
         self._tidy_now_and_then()
         return answer
 
+    def open(self, claim: Claim, amount: int) -> bool:
+        """See `Counters.open`."""
+        windows.openable(claim, amount)
+
+        def work(connection: Connection) -> bool:
+            ledger = _Ledger(connection, {claim.counter: claim.window}, self._now_ms())
+            opened = not ledger.slots[claim.counter]
+            if opened:
+                ledger.count(claim, amount + ledger.reserved(claim.counter))
+            ledger.write()
+            return opened
+
+        return self._write(work, [claim.counter])
+
     def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
         """See `Counters.settle`."""
         real = by_counter(reservation, checked_amounts(reservation, amounts))
@@ -104,7 +118,7 @@ class TableCounters:
                 slot, before = held.get(counter, (0, 0))
                 if amount < before:
                     ledger.take_back(counter, slot, before - amount)
-                elif amount > before:
+                elif amount > before and not (claim.opened and not ledger.slots[counter]):
                     ledger.count(claim, amount - before)
             ledger.write()
             _keep(connection, _SETTLED + reservation.id, now_ms + int(SETTLED_KEEP_S * 1000), number=1)
@@ -308,6 +322,12 @@ class _Ledger:
         window = self._windows[counter]
         self.slots[counter] = windows.taken_back(window, self.slots[counter], slot, amount, self._now_ms)
 
+    def reserved(self, counter: str) -> int:
+        """What is reserved of a counter and still held."""
+        held = select(func.coalesce(func.sum(reservations.c.amount), 0))
+        live = held.where(reservations.c.counter == counter, reservations.c.ends_ms > self._now_ms)
+        return int(self._connection.execute(live).scalar_one())
+
     def reserve(self, id: str, claim: Claim, lease_ms: int) -> None:
         """Count a claim until its lease ends."""
         self.count(claim, claim.amount)
@@ -330,7 +350,8 @@ class _Ledger:
         less: list[dict[str, Any]] = []
         for counter, slots in self.slots.items():
             read, window, fresh = self._read[counter], self._windows[counter], counter in self._fresh
-            kept = {slot: amount for slot, amount in slots.items() if amount > 0 or fresh}
+            # one without end stays at 0 until it is forgotten: whether it was opened is told by its being there
+            kept = {slot: amount for slot, amount in slots.items() if amount > 0 or fresh or not window.slot_ms}
             gone += [(counter, slot) for slot in read if slot not in kept]
             # a window without end is forgotten some time after its last use
             changed = {slot for slot, at in kept.items() if read.get(slot) != at or (fresh and not window.slot_ms)}

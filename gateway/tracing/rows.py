@@ -206,6 +206,8 @@ class RowBuilder:
             "status": outcome.status,
             "error_code": error.public_code if error else None,
             "error_source": error.source if error else None,
+            "limits": list(outcome.limits) or None,
+            "refused_by": error.refused_by if error else None,
             "caller_gone": outcome.caller_gone,
             "attempts": len(outcome.attempts),
             "overhead_ms": round(1000 * outcome.overhead_s(call.started_s), 1),
@@ -336,8 +338,7 @@ _OURS = frozenset(
         "attempts", "served_model", "response_id", "finish_reasons", "dropped_params", "ignored_parent", "status",
         "error_code", "error_source", "caller_gone", "overhead_ms", "usage", "usage_estimated", "cost_usd",
         "time_to_first_token_s", "open", "interrupted", "rows_dropped", "cut_from_bytes", "key_id", "key_name",
-        "caller_project", "caller_user",
-        "operation", "traceparent",
+        "caller_project", "caller_user", "operation", "traceparent", "limits", "refused_by",
     }
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ from gateway.core.windows import (
     is_name,
     lease_ms,
     live,
+    openable,
     standing,
     taken_back,
 )
@@ -165,3 +166,21 @@ def test_a_lease_that_is_none_is_refused(wrong: float) -> None:
     with pytest.raises(ValueError, match="lease"):
         lease_ms(wrong)
     assert lease_ms(0.0001) == 1
+
+
+def test_a_counter_that_has_to_be_opened_is_told_from_one_of_0() -> None:
+    wanted = Claim("s", ALL, 0, None, opened=True)
+    assert (fits(wanted, {}), fits(wanted, {0: 0})) == (False, True)
+    assert [standing(wanted, slots, NOW_MS, admitted=False).missing for slots in ({}, {0: 0})] == [True, False]
+    assert standing(wanted, {}, NOW_MS, admitted=False).wait_s is None
+
+
+def test_only_a_window_without_end_can_be_opened() -> None:
+    with pytest.raises(ValueError, match="without end"):
+        Claim("s", MINUTE, 1, opened=True)
+    assert openable(Claim("s", ALL, 1, opened=True), 0).opened
+    for amount in (-1, LARGEST_AMOUNT + 1):
+        with pytest.raises(ValueError, match="opened"):
+            openable(Claim("s", ALL, 1, opened=True), amount)
+    with pytest.raises(ValueError, match="opened"):
+        openable(claim(window=ALL), 0)

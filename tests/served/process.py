@@ -53,15 +53,24 @@ class Served:
         settings: the environment variables that an operator would set.
         options: further options of gunicorn.
         host: the address to listen at.
+        module: the text of a module of the test's own that makes the app, in the place of `wsgi.py`.
     """
 
     def __init__(
-        self, folder: Path, settings: Mapping[str, str], options: Sequence[str] = (), host: str = "127.0.0.1"
+        self,
+        folder: Path,
+        settings: Mapping[str, str],
+        options: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        module: str | None = None,
     ) -> None:
         self.top = top = folder / "top"
         top.mkdir(parents=True)
         for name in _CLONED:
             (top / name).symlink_to(TOP / name)
+        name = "wsgi" if module is None else "wsgi_of_a_test"  # the project's own folder is searched first
+        if module is not None:
+            (top / f"{name}.py").write_text(module)
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.data_dir = folder / "data"
@@ -70,7 +79,7 @@ class Served:
         environment |= {"HOME": str(folder), "GATEWAY_DATA_DIR": str(self.data_dir), **settings}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [Path(sys.executable).with_name("gunicorn"), "wsgi:app", "-b", f"{host}:{self.port}", *options],
+                [Path(sys.executable).with_name("gunicorn"), f"{name}:app", "-b", f"{host}:{self.port}", *options],
                 cwd=top,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -211,6 +211,80 @@ def test_a_call_that_ends_after_its_window_leaves_no_trace_in_it(counters: Count
     assert used(counters, claim()) == [0]
 
 
+# Counters that are opened.
+
+
+def opened(amount: int = 1, limit: int | None = 10, subject: str = "budget/1") -> Claim:
+    return Claim(subject, Window(None), amount, limit, opened=True)
+
+
+@pytest.mark.parametrize("limit", [10, None])
+def test_a_counter_that_has_to_be_opened_has_no_room_before(counters: Counters, limit: int | None) -> None:
+    refused = counters.reserve([claim(), opened(0, limit)], LEASE_S)
+    assert refused.reservation is None
+    assert [one.missing for one in refused.standings] == [False, True]
+    assert refused.standings[1].wait_s is None
+    assert used(counters, claim()) == [0], "and the claim beside it is not counted"
+    assert counters.open(opened(), 7) is True
+    assert counters.open(opened(), 0) is False, "it is there"
+    answer = counters.reserve([opened(3, limit)], LEASE_S)
+    assert answer.reservation is not None
+    assert (answer.standings[0].used, answer.standings[0].missing) == (10, False)
+    assert counters.look([opened()])[0].used == 10
+
+
+def test_a_counter_opened_with_0_stays_open(counters: Counters) -> None:
+    assert counters.open(opened(), 0)
+    counters.settle(reserved(counters, opened(4)), [0])
+    assert counters.look([opened()])[0].missing is False
+    assert counters.open(opened(), 9) is False
+    assert counters.reserve([opened(10)], LEASE_S).reservation is not None
+
+
+def test_settling_makes_no_counter_that_has_to_be_opened(counters: Counters) -> None:
+    never = Reservation("0" * 32, (opened(4), claim(4)))
+    assert counters.settle(never, [3, 3]) is True
+    assert counters.look([opened()])[0].missing is True
+    assert used(counters, claim()) == [3]
+
+
+def test_an_opened_counter_is_charged_after_the_lease_as_well(counters: Counters, clock: Clock) -> None:
+    counters.open(opened(), 2)
+    made = reserved(counters, opened(5))
+    clock.now_s += LEASE_S + 1
+    assert counters.settle(made, [4])
+    assert used(counters, opened()) == [6]
+
+
+def test_a_counter_that_is_forgotten_has_to_be_opened_anew(address: str) -> None:
+    now = Clock(time.time())
+    counters = open_counters(address, now)
+    brief = Claim("budget/brief", Window(None, 0.3), 1, 10, opened=True)
+    assert counters.open(brief, 5)
+    time.sleep(0.35)
+    now.now_s += 0.35
+    assert counters.look([brief])[0].missing is True
+    assert counters.open(brief, 6)
+    assert counters.look([brief])[0].used == 6
+    counters.close()
+
+
+def test_of_many_that_open_at_once_one_does(by_its_own_clock: Counters) -> None:
+    gate, won = threading.Barrier(12), list[bool]()
+
+    def ask(amount: int) -> None:
+        gate.wait()
+        won.append(by_its_own_clock.open(opened(), amount))
+
+    threads = [threading.Thread(target=ask, args=(5,)) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert (len(won), sum(won)) == (12, 1)
+    assert used(by_its_own_clock, opened()) == [5]
+
+
 # Leases.
 
 
@@ -287,14 +361,22 @@ def test_taking_back_after_the_clock_was_set_back_goes_below_no_0(counters: Coun
 
 # Against a model.
 
-_SHAPES = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([1.0, 60.0, None]))
+#: A window of 0 s stands for one without end that has to be opened.
+_SHAPES = st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([1.0, 60.0, None, 0.0]))
 _CLAIM = st.tuples(_SHAPES, st.integers(0, 6), st.one_of(st.none(), st.integers(0, 12)))
 _STEP = st.one_of(
     st.tuples(st.just("reserve"), st.lists(_CLAIM, min_size=1, max_size=3, unique_by=lambda one: one[0])),
     st.tuples(st.just("settle"), st.tuples(st.integers(0, 5), st.lists(st.integers(0, 9), min_size=3, max_size=3))),
     st.tuples(st.just("renew"), st.just(None)),
+    st.tuples(st.just("open"), st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 5))),
     st.tuples(st.just("pass"), st.sampled_from([0.0, 0.017, 0.3, 1.0, 7.0, 46.0, 61.0, -3.0, -90.0])),
 )
+
+
+def _claim_of(subject: str, length_s: float | None, amount: int, limit: int | None) -> Claim:
+    if length_s == 0:
+        return Claim(f"{subject}/opened", Window(None, 1e7), amount, limit, opened=True)
+    return Claim(subject, Window(length_s, 1e7), amount, limit)
 
 
 @shared
@@ -307,12 +389,15 @@ def test_it_does_what_the_memory_of_one_process_does(steps: list[Any], counters:
         if verb == "pass":
             clock.now_s += given_
         elif verb == "reserve":
-            claims = [Claim(f"{number}/{of}", Window(at, 1e7), much, most) for (of, at), much, most in given_]
+            claims = [_claim_of(f"{number}/{of}", at, much, most) for (of, at), much, most in given_]
             pair = counters.reserve(claims, LEASE_S), model.reserve(claims, LEASE_S)
             assert pair[0].standings == pair[1].standings
             assert (pair[0].reservation is None) == (pair[1].reservation is None)
             if pair[0].reservation is not None and pair[1].reservation is not None:
                 mine.append((pair[0].reservation, pair[1].reservation))
+        elif verb == "open":
+            wanted = _claim_of(f"{number}/{given_[0]}", 0.0, 0, None)
+            assert counters.open(wanted, given_[1]) == model.open(wanted, given_[1])
         elif verb == "settle" and mine:
             one, other = mine[given_[0] % len(mine)]
             amounts = given_[1][: len(one.claims)]
@@ -489,6 +574,8 @@ WRONG: dict[str, Callable[[Counters], object]] = {
     "no claim": lambda it: it.reserve([], 45),
     "one counter twice": lambda it: it.reserve([claim(1), claim(2)], 45),
     "looking at nothing": lambda it: it.look([]),
+    "opening what nobody wants opened": lambda it: it.open(claim(), 1),
+    "opening with less than nothing": lambda it: it.open(Claim("a", Window(None), 1, opened=True), -1),
     "no lease": lambda it: it.reserve([claim()], 0),
     "too long a lease": lambda it: it.reserve([claim()], 600.1),
     "no number for a lease": lambda it: it.renew(["a"], float("nan")),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.core.windows import Window
+from gateway.core.windows import Claim, Window
 from gateway.errors import StoreUnavailable
 from gateway.secret import Secret
 from gateway.storage.counters import Counters
@@ -398,3 +398,30 @@ def test_a_window_that_is_used_is_kept_for_its_length(server: Redis, patient: Co
     with server.client() as admin:
         (key,) = admin.scan_iter("gateway:c:month*")
         assert month.keep_ms - 10_000 < admin.pttl(key) <= month.keep_ms
+
+
+def test_a_counter_that_the_server_dropped_is_opened_with_what_is_held_of_it(server: Redis, patient: Counters) -> None:
+    budget = Claim("budget/1", Window(None), 4, 100, opened=True)
+    assert patient.open(budget, 10)
+    under_way = patient.reserve([budget], 45).reservation
+    assert under_way is not None
+    with server.client() as client:
+        assert client.delete(f"gateway:c:{budget.counter}") == 1
+    assert patient.reserve([budget], 45).standings[0].missing
+    assert patient.open(budget, 10)
+    assert patient.look([budget])[0].used == 14
+    assert patient.settle(under_way, [1])
+    assert patient.look([budget])[0].used == 11
+
+
+def test_a_call_that_ends_after_the_server_lost_all_makes_no_counter_that_others_would_take_for_opened(
+    server: Redis, patient: Counters
+) -> None:
+    budget = Claim("budget/1", Window(None), 4, 100, opened=True)
+    patient.open(budget, 10)
+    under_way = patient.reserve([budget], 45).reservation
+    assert under_way is not None
+    with server.client() as client:
+        client.flushall()
+    patient.settle(under_way, [3])
+    assert patient.look([budget])[0].missing

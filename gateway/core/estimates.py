@@ -1,0 +1,120 @@
+"""What a call may use, said before it is made: tokens from its body, money from the price list."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from gateway.core.calls import Call, Deployment
+from gateway.core.endpoints import EMBEDDINGS
+from gateway.core.pricing import Meter, cost_usd
+from gateway.core.transcript import MOST_TOKENS, Usage, estimated
+from gateway.core.windows import LARGEST_AMOUNT
+
+#: What callers say their answer may have at most: OpenAI's two names for chats and one for responses; Anthropic's.
+_MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+#: What is read as prompt beside what was asked.
+_PROMPTS = ("tools", "functions", "instructions", "system", "response_format", "text")
+
+_NANO = Decimal(10**9)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Tokens that a call may use.
+
+    Attributes:
+        prompt: at least 1.
+        outputs: of all the answers that it asks for.
+        stated: `outputs` is the caller's own maximum, so no answer has more; else a guess.
+    """
+
+    prompt: int
+    outputs: int
+    stated: bool
+
+    @property
+    def tokens(self) -> int:
+        """All of them."""
+        return min(self.prompt + self.outputs, LARGEST_AMOUNT)
+
+    @property
+    def firm(self) -> int:
+        """Those that are no guess."""
+        return self.tokens if self.stated else self.prompt
+
+
+def estimate(call: Call, likely: int) -> Estimate:
+    """Say what a call may use.
+
+    Args:
+        call: whose body is read: a quarter of the bytes of its texts, and each token that it brings as a number.
+        likely: the tokens of one answer, where the caller states no maximum.
+    """
+    prompt = max(1, prompt_tokens(call))
+    if call.endpoint is EMBEDDINGS:
+        return Estimate(prompt, 0, stated=True)
+    maximum = stated_maximum(call)
+    one = likely if maximum is None else maximum
+    return Estimate(prompt, min(one * answers(call), MOST_TOKENS), stated=maximum is not None)
+
+
+def prompt_tokens(call: Call) -> int:
+    """Guess the tokens that go in: of what was asked, of tools and instructions, of the conversation that is kept here.
+
+    Media count nothing, as in `transcript.estimated`; what a provider keeps of a conversation is not seen.
+    """
+    body = call.body
+    asked = body.get(call.endpoint.asked)
+    texts = [asked, *(body.get(name) for name in _PROMPTS if name != call.endpoint.asked), list(call.history)]
+    return min(estimated(texts, None).prompt + _numbers(asked), MOST_TOKENS)
+
+
+def stated_maximum(call: Call) -> int | None:
+    """The most tokens that one answer may have, as the caller says; None where it does not."""
+    said = [call.body.get(name) for name in _MAXIMA]
+    found = [number for number in said if type(number) is int and number > 0]
+    return min(max(found), MOST_TOKENS) if found else None
+
+
+def answers(call: Call) -> int:
+    """How many answers are generated: `n`, or `best_of` where that is more, for each prompt of a list."""
+    each = max([1, *(number for name in ("n", "best_of") if type(number := call.body.get(name)) is int)])
+    prompts = call.body.get("prompt") if call.endpoint.asked == "prompt" else None
+    several = isinstance(prompts, list) and prompts and not isinstance(prompts[0], int)
+    return each * (len(prompts) if several and isinstance(prompts, list) else 1)
+
+
+def _numbers(asked: Any) -> int:
+    """Tokens that come as numbers: a list of them, or a list of such lists."""
+    if not isinstance(asked, list) or not asked:
+        return 0
+    if isinstance(asked[0], int):
+        return len(asked)
+    return sum(len(each) for each in asked if isinstance(each, list) and each and isinstance(each[0], int))
+
+
+def likeliest_cost(meter: Meter, deployment: Deployment, expected: Estimate) -> Decimal | None:
+    """What a call may cost at a deployment, US dollars; None where the model has no price."""
+    price = meter.prices.of(*(deployment.priced_as or (deployment.provider, deployment.model)))
+    return None if price is None else cost_usd(Usage(expected.prompt, expected.outputs), price)
+
+
+def largest_answer(models: Mapping[str, Mapping[str, Any]], deployment: Deployment) -> int | None:
+    """The most tokens that a model's answer can have, by LiteLLM's map; None where that does not say."""
+    provider, model = deployment.priced_as or (deployment.provider, deployment.model)
+    for name in (f"{provider}/{model}", model):
+        row = models.get(name, {})
+        if str(row.get("litellm_provider", "")).startswith(provider):
+            for field in ("max_output_tokens", "max_tokens"):
+                if type(most := row.get(field)) is int and most > 0:
+                    return most
+    return None
+
+
+def micro_usd(cost_usd: Decimal) -> int:
+    """Turn US dollars into whole micro-dollars, rounded up from nano-dollars, so as the ledger's sum has it."""
+    nano = int((cost_usd * _NANO).to_integral_value(ROUND_HALF_UP))
+    return min(-(-nano // 1000), LARGEST_AMOUNT)
