@@ -24,7 +24,7 @@ from gateway.core.calls import Call, Caller
 from gateway.core.endpoints import CHAT
 from gateway.core.pricing import Prices, cost_usd
 from gateway.core.routing import plan
-from gateway.core.transcript import usage_of
+from gateway.core.usage import usage_of
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.settings import Settings, withdraw
 from gateway.storage.faults import StorageBusy, StorageError
@@ -314,8 +314,8 @@ def _call(settings: Settings, model: str) -> Iterator[Finding]:
     planned = [one.deployment for one in plan(model, gateway.catalogue)]
     priced_as = next((one.priced_as for one in planned if one.priced_as and one.name == f"{provider}/{name}"), None)
     price = Prices(modelmap.read(), own_prices(settings)).of(*(priced_as or (provider, name)))
-    if price is not None:
-        yield Finding("ok", "call", f"{saw}, {cost_usd(usage, price):f} USD")
+    if price is not None and (cost := cost_usd(usage, price)) is not None:
+        yield Finding("ok", "call", f"{saw}, {cost:f} USD")
     elif provider == "demo":
         yield Finding("ok", "call", f"{saw}, free")
     else:
