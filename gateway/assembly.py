@@ -138,6 +138,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         stores=_health(settings, shared, counted),
         tracer=tracer,
         metrics=metrics,
+        meter=meter,
+        usage_cost=settings.usage_cost == "on",
         authenticator=authenticator(settings),
         directory=directory(settings, shared),
         redactor=redactor,

@@ -309,7 +309,6 @@ def test_a_misspelt_name_is_a_fault_that_names_the_right_one(wrong: str, right: 
     [
         "GATEWAY_SOMETHING_ELSE",
         "GATEWAY_RATE_LIMIT_RPM",
-        "GATEWAY_USAGE_COST",
         "GATEWAY_BUDGET_RESERVE",
     ],
 )
