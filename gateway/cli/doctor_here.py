@@ -249,8 +249,8 @@ def _spool(settings: Settings) -> Iterator[Finding]:
 
 
 def _prices(settings: Settings) -> Iterator[Finding]:
-    from gateway.assembly import own_prices  # noqa: PLC0415
     from gateway.core.pricing import lacks, price_of  # noqa: PLC0415
+    from gateway.prices import own_prices  # noqa: PLC0415
     from gateway.upstream import modelmap  # noqa: PLC0415
 
     known = sum(price_of(row) is not None for row in modelmap.read().values())

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.core.calls import Attempt, Bill, Call, Deployment
 from gateway.core.endpoints import CHAT
 from gateway.core.pricing.kinds import TIERS
-from gateway.core.pricing.price import EXACT, Price, parts_of, price_of, total
+from gateway.core.pricing.price import EXACT, Price, lacks, parts_of, price_of, total
 from gateway.core.usage import MOST_TOKENS, Usage, estimated, with_units
 
 _NANO = Decimal("1e-9")
@@ -54,6 +54,22 @@ class Prices:
                 self._found.clear()
             self._found[key] = self._find(provider, model)
         return self._found[key]
+
+    def owner(self, model: str) -> str | None:
+        """The provider of a bare name, as LiteLLM's map has it; None where no row says."""
+        row = self._own.get(model) or self._rows.get(model) or {}
+        owner = row.get("litellm_provider") or self._rows.get(model, {}).get("litellm_provider")
+        return owner if isinstance(owner, str) else None
+
+    def wants(self, provider: str, model: str) -> str | None:
+        """Say what a model needs so that calls of it can be priced; None where they can."""
+        if (found := self.found(provider, model)) is None:
+            return "no price"
+        price, place = found
+        source, _, name = place.partition(": ")
+        row = (self._own if source == "GATEWAY_PRICES" else self._rows).get(name) or {}
+        missing = lacks(price, row.get("mode") or self._rows.get(name, {}).get("mode"))
+        return f"no price of a {missing[0]} token in {place}" if missing else None
 
     def _find(self, provider: str, model: str) -> tuple[Price, str] | None:
         for rows, source in ((self._own, "GATEWAY_PRICES"), (self._rows, "LiteLLM")):
