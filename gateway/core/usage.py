@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -46,6 +46,15 @@ _DETAIL_UNITS = {
     "audio_length_seconds": "audio_second_in",
     "query_count": "query",
 }
+_DETAILS = frozenset(_DETAIL_UNITS)
+#: Fields that few providers have: where none of them is, nobody has to look for each.
+_RARE = frozenset(
+    {
+        *("server_tool_use", "server_side_tool_usage_details", "num_search_queries", "search_context_size"),
+        *("citation_tokens", "prompt_audio_seconds", "inference_geo", "speed", "cost", "cost_in_usd_ticks"),
+    }
+)
+_NO_MEDIA = (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -206,22 +215,20 @@ def _made(
     tier: object,
 ) -> Usage:
     """Fit what was claimed together: no part is larger than what is left of its sum."""
-    held = _mapping(asked.get("cached_tokens_details"))
-    audio, image = count_of(held.get("audio_tokens")), count_of(held.get("image_tokens"))
-    asked_of = (count_of(asked.get(f"{kind}_tokens")) for kind in ("audio", "image", "video"))
-    heard, seen, watched = asked_of
+    held = asked.get("cached_tokens_details")
+    audio, image, _ = _media(held) if isinstance(held, Mapping) else _NO_MEDIA
+    heard, seen, watched = _media(asked)
     cached, cache_write, heard, seen, watched = _fitted(
         prompt, (cached, cache_write, max(0, heard - audio), max(0, seen - image), watched)
     )
-    reasoning, *spoken = _fitted(
-        completion, (reasoning, *(count_of(said.get(f"{kind}_tokens")) for kind in ("audio", "image", "video")))
-    )
-    cached_audio, cached_image = _fitted(cached, (audio, image))
+    reasoning, spoken, drawn, filmed = _fitted(completion, (reasoning, *_media(said)))
+    cached_audio, cached_image = _fitted(cached, (audio, image)) if held else (0, 0)
     hour, half_day = _fitted(
         cache_write,
         [count_of(lived.get(f"ephemeral_{ttl}_input_tokens")) for ttl in ("1h", "12h")] if lived else (0, 0),
     )
     tier = tier or claimed.get("service_tier")
+    more = not _RARE.isdisjoint(claimed)
     return Usage(
         prompt=prompt,
         completion=completion,
@@ -235,18 +242,28 @@ def _made(
         audio_in=heard,
         image_in=seen,
         video_in=watched,
-        audio_out=spoken[0],
-        image_out=spoken[1],
-        video_out=spoken[2],
-        units=_units(claimed, asked),
+        audio_out=spoken,
+        image_out=drawn,
+        video_out=filmed,
+        units=_units(claimed, asked) if more or not _DETAILS.isdisjoint(asked) else {},
         tier=_TIERS.get(tier) if isinstance(tier, str) else None,
-        search_size=_search_size(claimed.get("search_context_size")),
-        modes=_modes(claimed),
-        claimed_usd=_claimed_usd(claimed),
+        search_size=_search_size(claimed.get("search_context_size")) if more else None,
+        modes=_modes(claimed) if more else (),
+        claimed_usd=_claimed_usd(claimed) if more else None,
     )
 
 
-def _fitted(whole: int, parts: Iterable[int]) -> list[int]:
+def _media(details: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Tokens of audio, images and video."""
+    if not details:
+        return _NO_MEDIA
+    count = details.get
+    return count_of(count("audio_tokens")), count_of(count("image_tokens")), count_of(count("video_tokens"))
+
+
+def _fitted(whole: int, parts: Sequence[int]) -> Sequence[int]:
+    if sum(parts) <= whole:
+        return parts
     fitted = []
     for part in parts:
         fitted.append(min(part, whole))

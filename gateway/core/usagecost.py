@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
+from typing import Any
 
 from gateway.core.calls import plain
 from gateway.core.wire import loads
 
+JSON = dict[str, Any]
+
 #: Where the usage stands in an answer, and in the event that ends the stream of a Response.
 USAGE = ("usage",)
 RESPONSE_USAGE = ("response", "usage")
+
+#: No usage is longer, so that not all that comes behind it has to be looked at.
+_USUAL_BYTES = 1 << 14
+_DECODER = json.JSONDecoder()
 
 #: A string, told apart whether it is a key, or a bracket: all that says how deep something stands.
 _MARK = re.compile(rb'("(?:[^"\\]|\\.)*+")([ \t\r\n]*:)?|[{}\[\]]', re.DOTALL)
@@ -36,19 +44,16 @@ def with_cost(text: bytes, cost_usd: Decimal, path: tuple[str, ...] = USAGE) -> 
     """
     found = list(_OBJECT.finditer(text))
     if len(found) == 1 and (b"\\" not in text or _SPELT.search(text) is None):
-        span = _object_at(text, found[0].end())  # the only one, so it is the one that is at the path
+        start: int | None = found[0].end()  # the only one, so it is the one that is at the path
     else:
-        span = _object_in(text, path)
-    if span is None:
+        start = _place_of(text, path)
+    if start is None:
         return text
-    start, end = span
-    try:
-        usage = loads(text[start:end])
-    except (ValueError, RecursionError):
+    usage, size = _read(text, start)
+    if not usage or "cost" in usage:
         return text
-    if not isinstance(usage, dict) or not usage or "cost" in usage:
-        return text
-    return text[: end - 1] + b',"cost":' + plain(cost_usd).encode() + text[end - 1 :]
+    end = start + size - 1
+    return text[:end] + b',"cost":' + plain(cost_usd).encode() + text[end:]
 
 
 def event_with_cost(event: bytes, cost_usd: Decimal, path: tuple[str, ...] = USAGE) -> bytes:
@@ -63,24 +68,21 @@ def event_with_cost(event: bytes, cost_usd: Decimal, path: tuple[str, ...] = USA
     return event[:start] + with_cost(event[start:end], cost_usd, path) + event[end:]
 
 
-def _object_at(text: bytes, start: int) -> tuple[int, int] | None:
-    """Where the object that begins at `start` begins and ends."""
-    depth = 0
-    for mark in _MARK.finditer(text, start):
-        sign = text[mark.start()]
-        if sign in b"{[":
-            depth += 1
-        elif sign in b"}]":
-            depth -= 1
-            if not depth:
-                return start, mark.end()
-    return None
+def _read(text: bytes, start: int) -> tuple[JSON, int]:
+    """The object that begins at `start`, and how many bytes it has; an empty one where it is none."""
+    for window in (_USUAL_BYTES, len(text)):
+        try:
+            # a character a byte, so that its places are those of the bytes
+            return _DECODER.raw_decode(text[start : start + window].decode("latin-1"))
+        except (ValueError, RecursionError):
+            continue
+    return {}, 0
 
 
-def _object_in(text: bytes, path: tuple[str, ...]) -> tuple[int, int] | None:
-    """Where the object at a path begins and ends; of a name that stands twice the last one, as readers of JSON do."""
-    depth, inside, begun, due = 0, 0, 0, False
-    found: tuple[int, int] | None = None
+def _place_of(text: bytes, path: tuple[str, ...]) -> int | None:
+    """Where the object at a path begins; of a name that stands twice the last one, as readers of JSON take it."""
+    depth, inside, due = 0, 0, False
+    found: int | None = None
     for mark in _MARK.finditer(text):
         sign = text[mark.start()]
         if sign in b'"':
@@ -92,12 +94,10 @@ def _object_in(text: bytes, path: tuple[str, ...]) -> tuple[int, int] | None:
             depth += 1
             if due and sign in b"{":
                 inside += 1
-                begun = mark.start() if inside == len(path) else begun
+                found = mark.start() if inside == len(path) else found
             due = False
         else:
-            if inside == depth - 1 and inside:
-                if inside == len(path):
-                    found = begun, mark.end()
+            if inside and inside == depth - 1:
                 inside -= 1
             depth -= 1
             due = False
