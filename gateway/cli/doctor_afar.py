@@ -314,8 +314,6 @@ def _call(settings: Settings, model: str) -> Iterator[Finding]:
     priced_as = next((one.priced_as for one in planned if one.priced_as and one.name == f"{provider}/{name}"), None)
     price = prices(settings).of(*(priced_as or (provider, name)))
     if price is not None and (cost := cost_usd(usage, price)) is not None:
-        yield Finding("ok", "call", f"{saw}, {cost:f} USD")
-    elif provider == "demo":
-        yield Finding("ok", "call", f"{saw}, free")
+        yield Finding("ok", "call", f"{saw}, {cost:f} USD" if cost else f"{saw}, free")
     else:
         yield Finding("warn", "call", f"{saw}, and no price is known", "traces have no cost: add it to GATEWAY_PRICES")
