@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from gateway.limits import Limiter, Policy, Rules
 from gateway.metrics import Metrics, SpoolState
 from gateway.offload import rest, stop_threads
 from gateway.pipeline import Gateway, Limits
+from gateway.prices import own_prices
 from gateway.routes import Table
 from gateway.settings import Settings, SettingsError
 from gateway.storage.health import StoreHealth
@@ -125,7 +125,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         litellm.close()
         direct.close()
 
-    meter = Meter(Prices({**models, **_FREE}, own_prices(settings)))
+    meter = Meter(prices(settings))
     metrics = Metrics(catalogue, meter, settings.metrics)
     pepper_of_sessions = pepper_of(settings)
     tracer = Tracer(
@@ -166,6 +166,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         tracer=tracer,
         ledger=ledger,
         metrics=metrics,
+        meter=meter,
+        usage_cost=settings.usage_cost == "on",
         authenticator=authenticator(settings),
         directory=directory(settings, shared),
         rules=rules,
@@ -184,6 +186,15 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         preload=litellm.load if needed else None,
         on_close=close_connections,
     )
+
+
+def prices(settings: Settings) -> Prices:
+    """What models cost: the operator's prices, and LiteLLM's.
+
+    Raises:
+        SettingsError: the operator's file cannot be used.
+    """
+    return Prices({**modelmap.read(), **_FREE}, own_prices(settings))
 
 
 @dataclass(frozen=True)
@@ -605,20 +616,3 @@ def _secrets_of(settings: Settings, table: Table) -> list[str]:
     known += [*settings.store_passwords, *settings.otlp_headers.values()]
     known += [credential.api_key for credential in settings.credentials.values()]
     return [secret.reveal() for secret in known if secret is not None]
-
-
-def own_prices(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
-    """Read the operator's prices.
-
-    Raises:
-        SettingsError: the file cannot be used.
-    """
-    if (path := settings.prices) is None:
-        return {}
-    try:
-        rows = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise SettingsError([f"GATEWAY_PRICES: {path} cannot be read as JSON: {error}"]) from error
-    if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
-        raise SettingsError([f"GATEWAY_PRICES: {path} is no object of model names and their prices"])
-    return rows

@@ -12,8 +12,10 @@ from contextvars import copy_context
 from dataclasses import dataclass
 
 from gateway.core.calls import Attempt, Call, Chunk
+from gateway.core.pricing import Meter
 from gateway.errors import GatewayError, InternalError, ProviderInvalid
 from gateway.upstream import Answer, Upstream
+from gateway.upstream.costed import Costed
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,7 @@ class Attempts:
         upstreams: the way to each provider, by its name; `litellm` for the others.
         around: entered around the opening of each attempt.
         silence_s: how long a stream may be silent before that is told.
+        meter: says what answers cost, so that callers are told of it in their usage; None where they are not.
     """
 
     def __init__(
@@ -41,11 +44,13 @@ class Attempts:
         upstreams: Mapping[str, Upstream],
         around: Callable[[Attempt], AbstractContextManager[None]],
         silence_s: float,
+        meter: Meter | None = None,
     ) -> None:
         self._call = call
         self._upstreams = upstreams
         self._around = around
         self._silence_s = silence_s
+        self._meter = meter
         self._answer: Answer | None = None
         self.planned: Sequence[Attempt] = ()
         self.tried: list[Attempt] = []
@@ -109,7 +114,7 @@ class Attempts:
         except GatewayError as error:
             attempt.error, attempt.ended_s = error, time.time()
             raise
-        return answer
+        return answer if self._meter is None else Costed(answer, attempt, self._call, self._meter)
 
     def _upstream(self, attempt: Attempt) -> Upstream:
         return self._upstreams.get(attempt.deployment.provider) or self._upstreams["litellm"]

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from gateway.attempts import Attempts
 from gateway.auth import Authenticator
 from gateway.core import routing
-from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome
+from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome, plain
+from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
 from gateway.core.rules import Standings
@@ -99,6 +100,8 @@ class Gateway:
         notifier: tells the operator of budgets that run out; None where nobody is told.
         limiter: holds calls to them; None where there are none.
         stores: whether these answer.
+        meter: says what calls cost.
+        usage_cost: callers are told of it in the usage of their answers.
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
         cors_origins: origins of browsers that may call.
@@ -122,6 +125,8 @@ class Gateway:
     notifier: Notifier | None = None
     limiter: Limiter | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
+    meter: Meter = field(default_factory=lambda: Meter(Prices({})))
+    usage_cost: bool = True
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
     cors_origins: Sequence[str] = ()
@@ -271,7 +276,9 @@ class _Run:
         self.call = call
         self.trace = trace
         self.settle = settle
-        self.attempts = Attempts(call, gateway.upstreams, trace.around, gateway.limits.keepalive_s)
+        self.meter = gateway.meter
+        meter = gateway.meter if gateway.usage_cost and call.endpoint.metered else None
+        self.attempts = Attempts(call, gateway.upstreams, trace.around, gateway.limits.keepalive_s, meter)
         self._ticket: Ticket | None = None
 
     def hold(self, ticket: Ticket) -> None:
@@ -360,6 +367,8 @@ class Reply:
             headers["x-gateway-provider"] = last.deployment.provider
             headers["x-gateway-model-id"] = header_value(last.deployment.name)
             headers["x-gateway-attempted-retries"] = str(len(attempts) - 1)
+            if self.body is not None and (cost := self._run.meter.bill(self._run.call, last).cost_usd) is not None:
+                headers["x-gateway-response-cost"] = plain(cost)
             if last.dropped:
                 headers["x-gateway-dropped-params"] = ",".join(map(header_value, last.dropped[:_MOST_NAMED]))
             spent_s = (last.ended_s or last.first_content_s or time.time()) - last.started_s

@@ -301,6 +301,11 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             "its entries come before LiteLLM's own.",
         ),
         Setting(
+            *("GATEWAY_USAGE_COST", "usage_cost", "choice", "on"),
+            help="Whether answers have what they cost, in USD, as `usage.cost`.",
+            choices=("on", "off"),
+        ),
+        Setting(
             *("GATEWAY_DEMO", "demo", "choice", "auto"),
             help="Whether the demo models are served; `auto`: while no provider has a key or an address.",
             choices=("on", "off", "auto"),
@@ -429,6 +434,7 @@ class Settings:
     Attributes:
         tokens_set: `GATEWAY_AUTH_TOKEN` is there; then `tokens` is not empty.
         prices: the file of `GATEWAY_PRICES`.
+        usage_cost: `on` where answers have `usage.cost`, else `off`.
         config, config_yaml: the routes file, or its text; at most one of them (`gateway.routes` reads it).
         variables: all variables as they were, for a routes file to name.
         credentials: every provider of which a variable is set, by name.
@@ -454,6 +460,7 @@ class Settings:
     braintrust_api_key: Secret | None = None
     braintrust_project: str = "llm-gateway"
     trace_content: str = "on"
+    usage_cost: str = "on"
     local_traces: str = "auto"
     local_traces_days: float = 14.0
     local_traces_mb: float = 512.0

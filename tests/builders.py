@@ -211,6 +211,7 @@ def gateway(
     tick_s: float = 0.02,
     cors_origins: Sequence[str] = (),
     providers: Sequence[str] = ("openai",),
+    prices: JSON | None = None,
     **limits: Any,
 ) -> Gateway:
     """Make a gateway, not opened: `demo/echo` is the real one, all other models go to `upstream`."""
@@ -218,7 +219,8 @@ def gateway(
     return Gateway(
         catalogue=catalogue(*providers, demo=ECHO),
         upstreams={"demo": made, "litellm": upstream or made},
-        tracer=tracer(*sinks),
+        tracer=tracer(*sinks, prices=prices),
+        meter=Meter(Prices(prices or {})),
         authenticator=Authenticator([StaticTokens([Secret(TOKEN)])]),
         limits=Limits(**limits),
         cors_origins=cors_origins,

@@ -385,10 +385,10 @@ def test_the_operators_prices_stand_over_litellms(tmp_path: Path) -> None:
     row = {"input_cost_per_token": 9, "output_cost_per_token": 9}
     made = build(prices(tmp_path, {"gpt-4o": row, "openai/own": row}))
     for model in ("gpt-4o", "own"):
-        price = made.tracer._meter.prices.of("openai", model)
+        price = made.meter.prices.of("openai", model)
         assert price is not None
-        assert price.prompt == 9
-    assert made.tracer._meter.prices.of("openai", "gpt-4o-mini") is not None
+        assert price.rate("prompt") == 9
+    assert made.meter.prices.of("openai", "gpt-4o-mini") is not None
 
 
 @pytest.mark.parametrize(
@@ -411,15 +411,15 @@ def test_a_file_of_prices_that_is_gone_or_may_not_be_read_is_named(tmp_path: Pat
 
 
 def test_a_file_of_prices_with_no_models_is_fine(tmp_path: Path) -> None:
-    assert build(prices(tmp_path, {})).tracer._meter.prices.of("openai", "gpt-4o") is not None
+    assert build(prices(tmp_path, {})).meter.prices.of("openai", "gpt-4o") is not None
 
 
 def test_settings_without_a_file_have_no_prices_of_their_own() -> None:
     assert Settings().prices is None
-    assert build().tracer._meter.prices._own == {}
+    assert build().meter.prices._own == {}
 
 
 def test_the_demo_costs_nothing_and_that_is_known() -> None:
-    price = build().tracer._meter.prices.of("demo", "echo")
+    price = build().meter.prices.of("demo", "echo")
     assert price is not None
-    assert (price.prompt, price.completion) == (0, 0)
+    assert (price.rate("prompt"), price.rate("completion")) == (0, 0)

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway import routes
-from gateway.assembly import Delivery, build, database, deliveries, migrate, own_prices
+from gateway.assembly import Delivery, build, database, deliveries, migrate, prices
 from gateway.cli.doctor import Check, Finding
 from gateway.core.calls import Call, Caller
 from gateway.core.endpoints import CHAT
-from gateway.core.pricing import Prices, cost_usd
+from gateway.core.pricing import cost_usd
 from gateway.core.routing import plan
-from gateway.core.transcript import usage_of
+from gateway.core.usage import usage_of
 from gateway.errors import GatewayError, StoreUnavailable
 from gateway.settings import Settings, withdraw
 from gateway.storage.faults import StorageBusy, StorageError
@@ -33,7 +33,6 @@ from gateway.tracing.record import Record
 from gateway.tracing.rows import Ids, bare
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
-from gateway.upstream import modelmap
 
 _CONNECT_S = 3.0
 _SKEW_WARN_S = 5.0
@@ -314,10 +313,8 @@ def _call(settings: Settings, model: str) -> Iterator[Finding]:
     saw += f": {usage.prompt} + {usage.completion} tokens"
     planned = [one.deployment for one in plan(model, gateway.catalogue)]
     priced_as = next((one.priced_as for one in planned if one.priced_as and one.name == f"{provider}/{name}"), None)
-    price = Prices(modelmap.read(), own_prices(settings)).of(*(priced_as or (provider, name)))
-    if price is not None:
-        yield Finding("ok", "call", f"{saw}, {cost_usd(usage, price):f} USD")
-    elif provider == "demo":
-        yield Finding("ok", "call", f"{saw}, free")
+    price = prices(settings).of(*(priced_as or (provider, name)))
+    if price is not None and (cost := cost_usd(usage, price)) is not None:
+        yield Finding("ok", "call", f"{saw}, {cost:f} USD" if cost else f"{saw}, free")
     else:
         yield Finding("warn", "call", f"{saw}, and no price is known", "traces have no cost: add it to GATEWAY_PRICES")

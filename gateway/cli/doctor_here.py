@@ -249,8 +249,8 @@ def _spool(settings: Settings) -> Iterator[Finding]:
 
 
 def _prices(settings: Settings) -> Iterator[Finding]:
-    from gateway.assembly import own_prices  # noqa: PLC0415
-    from gateway.core.pricing import price_of  # noqa: PLC0415
+    from gateway.core.pricing import lacks, price_of  # noqa: PLC0415
+    from gateway.prices import own_prices  # noqa: PLC0415
     from gateway.upstream import modelmap  # noqa: PLC0415
 
     known = sum(price_of(row) is not None for row in modelmap.read().values())
@@ -263,7 +263,8 @@ def _prices(settings: Settings) -> Iterator[Finding]:
         for fault in error.faults:
             yield Finding("fail", "prices", fault, "the gateway would not start")
         return
-    without = sorted(name for name, row in own.items() if price_of(row) is None)
+    read = {name: price_of(row) for name, row in own.items()}
+    without = sorted(name for name, price in read.items() if price is None or lacks(price, mode=own[name].get("mode")))
     saw = f"GATEWAY_PRICES has {len(own) - len(without)} prices, LiteLLM's map {known}"
     if not own:
         yield Finding("warn", "prices", f"{settings.prices} names no model", "LiteLLM's prices are used alone")

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 from gateway.core.endpoints import Endpoint
 from gateway.core.rights import ALL, UNLIMITED, Rights
-from gateway.core.transcript import ChatTranscript, Transcript, Usage
+from gateway.core.transcript import ChatTranscript, Transcript
+from gateway.core.usage import Usage
 from gateway.errors import GatewayError
 from gateway.secret import Secret
 
@@ -82,18 +83,72 @@ class Deployment:
         return f"{self.provider}/{self.model}"
 
 
+@dataclass(frozen=True, slots=True)
+class BillPart:
+    """One line of a bill.
+
+    Attributes:
+        kind: what was used (`core.pricing.KINDS`).
+        count: how much of it: whole, but of seconds.
+        price_usd: US dollars for one.
+        amount_usd: US dollars, exact: count times price.
+    """
+
+    kind: str
+    count: int | Decimal
+    price_usd: Decimal
+    amount_usd: Decimal
+
+
 @dataclass(frozen=True)
 class Bill:
     """What one attempt used. None: nothing is known of it, or the model has no price.
 
     Attributes:
         estimated: the provider counted nothing, `usage` is a guess.
-        cost_usd: US dollars, exact.
+        cost_usd: US dollars, exact: the sum of the parts.
+        parts: what was paid for; none where there is no cost.
+        unpriced: kinds besides tokens that were used (searches) and that the model has no price for.
+        price: whose the price is, and of which row: `GATEWAY_PRICES: name` or `LiteLLM: name`.
     """
 
     usage: Usage | None = None
     estimated: bool = False
     cost_usd: Decimal | None = None
+    parts: tuple[BillPart, ...] = ()
+    unpriced: tuple[str, ...] = ()
+    price: str | None = None
+
+    def document(self) -> JSON:
+        """The bill as JSON, which keeps the prices that counted. Amounts are texts, as no float holds them."""
+        document: JSON = {
+            "cost_usd": None if self.cost_usd is None else plain(self.cost_usd),
+            "price": self.price,
+            "parts": [
+                {
+                    "kind": part.kind,
+                    "count": part.count if isinstance(part.count, int) else plain(part.count),
+                    "price_usd": plain(part.price_usd),
+                    "amount_usd": plain(part.amount_usd),
+                }
+                for part in self.parts
+            ],
+        }
+        usage = self.usage
+        told = {
+            "estimated": self.estimated or None,
+            "unpriced": list(self.unpriced) or None,
+            "tier": usage.tier if usage is not None else None,
+            "modes": list(usage.modes) or None if usage is not None else None,
+            "claimed_usd": plain(usage.claimed_usd) if usage is not None and usage.claimed_usd is not None else None,
+        }
+        return {**document, **{name: value for name, value in told.items() if value is not None}}
+
+
+def plain(amount: Decimal) -> str:
+    """Write an amount with all of its digits and nothing else: no exponent, no zeros behind the last digit."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 @dataclass

@@ -7,7 +7,8 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.transcript import Malformed, Usage, usage_of
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage, usage_of
 
 JSON = dict[str, Any]
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
 from gateway.core.calls import Call, Deployment
 from gateway.core.endpoints import EMBEDDINGS
-from gateway.core.pricing import Meter, cost_usd
-from gateway.core.transcript import MOST_TOKENS, Usage, estimated
+from gateway.core.pricing import Meter, micro
+from gateway.core.usage import MOST_TOKENS, estimated
 from gateway.core.windows import LARGEST_AMOUNT
 
 #: What callers say their answer may have at most: OpenAI's two names for chats and one for responses; Anthropic's.
 _MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 #: What is read as prompt beside what was asked.
 _PROMPTS = ("tools", "functions", "instructions", "system", "response_format", "text")
-
-_NANO = Decimal(10**9)
 
 
 @dataclass(frozen=True)
@@ -64,12 +62,12 @@ def estimate(call: Call, likely: int) -> Estimate:
 def prompt_tokens(call: Call) -> int:
     """Guess the tokens that go in: of what was asked, of tools and instructions, of the conversation that is kept here.
 
-    Media count nothing, as in `transcript.estimated`; what a provider keeps of a conversation is not seen.
+    Media count nothing, as in `usage.estimated`; what a provider keeps of a conversation is not seen.
     """
     body = call.body
     asked = body.get(call.endpoint.asked)
     texts = [asked, *(body.get(name) for name in _PROMPTS if name != call.endpoint.asked), list(call.history)]
-    return min(estimated(texts, None).prompt + _numbers(asked), MOST_TOKENS)
+    return min(estimated(texts, None).prompt, MOST_TOKENS)
 
 
 def stated_maximum(call: Call) -> int | None:
@@ -87,19 +85,9 @@ def answers(call: Call) -> int:
     return each * (len(prompts) if several and isinstance(prompts, list) else 1)
 
 
-def _numbers(asked: Any) -> int:
-    """Tokens that come as numbers: a list of them, or a list of such lists."""
-    if not isinstance(asked, list) or not asked:
-        return 0
-    if isinstance(asked[0], int):
-        return len(asked)
-    return sum(len(each) for each in asked if isinstance(each, list) and each and isinstance(each[0], int))
-
-
-def likeliest_cost(meter: Meter, deployment: Deployment, expected: Estimate) -> Decimal | None:
+def likeliest_cost(meter: Meter, call: Call, deployment: Deployment, expected: Estimate) -> Decimal | None:
     """What a call may cost at a deployment, US dollars; None where the model has no price."""
-    price = meter.prices.of(*(deployment.priced_as or (deployment.provider, deployment.model)))
-    return None if price is None else cost_usd(Usage(expected.prompt, expected.outputs), price)
+    return meter.estimate(call, deployment, expected.outputs, expected.prompt).cost_usd
 
 
 def largest_answer(models: Mapping[str, Mapping[str, Any]], deployment: Deployment) -> int | None:
@@ -115,6 +103,5 @@ def largest_answer(models: Mapping[str, Mapping[str, Any]], deployment: Deployme
 
 
 def micro_usd(cost_usd: Decimal) -> int:
-    """Turn US dollars into whole micro-dollars, rounded up from nano-dollars, so as the ledger's sum has it."""
-    nano = int((cost_usd * _NANO).to_integral_value(ROUND_HALF_UP))
-    return min(-(-nano // 1000), LARGEST_AMOUNT)
+    """Turn US dollars into the whole micro-dollars that counters take (`pricing.micro`)."""
+    return min(micro(cost_usd), LARGEST_AMOUNT)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import Decimal
 from typing import Any
 
+from gateway.core import pricing
 from gateway.core.calls import Attempt, Bill, Call, Outcome
-from gateway.core.transcript import Usage
+from gateway.core.usage import Usage
 
 JSON = dict[str, Any]
 
@@ -19,7 +20,7 @@ NANO = 1_000_000_000
 #: A million US dollars. No call costs as much; sums of what is stored stay within 64 bits.
 MOST_NANO = 1_000_000 * NANO
 
-#: Token counts of a row; the same as `core.transcript.Usage` has them.
+#: Token counts of a row; the same as `core.usage.Usage` has them.
 TOKENS = (
     "prompt_tokens",
     "completion_tokens",
@@ -35,9 +36,7 @@ _LONGEST_TEXT = 512
 
 def nano(cost_usd: Decimal) -> int:
     """Return US dollars as whole nano-dollars, rounded half up; at most `MOST_NANO`."""
-    if cost_usd * NANO >= MOST_NANO:
-        return MOST_NANO
-    return int((cost_usd * NANO).to_integral_value(ROUND_HALF_UP))
+    return min(pricing.nano(cost_usd), MOST_NANO)
 
 
 def cost_usd(bills: Sequence[Bill]) -> Decimal | None:
@@ -57,16 +56,6 @@ def cost_usd(bills: Sequence[Bill]) -> Decimal | None:
         elif bill.usage is not None:
             return None
     return total
-
-
-def bill_document(bill: Bill) -> JSON:
-    """Write a bill down: what was used, and what that cost in US dollars (as text, exact)."""
-    used = bill.usage
-    return {
-        "cost_usd": None if bill.cost_usd is None else str(bill.cost_usd),
-        "estimated": bill.estimated,
-        "usage": None if used is None else _tokens(used),
-    }
 
 
 def opening(call: Call, planned: Sequence[str]) -> JSON:
@@ -134,7 +123,7 @@ def entry(call: Call, planned: Sequence[str], outcome: Outcome, bills: Sequence[
 
 def _price(attempts: Sequence[Attempt], bills: Sequence[Bill]) -> list[JSON]:
     return [
-        {"attempt": attempt.number, "deployment": attempt.deployment.name, **bill_document(bill)}
+        {"attempt": attempt.number, "deployment": attempt.deployment.name, **_bill(bill)}
         for attempt, bill in zip(attempts, bills, strict=True)
         if bill.usage is not None
     ]
@@ -156,3 +145,9 @@ def _waited_s(attempt: Attempt) -> float | None:
 
 def _short(text: str | None) -> str | None:
     return text if text is None else text[:_LONGEST_TEXT]
+
+
+def _bill(bill: Bill) -> JSON:
+    """The bill of an attempt, and what it used."""
+    used = bill.usage
+    return {**bill.document(), "estimated": bill.estimated, "usage": None if used is None else _tokens(used)}

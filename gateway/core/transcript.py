@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from gateway.core.usage import Usage, usage_of
 
 JSON = dict[str, Any]
 
-#: A provider's claim beyond this is nonsense: no context window comes near it.
-MOST_TOKENS = 1_000_000_000
-
-#: Fields of messages and choices whose texts are names or media, no prompt and no answer.
-_NO_TEXT = frozenset(
-    {
-        *("role", "type", "id", "tool_call_id", "finish_reason", "url", "data", "file_data", "logprobs"),
-        *("tool_use_id", "stop_reason", "signature", "encrypted_content", "media_type"),
-    }
-)
 #: Names and kinds, which each piece of a stream may repeat.
 _SENT_ANEW = frozenset({"id", "type", "name", "format", "object", "role"})
-#: A data URL says within so many characters how it is written.
-_LONGEST_DATA_HEAD = 256
 #: Nobody nests deeper; a provider that does is not followed.
 _DEEPEST = 64
 
@@ -35,81 +24,8 @@ class Malformed(ValueError):
     """A piece that is no chat completion (chunk) at all."""
 
 
-@dataclass(frozen=True)
-class Usage:
-    """Tokens of one answer.
-
-    OpenAI's convention: `cached` and `cache_write` are part of `prompt`, `reasoning` is part of `completion`.
-    """
-
-    prompt: int = 0
-    completion: int = 0
-    cached: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-
-    @property
-    def total(self) -> int:
-        """All tokens."""
-        return self.prompt + self.completion
-
-
-def usage_of(claimed: object) -> Usage | None:
-    """Read a `usage` object (OpenAI API reference, chat completion object), whatever a provider put in it.
-
-    Returns:
-        Counts between 0 and `MOST_TOKENS`; None where there is no usage at all.
-    """
-    if not isinstance(claimed, Mapping) or not claimed:
-        return None
-    prompt_parts = _mapping(claimed.get("prompt_tokens_details"))
-    completion_parts = _mapping(claimed.get("completion_tokens_details"))
-    prompt = _count(claimed.get("prompt_tokens"))
-    completion = _count(claimed.get("completion_tokens"))
-    cached = _count(prompt_parts.get("cached_tokens")) or _count(claimed.get("cache_read_input_tokens"))
-    written = _count(prompt_parts.get("cache_creation_tokens")) or _count(claimed.get("cache_creation_input_tokens"))
-    return Usage(
-        prompt=prompt,
-        completion=completion,
-        cached=min(cached, prompt),
-        cache_write=min(written, prompt - min(cached, prompt)),
-        reasoning=min(_count(completion_parts.get("reasoning_tokens")), completion),
-    )
-
-
-def estimated(asked: object, said: object) -> Usage:
-    """Guess the tokens of an answer that came without usage: a quarter of the bytes of every text.
-
-    English has about four bytes a token, and so have code and, at three bytes a character, Chinese. Media count
-    nothing.
-
-    Args:
-        asked: the messages.
-        said: the choices.
-    """
-    return Usage(prompt=(_text_bytes(asked) + 3) // 4, completion=(_text_bytes(said) + 3) // 4)
-
-
-def _text_bytes(value: object) -> int:
-    if isinstance(value, str):
-        if value.startswith("data:") and ";base64," in value[:_LONGEST_DATA_HEAD]:
-            return 0
-        return len(value) if value.isascii() else len(value.encode("utf-8", "replace"))
-    if isinstance(value, Mapping):
-        return sum(_text_bytes(item) for name, item in value.items() if name not in _NO_TEXT)
-    if isinstance(value, list):
-        return sum(map(_text_bytes, value))
-    return 0
-
-
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return 0
-    return int(min(max(value, 0), MOST_TOKENS))
 
 
 class _Function:
@@ -279,6 +195,7 @@ class ChatTranscript:
         self.id: str | None = None
         self.model: str | None = None
         self.usage: Usage | None = None
+        self._tier: object = None
         self._choices: dict[int, _Choice] = {}
         self._whole: list[JSON] | None = None
 
@@ -325,10 +242,12 @@ class ChatTranscript:
     def _note(self, piece: Mapping[str, Any]) -> None:
         if self.id is None and isinstance(piece.get("id"), str):
             self.id = piece["id"]
+            self._tier = piece.get("service_tier")  # the chunk with the usage may have none
         if self.model is None and isinstance(piece.get("model"), str):
             self.model = piece["model"]
-        if (claimed := piece.get("usage")) and (usage := usage_of(claimed)) is not None:
-            self.usage = usage
+        if claimed := piece.get("usage"):
+            usage = usage_of(claimed, piece.get("service_tier") or self._tier)
+            self.usage = self.usage if usage is None else usage
 
     @property
     def started(self) -> bool:

@@ -218,7 +218,7 @@ class Limiter:
         tokens, cost = guessed, 0
         for attempt in planned:
             expected = guessed if guessed.stated else self._likely(call, attempt, guessed)
-            price = likeliest_cost(self._meter, attempt.deployment, expected) if money else None
+            price = likeliest_cost(self._meter, call, attempt.deployment, expected) if money else None
             if price is None and money and not self._policy.allow_unpriced:
                 continue
             kept.append(attempt)

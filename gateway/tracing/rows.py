@@ -12,7 +12,7 @@ from gateway.core.calls import Attempt, Call, Caller, Outcome, Parent
 from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.pricing import Meter
 from gateway.core.redaction import Redactor
-from gateway.core.transcript import Usage
+from gateway.core.usage import Usage
 from gateway.errors import GatewayError
 from gateway.offload import LARGE_BYTES
 from gateway.tracing.catcher import Held

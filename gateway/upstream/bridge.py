@@ -162,12 +162,20 @@ class _Answer:
                     yield None
                     continue
                 events = self._teller.feed(chunk.piece) if chunk.piece is not None else []
-                yield Chunk(self._framed(events), chunk.content)
+                yield from self._told_in(events, content=chunk.content)
             if events := self._teller.end():
-                yield Chunk(self._framed(events[:-1]))
+                yield from self._told_in(events[:-1])
                 yield Chunk(self._framed(events[-1:]), content=True, last=True, piece=events[-1])
         except Malformed as error:
             raise self._untold() from error
+
+    def _told_in(self, events: list[JSON], *, content: bool = False) -> Iterator[Chunk]:
+        """Events as one chunk; but one that has the usage is a chunk of its own, which shows it."""
+        if not any("usage" in event for event in events):
+            yield Chunk(self._framed(events), content)
+            return
+        for event in events:
+            yield Chunk(self._framed([event]), content, piece=event)
 
     def _framed(self, events: list[JSON]) -> bytes:
         for event in events:

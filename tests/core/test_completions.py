@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from openai.types import Completion
 
 from gateway.core.completions import CompletionsTranscript, FromChat, to_chat
-from gateway.core.transcript import ChatTranscript, Malformed, Usage
+from gateway.core.transcript import ChatTranscript, Malformed
+from gateway.core.usage import Usage
 from gateway.errors import InvalidRequest
 
 JSON = dict[str, Any]

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.embeddings import EmbeddingsTranscript, as_base64
-from gateway.core.transcript import Malformed, Usage
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage
 
 
 def answer(*vectors: Any) -> dict[str, Any]:

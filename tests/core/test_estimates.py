@@ -106,10 +106,10 @@ def test_embeddings_have_no_answer_to_pay_for() -> None:
 def test_a_cost_is_that_of_the_price_list() -> None:
     row = {"litellm_provider": "openai", "input_cost_per_token": 2e-6, "output_cost_per_token": "0.00001"}
     meter = Meter(Prices({"openai/gpt-test": row}))
-    assert likeliest_cost(meter, GPT, Estimate(100, 50, stated=True)) == Decimal("0.0007")
-    assert likeliest_cost(meter, Deployment("openai", "another"), Estimate(1, 1, stated=True)) is None
+    assert likeliest_cost(meter, call(), GPT, Estimate(100, 50, stated=True)) == Decimal("0.0007")
+    assert likeliest_cost(meter, call(), Deployment("openai", "another"), Estimate(1, 1, stated=True)) is None
     priced = Deployment("azure", "mine", priced_as=("openai", "gpt-test"))
-    assert likeliest_cost(meter, priced, Estimate(100, 50, stated=True)) == Decimal("0.0007")
+    assert likeliest_cost(meter, call(), priced, Estimate(100, 50, stated=True)) == Decimal("0.0007")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Joining what an answer said, and reading what a provider counted."""
+"""Joining what an answer said."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.transcript import (
-    MOST_TOKENS,
-    ChatTranscript,
-    DocumentTranscript,
-    Malformed,
-    Usage,
-    estimated,
-    usage_of,
-)
+from gateway.core.transcript import ChatTranscript, DocumentTranscript, Malformed
+from gateway.core.usage import Usage
 from tests.builders import finish
 
 JSON = dict[str, Any]
@@ -261,127 +254,6 @@ def test_a_piece_of_great_depth_is_taken_in_or_malformed() -> None:
 def test_a_choice_that_is_none_is_malformed(choice: JSON) -> None:
     with pytest.raises(Malformed):
         ChatTranscript().add({"choices": [choice]})
-
-
-# Usage.
-
-
-def test_usage_is_read_with_its_parts() -> None:
-    assert usage_of(
-        {
-            "prompt_tokens": 10,
-            "completion_tokens": 7,
-            "prompt_tokens_details": {"cached_tokens": 4, "cache_creation_tokens": 3},
-            "completion_tokens_details": {"reasoning_tokens": 5},
-        }
-    ) == Usage(10, 7, 4, 3, 5)
-
-
-def test_anthropics_names_of_the_cached_parts_are_read() -> None:
-    claimed = {"prompt_tokens": 10, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 3}
-    assert usage_of(claimed) == Usage(prompt=10, cached=2, cache_write=3)
-
-
-@pytest.mark.parametrize("claimed", [None, {}, [], "10", 10])
-def test_no_usage_is_none_and_not_zero(claimed: object) -> None:
-    assert usage_of(claimed) is None
-
-
-@pytest.mark.parametrize(
-    ("claimed", "counted"),
-    [
-        (-5, 0),
-        (10**30, MOST_TOKENS),
-        (float("inf"), MOST_TOKENS),
-        (float("-inf"), 0),
-        (float("nan"), 0),
-        (True, 0),
-        ("12", 0),
-        (None, 0),
-        ([1], 0),
-        (12.9, 12),
-    ],
-)
-def test_a_count_that_cannot_be_is_clamped(claimed: object, counted: int) -> None:
-    assert usage_of({"prompt_tokens": claimed}) == Usage(prompt=counted)
-    assert usage_of({"completion_tokens": claimed}) == Usage(completion=counted)
-
-
-def test_parts_are_never_more_than_the_whole() -> None:
-    got = usage_of(
-        {
-            "prompt_tokens": 10,
-            "completion_tokens": 3,
-            "prompt_tokens_details": {"cached_tokens": 8, "cache_creation_tokens": 8},
-            "completion_tokens_details": {"reasoning_tokens": 9},
-        }
-    )
-    assert got == Usage(10, 3, cached=8, cache_write=2, reasoning=3)
-    assert got.total == 13
-
-
-counts = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
-
-
-@settings(deadline=None, max_examples=60)
-@given(counts, counts, counts, counts | st.dictionaries(st.sampled_from(["reasoning_tokens"]), counts))
-def test_every_claim_gives_counts_within_their_bounds(prompt: Any, completion: Any, cached: Any, details: Any) -> None:
-    got = usage_of(
-        {
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "prompt_tokens_details": {"cached_tokens": cached, "cache_creation_tokens": details},
-            "completion_tokens_details": details,
-        }
-    )
-    assert got is not None
-    assert 0 <= got.cached + got.cache_write <= got.prompt <= MOST_TOKENS
-    assert 0 <= got.reasoning <= got.completion <= MOST_TOKENS
-
-
-# Where nobody counted.
-
-
-def test_an_estimate_is_a_quarter_of_the_bytes_of_what_was_said() -> None:
-    asked = [{"role": "user", "content": [{"type": "text", "text": "x" * 40}]}, {"role": "user", "content": "中" * 4}]
-    said = [{"index": 0, "message": {"role": "assistant", "content": "y" * 10, "refusal": None}}]
-    assert estimated(asked, said) == Usage(prompt=13, completion=3)
-
-
-@pytest.mark.parametrize("head", ["data:image/png;base64,", "data:;base64,", "data:audio/wav;rate=8000;base64,"])
-def test_media_count_nothing_wherever_they_stand(head: str) -> None:
-    asked = [{"type": "input_image", "image_url": head + "A" * 4000}, {"type": "input_text", "text": "data: 12345"}]
-    assert estimated(asked, None) == Usage(prompt=(len("data: 12345") + 3) // 4)
-
-
-def test_names_and_media_count_nothing() -> None:
-    image = {"type": "image_url", "image_url": {"url": "x" * 1000}}
-    audio = {"type": "input_audio", "input_audio": {"data": "x" * 1000, "format": ""}}
-    assert estimated([{"role": "user", "content": [image, audio]}], None) == Usage()
-
-
-def test_signatures_and_reasons_of_anthropics_wire_count_nothing() -> None:
-    source = {"type": "base64", "media_type": "image/png", "data": "x" * 1000}
-    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "image", "source": source}]}
-    thought = {"type": "thinking", "thinking": "hmmm", "signature": "x" * 1000}
-    said = {"role": "assistant", "content": [thought], "stop_reason": "end_turn"}
-    assert estimated([{"role": "user", "content": [result]}], said) == Usage(completion=1)
-
-
-def test_arguments_of_tools_count() -> None:
-    call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": "x" * 7}}
-    assert estimated(None, [{"message": {"tool_calls": [call]}}]).completion == 2
-
-
-@settings(deadline=None, max_examples=60)
-@given(json_values, json_values)
-def test_an_estimate_is_never_negative_whatever_was_said(asked: Any, said: Any) -> None:
-    got = estimated(asked, said)
-    assert got.prompt >= 0
-    assert got.completion >= 0
-
-
-# Documents.
 
 
 def test_a_document_is_the_record_whatever_it_holds() -> None:

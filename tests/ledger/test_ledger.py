@@ -53,7 +53,7 @@ def noted(
 ) -> tuple[Gateway, Book]:
     """A gateway whose provider plays these scripts, and its book."""
     book = book or Book()
-    made = gateway(Script(list(scripts)))
+    made = gateway(Script(list(scripts)), prices=PRICES)
     made.tracer = tracer(*([sink] if sink else []), prices=PRICES)
     redactor = Redactor([secret] if secret else [])
     made.ledger = Ledger(book, None, Meter(Prices(PRICES)), redactor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,17 @@ from gateway.core.rules import MICRO, PARALLEL, TOKENS, Rule
 from gateway.errors import BudgetExceeded, LimitExceeded, ProviderFailed, StoreUnavailable
 from gateway.limits import Policy
 from gateway.metrics import Metrics
+from gateway.notify import Notifier
 from gateway.pipeline import Gateway
 from gateway.settings import Settings
+from gateway.storage.database import Database
+from gateway.storage.followed import FollowedRules
 from gateway.storage.memory import MemoryCounters
+from gateway.storage.migrate import upgrade
+from gateway.storage.notices import Notices
+from gateway.storage.usage import UsageRows
 from tests.builders import TOKEN, Recorder, Script, Step, gateway, says
-from tests.limits.ruled import MODEL, Removable, Watched, asked, budget, limit, limiter, meter, used
+from tests.limits.ruled import DOLLAR, MODEL, Removable, Watched, asked, budget, limit, limiter, meter, used
 
 
 class Running:
@@ -25,7 +32,7 @@ class Running:
     def __init__(self, script: Sequence[Step], *rules: Rule, **more: object) -> None:
         self.traced = Recorder()
         self.script = Script([script])
-        self.gateway: Gateway = gateway(self.script, self.traced)
+        self.gateway: Gateway = gateway(self.script, self.traced, prices={MODEL: DOLLAR})
         self.limiter = self.gateway.limiter = limiter(*rules, **more)
         self.gateway.open()
 
@@ -158,10 +165,16 @@ def test_a_call_is_settled_also_where_the_store_goes_away_under_it(running: type
     assert here.traced.roots[0]["metadata"]["status"] == 200
 
 
-def test_refusals_are_counted_by_kind_and_measure() -> None:
+def test_refusals_are_counted_by_kind_and_measure(tmp_path: Path) -> None:
     metrics = Metrics()
+    upgrade(tmp_path / "gateway.db")
+    database = Database(tmp_path / "gateway.db")
     it = assembly.limiter(
-        Settings.load({"GATEWAY_RATE_LIMIT_RPM": "1"}), MemoryCounters(), meter(), metrics, {}, workers=1
+        *(Settings.load({"GATEWAY_RATE_LIMIT_RPM": "1"}), MemoryCounters(), meter(), metrics, {}),
+        rules=FollowedRules(database),
+        spending=UsageRows(database),
+        notices=Notifier(Notices(database), None),
+        workers=1,
     )
     gate = gateway(Script([says("a")]))
     gate.limiter = it

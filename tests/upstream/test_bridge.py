@@ -11,7 +11,8 @@ import pytest
 
 from gateway.core.calls import Attempt, Call, Chunk
 from gateway.core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Endpoint
-from gateway.core.transcript import ChatTranscript, Usage
+from gateway.core.transcript import ChatTranscript
+from gateway.core.usage import Usage
 from gateway.core.wire import Events, data_event, data_of, dumps
 from gateway.errors import GatewayError, InvalidRequest, ProviderFailed, ProviderInvalid, ProviderStreamEnded
 from gateway.upstream.bridge import Bridge

@@ -28,7 +28,7 @@ from gateway.core.endpoints import (
     Endpoint,
 )
 from gateway.core.redaction import REDACTED
-from gateway.core.transcript import Usage
+from gateway.core.usage import Usage
 from gateway.errors import (
     CallerGone,
     GatewayError,

@@ -14,7 +14,7 @@ import pytest
 from gateway.core.calls import Call, Chunk
 from gateway.core.endpoints import COMPLETIONS, MESSAGES, RESPONSE, RESPONSES, Endpoint
 from gateway.core.redaction import REDACTED
-from gateway.core.transcript import Usage
+from gateway.core.usage import Usage
 from gateway.core.wire import MOST_EVENT_BYTES
 from gateway.errors import (
     CallerGone,

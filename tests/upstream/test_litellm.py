@@ -23,7 +23,7 @@ import pytest
 from gateway.core.calls import Attempt, Call
 from gateway.core.endpoints import CHAT
 from gateway.core.providers import PROVIDERS
-from gateway.core.transcript import Usage
+from gateway.core.usage import Usage
 from gateway.core.wire import Events, data_of
 from gateway.errors import (
     CallerGone,

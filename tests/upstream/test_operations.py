@@ -15,7 +15,7 @@ import pytest
 from gateway.core.calls import Attempt, Call
 from gateway.core.endpoints import COMPLETIONS, EMBEDDINGS, Endpoint
 from gateway.core.redaction import Redactor
-from gateway.core.transcript import Usage
+from gateway.core.usage import Usage
 from gateway.core.wire import Events, data_of
 from gateway.errors import GatewayError, InvalidRequest, ProviderInvalid, ProviderLimited, ProviderStreamEnded
 from gateway.tracing.catcher import Catcher, Held

@@ -16,7 +16,8 @@ from gateway.core.calls import Chunk
 from gateway.core.endpoints import MESSAGES, RESPONSES, Endpoint
 from gateway.core.redaction import REDACTED, Redactor
 from gateway.core.responses import ResponsesTranscript
-from gateway.core.transcript import ChatTranscript, Transcript, Usage
+from gateway.core.transcript import ChatTranscript, Transcript
+from gateway.core.usage import Usage
 from gateway.core.wire import MOST_EVENT_BYTES, Events, data_of
 from gateway.errors import GatewayError, ProviderFailed, ProviderInvalid, ProviderLimited, ProviderStreamEnded
 from gateway.upstream.failures import Failures

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.core.calls import Call
-from gateway.core.transcript import Usage
+from gateway.core.usage import Usage
 from gateway.core.wire import data_of
 from gateway.errors import GatewayError, ProviderStreamEnded
 from gateway.upstream.scripted import ERRORS, MODELS, Scripted

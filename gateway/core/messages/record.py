@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.core.messages.tools import read_input
-from gateway.core.transcript import MOST_TOKENS, Malformed, Usage
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage, count_of, usage_of_messages
 
 JSON = dict[str, Any]
 
@@ -20,35 +21,6 @@ _EMPTY = {"text": "text", "thinking": "thinking"}
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 #: Fields of the message that a record has of its own, or that say nothing.
 _OWN = frozenset({"id", "type", "role", "model", "content", "usage"})
-
-
-def usage_of_messages(claimed: object) -> Usage | None:
-    """Read a `usage` object of the Messages API, whatever a provider put in it.
-
-    Anthropic counts cached input beside `input_tokens`; here it is part of the prompt.
-
-    Returns:
-        Counts between 0 and `MOST_TOKENS`; None where there is no usage at all.
-    """
-    if not isinstance(claimed, Mapping) or not claimed:
-        return None
-    plain, read, written, completion = (_count(claimed.get(name)) for name in _COUNTS)
-    prompt = min(plain + read + written, MOST_TOKENS)
-    details = claimed.get("output_tokens_details")
-    thinking = _count(details.get("thinking_tokens")) if isinstance(details, Mapping) else 0
-    return Usage(
-        prompt=prompt,
-        completion=completion,
-        cached=min(read, prompt),
-        cache_write=min(written, prompt - min(read, prompt)),
-        reasoning=min(thinking, completion),
-    )
-
-
-def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return 0
-    return int(min(max(value, 0), MOST_TOKENS))
 
 
 class _Block:
@@ -190,7 +162,7 @@ class MessagesTranscript:
             return
         for name, value in usage.items():
             if name in _COUNTS:
-                self._counted[name] = max(_count(value), self._counted.get(name, 0))
+                self._counted[name] = max(count_of(value), self._counted.get(name, 0))
             elif value is not None:
                 self._counted[name] = value
         self.usage = usage_of_messages(self._counted)

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.core.messages.tools import Arguments, read_input
-from gateway.core.transcript import Malformed, Usage, usage_of
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage, usage_of
 from gateway.core.wire import dumps
 
 JSON = dict[str, Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.transcript import Usage, usage_of
+from gateway.core.usage import Usage
 
 JSON = dict[str, Any]
 
@@ -90,29 +90,6 @@ def usage_as_told(usage: Usage) -> JSON:
         "output_tokens_details": {"reasoning_tokens": usage.reasoning},
         "total_tokens": usage.total,
     }
-
-
-def usage_of_responses(claimed: object) -> Usage | None:
-    """Read the `usage` of a Response, whatever a provider put in it.
-
-    Returns:
-        Counts between 0 and `MOST_TOKENS`; None where there is no usage at all.
-    """
-    if not isinstance(claimed, Mapping) or not claimed:
-        return None
-    input_parts = _mapping(claimed.get("input_tokens_details"))
-    output_parts = _mapping(claimed.get("output_tokens_details"))
-    return usage_of(
-        {
-            "prompt_tokens": claimed.get("input_tokens"),
-            "prompt_tokens_details": {
-                "cached_tokens": input_parts.get("cached_tokens"),
-                "cache_creation_tokens": input_parts.get("cache_write_tokens"),
-            },
-            "completion_tokens": claimed.get("output_tokens"),
-            "completion_tokens_details": {"reasoning_tokens": output_parts.get("reasoning_tokens")},
-        }
-    )
 
 
 def _tool(tool: Any) -> Any:

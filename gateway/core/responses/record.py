@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gateway.core.responses.document import usage_of_responses
-from gateway.core.transcript import Malformed, Usage
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage, usage_of_responses, with_units
 
 JSON = dict[str, Any]
 
@@ -164,7 +164,7 @@ class ResponsesTranscript:
             self.id = document["id"]
         if self.model is None and isinstance(document.get("model"), str):
             self.model = document["model"]
-        if (usage := usage_of_responses(document.get("usage"))) is not None:
+        if (usage := usage_of_responses(document.get("usage"), document.get("service_tier"))) is not None:
             self.usage = usage
         self.stored = document.get("store") is not False
 
@@ -175,6 +175,9 @@ class ResponsesTranscript:
         self._note(document)
         # some servers tell of the items in the stream only, and end with an empty list
         self._output = [dict(item) for item in output] if output or not self._items else None
+        if self.usage is not None:  # OpenAI bills each search, and its usage has no word of them
+            searches = sum(item.get("type") == "web_search_call" for item in self.said())
+            self.usage = with_units(self.usage, web_search=searches)
         self._ended = status
         self._complete = status in {"completed", "incomplete"}
         details = document.get("incomplete_details")

@@ -8,7 +8,8 @@ from typing import Any
 from gateway.core.responses.asked import toolbox_of, wants_logprobs
 from gateway.core.responses.document import response
 from gateway.core.responses.items import COMPLETED, IN_PROGRESS, INCOMPLETE, Call, Item, Message, Reasoning
-from gateway.core.transcript import Malformed, Usage, usage_of
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage, usage_of
 
 JSON = dict[str, Any]
 

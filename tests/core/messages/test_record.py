@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.messages.record import MessagesTranscript, usage_of_messages
-from gateway.core.transcript import MOST_TOKENS, Malformed, Usage
+from gateway.core.messages.record import MessagesTranscript
+from gateway.core.transcript import Malformed
+from gateway.core.usage import MOST_TOKENS, Usage, usage_of_messages
 
 JSON = dict[str, Any]
 ALIKE = settings(deadline=None, derandomize=True, database=None, max_examples=200)

@@ -15,7 +15,8 @@ from pydantic import TypeAdapter
 from gateway.core.messages.record import MessagesTranscript
 from gateway.core.messages.told import FromChat
 from gateway.core.messages.tools import sent_name
-from gateway.core.transcript import Malformed, Usage
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage
 
 JSON = dict[str, Any]
 ALIKE = settings(deadline=None, derandomize=True, database=None, max_examples=200)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
-from gateway.core.responses.document import response, usage_as_told, usage_of_responses
-from gateway.core.transcript import MOST_TOKENS, Usage
+from gateway.core.responses.document import response, usage_as_told
+from gateway.core.usage import MOST_TOKENS, Usage, usage_of_responses
 
 JSON = dict[str, Any]
 

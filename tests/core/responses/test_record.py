@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.responses.record import ResponsesTranscript, is_terminal
-from gateway.core.transcript import Malformed, Usage
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage
 from tests.core.responses.wires import chunk, told, tool
 
 JSON = dict[str, Any]

@@ -1,0 +1,174 @@
+"""Which price counts, and the bill of an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+from gateway.core.calls import Attempt, Bill, Call, Deployment
+from gateway.core.endpoints import CHAT
+from gateway.core.pricing.kinds import TIERS
+from gateway.core.pricing.price import EXACT, Price, lacks, parts_of, price_of, total
+from gateway.core.usage import MOST_TOKENS, Usage, estimated, with_units
+
+_NANO = Decimal("1e-9")
+
+#: Fields of a body that the model reads besides what is asked: a guess of the prompt counts them.
+_READ_TOO = ("instructions", "tools", "functions", "response_format", "text")
+
+
+def nano(cost_usd: Decimal) -> int:
+    """Nano-dollars, rounded half up."""
+    return int(cost_usd.quantize(_NANO, ROUND_HALF_UP, EXACT).scaleb(9, EXACT))
+
+
+def micro(cost_usd: Decimal) -> int:
+    """Micro-dollars, rounded up from the nano-dollars that the ledger keeps, so that budgets and ledger agree."""
+    return (nano(cost_usd) + 999) // 1000
+
+
+class Prices:
+    """Prices by model name.
+
+    Args:
+        rows: LiteLLM's map, model name to row; an operator's rows stand over it.
+        own: the operator's rows, in the same shape.
+    """
+
+    def __init__(self, rows: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str, Any]] | None = None):
+        self._rows = rows
+        self._own = own or {}
+        self._found: dict[tuple[str, str], tuple[Price, str] | None] = {}
+
+    def of(self, provider: str, model: str) -> Price | None:
+        """The price of a model at a provider, or None where nobody knows it."""
+        found = self.found(provider, model)
+        return None if found is None else found[0]
+
+    def found(self, provider: str, model: str) -> tuple[Price, str] | None:
+        """The price of a model at a provider, and where it stands: `GATEWAY_PRICES: name` or `LiteLLM: name`."""
+        key = (provider, model)
+        if key not in self._found:
+            if len(self._found) > 4096:  # names come from callers
+                self._found.clear()
+            self._found[key] = self._find(provider, model)
+        return self._found[key]
+
+    def owner(self, model: str) -> str | None:
+        """The provider of a bare name, as LiteLLM's map has it; None where no row says."""
+        row = self._own.get(model) or self._rows.get(model) or {}
+        owner = row.get("litellm_provider") or self._rows.get(model, {}).get("litellm_provider")
+        return owner if isinstance(owner, str) else None
+
+    def wants(self, provider: str, model: str) -> str | None:
+        """Say what a model needs so that calls of it can be priced; None where they can."""
+        if (found := self.found(provider, model)) is None:
+            return "no price"
+        price, place = found
+        source, _, name = place.partition(": ")
+        row = (self._own if source == "GATEWAY_PRICES" else self._rows).get(name) or {}
+        missing = lacks(price, row.get("mode") or self._rows.get(name, {}).get("mode"))
+        return f"no price of a {missing[0]} token in {place}" if missing else None
+
+    def _find(self, provider: str, model: str) -> tuple[Price, str] | None:
+        for rows, source in ((self._own, "GATEWAY_PRICES"), (self._rows, "LiteLLM")):
+            for name in (f"{provider}/{model}", model):
+                row = rows.get(name)
+                if row is None or (rows is self._rows and not _is_of(provider, row)):
+                    continue  # the bare name is another provider's model, with a price of its own
+                if (price := price_of(row, provider)) is not None:
+                    return price, f"{source}: {name}"
+        return None
+
+
+def _is_of(provider: str, row: Mapping[str, Any]) -> bool:
+    owner = str(row.get("litellm_provider", ""))
+    return owner == provider or owner.startswith((f"{provider}_", f"{provider}-"))
+
+
+class Meter:
+    """Says what attempts used and what that costs.
+
+    Args:
+        prices: where a price is looked up.
+    """
+
+    def __init__(self, prices: Prices) -> None:
+        self.prices = prices
+
+    def bill(self, call: Call, attempt: Attempt) -> Bill:
+        """Return the bill of an attempt that has ended; made once, and kept at the attempt."""
+        if attempt.bill is None:
+            attempt.bill = self.so_far(call, attempt)
+        return attempt.bill
+
+    def so_far(self, call: Call, attempt: Attempt) -> Bill:
+        """Return the bill of what has come of an attempt, which may still be under way."""
+        if not attempt.metered:
+            return Bill()
+        usage = attempt.transcript.usage
+        guessed = usage is None and attempt.transcript.started
+        if guessed:
+            endpoint, body = (call.endpoint, call.body) if attempt.sent is None else (CHAT, attempt.sent)
+            usage = estimated(endpoint.asked_of(body), attempt.transcript.said())
+        if usage is None:
+            return Bill()
+        found = self.prices.found(*priced_as(attempt.deployment))
+        if found is not None and found[0].searches and "web_search" not in usage.units:
+            usage = with_units(usage, web_search=_cited(attempt))
+        return _bill(usage, found, estimated=guessed)
+
+    def estimate(
+        self, call: Call, deployment: Deployment, output_tokens: int, prompt_tokens: int | None = None
+    ) -> Bill:
+        """Return what a call would cost before it is made: its prompt guessed from its body, with no cache.
+
+        Args:
+            call: as it was asked.
+            deployment: the one that would answer.
+            output_tokens: how many it would say, over all choices.
+            prompt_tokens: how many it is asked with; None guesses.
+
+        Returns:
+            A bill whose cost is None where the model has no price. It has the fee of a request, but no searches. Of
+            the standard tier and one that the call asks for, the dearer counts: the provider may serve either.
+        """
+        if prompt_tokens is None:
+            asked = [call.endpoint.asked_of(call.body), *call.history, *(call.body.get(name) for name in _READ_TOO)]
+            prompt_tokens = estimated(asked, None).prompt
+        prompt = min(max(prompt_tokens, 0), MOST_TOKENS)
+        completion = min(max(output_tokens, 0), MOST_TOKENS)
+        found = self.prices.found(*priced_as(deployment))
+        wanted = call.body.get("service_tier")
+        tiers = dict.fromkeys((None, wanted if wanted in TIERS else None))
+        bills = [_bill(Usage(prompt, completion, tier=tier), found, estimated=True) for tier in tiers]
+        return max(bills, key=lambda bill: -1 if bill.cost_usd is None else bill.cost_usd)
+
+
+def priced_as(deployment: Deployment) -> tuple[str, str]:
+    """Provider and model whose price counts for a deployment."""
+    return deployment.priced_as or (deployment.provider, deployment.model)
+
+
+def _bill(usage: Usage, found: tuple[Price, str] | None, *, estimated: bool) -> Bill:
+    priced = None if found is None else parts_of(usage, found[0])
+    if found is None or priced is None:
+        return Bill(usage, estimated)
+    parts, unpriced = priced
+    return Bill(usage, estimated, total(parts), parts, unpriced, found[1])
+
+
+def _cited(attempt: Attempt) -> int:
+    """One search where a chat of OpenAI's cites the web: its usage has no word of searches, and each call makes one."""
+    if attempt.deployment.provider not in ("openai", "azure") or not isinstance(
+        said := attempt.transcript.said(), list
+    ):
+        return 0
+    messages = (choice.get("message") for choice in said if isinstance(choice, Mapping))
+    notes = [message.get("annotations") for message in messages if isinstance(message, Mapping)]
+    return int(any(_cites(note) for note in notes if isinstance(note, Sequence)))
+
+
+def _cites(notes: Sequence[Any]) -> bool:
+    return any(isinstance(note, Mapping) and note.get("type") == "url_citation" for note in notes)
