@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,15 @@ from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
 from gateway.core.keys import Pepper
 from gateway.core.pricing import Meter, Prices
-from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
-from gateway.core.routing import DEMO, Catalogue, Reach
+from gateway.core.routing import DEMO
 from gateway.metrics import Metrics, SpoolState
-from gateway.offload import rest, stop_threads
+from gateway.offload import offload, rest, stop_threads
 from gateway.pipeline import Gateway, Limits
 from gateway.routes import Table
-from gateway.settings import Settings, SettingsError
+from gateway.routes.catalogue import catalogue_of, needs_litellm
+from gateway.routes.follower import RoutesFollower, stamp_of
+from gateway.settings import Settings, SettingsError, withdraw
 from gateway.storage.health import StoreHealth
 from gateway.tracing import Sink, Tracer
 from gateway.tracing.braintrust import Braintrust
@@ -74,23 +76,14 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     Raises:
         SettingsError: a file that the settings name cannot be used.
     """
+    stamp = None if settings.config is None else stamp_of(settings.config)  # before it is read
     table = routes.read(settings)
     for warning in (*settings.warnings, *table.warnings):
         log.warning("%s", warning)
     models = modelmap.read()
     redactor = redactor_of(settings, table)
     logs.know(_secrets_of(settings, table))
-    relayed = settings.relay | ({OPENAI_FOR_TEXT} if "openai" in settings.relay else frozenset())
-    catalogue = Catalogue(
-        reaches={
-            name: Reach(reach.api_key, reach.api_base, reach.api_version, reach.missing, name in relayed)
-            for name, reach in settings.credentials.items()
-        },
-        models=models,
-        demo=frozenset(f"{DEMO}/{name}" for name in MODELS) if table.demo_on(settings) else frozenset(),
-        aliases=table.aliases,
-        open=table.open,
-    )
+    catalogue = catalogue_of(settings, table, models, MODELS)
     litellm = LiteLLM(
         Failures(redactor),
         first_byte_s=settings.first_byte_timeout_s,
@@ -125,9 +118,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
     metrics.watch_spools(
         lambda: [SpoolState(name, one.waiting_bytes, one.oldest_s) for name, one in tracer.backlogs().items()]
     )
-    reaches = [target.reach for _, target in table.targets] + (list(catalogue.reaches.values()) if table.open else [])
-    needed = any(reach.missing is None and not reach.relay for reach in reaches)
-    return Gateway(
+    gateway = Gateway(
         catalogue=catalogue,
         upstreams={
             DEMO: StoredResponses(Lanes(Counting(count), Scripted()), objects),
@@ -148,9 +139,40 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
             body_bytes=int(settings.max_body_mb * (1 << 20)),
         ),
         cors_origins=settings.cors_origins,
-        preload=litellm.load if needed else None,
+        preload=litellm.load if needs_litellm(catalogue) else None,
         on_close=close_connections,
     )
+
+    def load_litellm() -> None:
+        litellm.load()
+        logs.configure(settings.log_format, settings.log_level)  # again: LiteLLM adds handlers of its own at import
+        litellm.start()
+
+    def take(table: Table) -> None:
+        secrets = _secrets_of(settings, table)
+        redactor.learn(secrets)
+        logs.learn(secrets)
+        withdraw(os.environ, table.key_variables)
+        changed = catalogue_of(settings, table, models, MODELS)
+        if needs_litellm(changed) and not needs_litellm(gateway.catalogue):
+            load_litellm()  # seconds, once; the first call would have to wait for it
+        metrics.follow(changed)
+        gateway.catalogue = changed
+        log.info("the routes file was read again", extra={"fields": {"names": len(changed.aliases)}})
+        for warning in table.warnings:
+            log.warning("%s", warning)
+
+    if settings.config is not None:
+        gateway.routes = RoutesFollower(
+            settings.config,
+            stamp,
+            table.revision,
+            partial(routes.read, settings),
+            take,
+            metrics.routes_reloaded,
+            offload,
+        )
+    return gateway
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
 from gateway.metrics import Metrics
+from gateway.routes.follower import RoutesFollower
 from gateway.storage.counters import Counters
 from gateway.storage.directory import Directory
 from gateway.storage.health import StoreHealth
@@ -78,7 +79,8 @@ class Gateway:
     """The gateway without its HTTP edge.
 
     Attributes:
-        catalogue: every model that can be named.
+        catalogue: every model that can be named; another one is put in its place when the routes file has changed.
+        routes: what does so; None where there is no such file.
         upstreams: the way to each provider, by its name; `litellm` for the others.
         authenticator: headers to callers.
         metrics: what is counted.
@@ -97,6 +99,7 @@ class Gateway:
     upstreams: Mapping[str, Upstream]
     tracer: Tracer
     authenticator: Authenticator
+    routes: RoutesFollower | None = None
     objects: OwnedObjects | None = None
     directory: Directory | None = None
     counters: Counters | None = None
@@ -133,6 +136,8 @@ class Gateway:
         if self.counters is not None:
             self.counters.start()
         self.authenticator.start()
+        if self.routes is not None:
+            self.routes.open()
         self._opened = True
 
     def drain(self, grace_s: float) -> None:
@@ -168,6 +173,8 @@ class Gateway:
             time.sleep(0.02)
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
+        if self.routes is not None:
+            self.routes.close()
         self.tracer.close(timeout_s, insist=insist)
         if self.counters is not None:
             self.counters.close()

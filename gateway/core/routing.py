@@ -67,6 +67,9 @@ class Target:
         condition: which calls it is for.
         abilities: what the operator says of `policies.NEEDS`; LiteLLM's map knows the rest.
         most_tokens: of its context window; None where nobody says.
+        timeout_s: how long a try may take, a stream's until its first content; None for no bound of its own.
+        stream_timeout_s: how long a stream's may, where that differs.
+        prices: its own, over those of LiteLLM's map and by that map's names; decimal numbers, in US dollars.
     """
 
     provider: str
@@ -78,6 +81,9 @@ class Target:
     condition: Condition = field(default_factory=Condition)
     abilities: Mapping[str, bool] = field(default_factory=dict)
     most_tokens: int | None = None
+    timeout_s: float | None = None
+    stream_timeout_s: float | None = None
+    prices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

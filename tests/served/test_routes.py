@@ -243,5 +243,5 @@ def test_a_file_with_faults_stops_the_start_and_names_them_all(tmp_path: Path) -
     served = Served(tmp_path, {"GATEWAY_CONFIG_YAML": text, "WEB_CONCURRENCY": "1"})
     assert served.wait_exit(60) != 0
     assert "GATEWAY_CONFIG_YAML:3:37: model_list[0].litellm_params.api_bse: unknown key" in served.log
-    assert "GATEWAY_CONFIG_YAML:3:49: model_list[0].litellm_params.rpm: not supported by this release" in served.log
+    assert "GATEWAY_CONFIG_YAML:3:49: model_list[0].litellm_params.tpd: not supported by this release" in served.log
     assert "Traceback" not in served.log
