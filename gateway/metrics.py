@@ -195,7 +195,7 @@ class Metrics:
         )
         self._loaded = Gauge(
             "gateway_routes_loaded_timestamp_seconds",
-            "When the worker that did so first has last taken a routes file; seconds since 1970.",
+            "When each worker has taken a routes file last: the oldest of these times, in seconds since 1970.",
             registry=registry,
             multiprocess_mode="livemin",
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from gateway import assembly
+from gateway import assembly, logs
 from gateway.core.routing import plan
 from gateway.errors import ModelNotFound, ProviderNotConfigured
 from gateway.pipeline import Gateway
@@ -116,6 +117,73 @@ def test_a_closed_catalogue_without_a_deployment_that_can_be_called_loads_nothin
     assert made.preload is None
     with pytest.raises(ProviderNotConfigured):
         plan("a", made.catalogue)
+
+
+FOLLOWED = """
+model_list:
+- model_name: {name}
+  litellm_params: {{model: hosted_vllm/{name}, api_base: "http://gpu", api_key: os.environ/{key}}}
+open_catalogue: false
+"""
+
+
+def test_all_that_depends_on_the_routes_file_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_net", [*logs._net])
+    monkeypatch.setenv("NEW_KEY", "hunter2-new")
+    path = tmp_path / "routes.yaml"
+    path.write_text(FOLLOWED.format(name="old", key="OLD_KEY"))
+    made = build(GATEWAY_CONFIG=str(path), OLD_KEY="hunter2-old", NEW_KEY="hunter2-new", GATEWAY_RELAY="hosted_vllm")
+    assert made.routes is not None
+    before = made.catalogue
+    path.write_text(FOLLOWED.format(name="newer", key="NEW_KEY"))
+    made.routes.look()
+    made.routes.look()
+    assert plan("newer", made.catalogue)[0].deployment.api_key == Secret("hunter2-new")
+    with pytest.raises(ModelNotFound):
+        plan("old", made.catalogue)
+    assert plan("old", before)[0].deployment.model == "old", "a call under way keeps what it has"
+    assert made.catalogue.revision != before.revision
+    for clean in (made.redactor.text, made.tracer._redactor.text, logs.hide):
+        assert "hunter2" not in clean("keys: hunter2-new, and still hunter2-old")
+    assert "NEW_KEY" not in os.environ
+    attempted = made.metrics._names_of(plan("newer", made.catalogue)[0])
+    assert attempted == ("hosted_vllm", "newer"), "its models are labels"
+
+
+def test_secrets_are_known_before_a_call_can_send_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_net", [*logs._net])
+    path = tmp_path / "routes.yaml"
+    path.write_text(FOLLOWED.format(name="old", key="OLD_KEY"))
+    made = build(GATEWAY_CONFIG=str(path), OLD_KEY="hunter2-old", NEW_KEY="hunter2-new", GATEWAY_RELAY="hosted_vllm")
+    assert made.routes is not None
+    seen: list[bool] = []
+    kept = made.metrics.follow  # the last step before the catalogue is put in its place
+    monkeypatch.setattr(
+        made.metrics,
+        "follow",
+        lambda catalogue: (seen.append("hunter2" in made.redactor.text("hunter2-new")), kept(catalogue)),
+    )
+    path.write_text(FOLLOWED.format(name="newer", key="NEW_KEY"))
+    made.routes.look()
+    made.routes.look()
+    assert seen == [False]
+
+
+def test_the_demo_ends_when_a_changed_file_has_a_deployment_that_can_be_called(tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text("model_list: [{model_name: a, litellm_params: {model: azure/x}}]")
+    made = build(GATEWAY_CONFIG=str(path), OLD_KEY="hunter2-old", GATEWAY_RELAY="hosted_vllm")
+    assert made.catalogue.demo
+    path.write_text(FOLLOWED.format(name="old", key="OLD_KEY"))
+    assert made.routes is not None
+    made.routes.look()
+    made.routes.look()
+    assert not made.catalogue.demo
+
+
+def test_a_text_in_a_variable_is_not_followed() -> None:
+    assert build(GATEWAY_CONFIG_YAML=ROUTES, HALF="hunter2-a").routes is None
+    assert build().routes is None
 
 
 def test_a_routes_file_with_a_fault_stops_the_start() -> None:
