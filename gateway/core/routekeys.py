@@ -166,8 +166,8 @@ PARAMS = (
         "The calls that it is for, under `router_settings.enable_tag_filtering`: those with one of these tags. "
         "`default` is for all.",
     ),
-    Key("timeout", "number", "Seconds that a try may take; of a stream, until its first content."),
-    Key("stream_timeout", "number", "Seconds that a stream may take until its first content; without it `timeout`."),
+    Key("timeout", "number", "Seconds until an answer must begin, or the try has failed."),
+    Key("stream_timeout", "number", "Seconds until the head of a stream must be there; without it `timeout`."),
 )
 WHEN = (
     Key("tags", "names", "The call has one of these tags."),

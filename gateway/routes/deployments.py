@@ -264,18 +264,21 @@ class Deployments:
         priced_as = info.priced_as
         if priced_as is not None and not priced_as[0]:
             priced_as = provider.name, priced_as[1]
-        reach = reach_of(reading, provider, base, keys[0] if keys else None, version, node, path)
-        relay = provider.name in self._settings.relay if info.relay is None else bool(info.relay.flag)
+        usual = self._defaults
+        reach = replace(
+            reach_of(reading, provider, base, keys[0] if keys else None, version, node, path),
+            relay=provider.name in self._settings.relay if info.relay is None else bool(info.relay.flag),
+            timeout_s=timeout_s or usual.timeout_s,
+            stream_timeout_s=stream_timeout_s or (None if timeout_s else usual.stream_timeout_s),
+        )
         target = Target(
             provider.name,
             model,
-            replace(reach, relay=relay),
+            reach,
             priced_as,
             condition=condition,
             abilities=info.abilities,
             most_tokens=info.most_tokens,
-            timeout_s=self._defaults.timeout_s if timeout_s is None else timeout_s,
-            stream_timeout_s=stream_timeout_s or (None if timeout_s else self._defaults.stream_timeout_s),
             prices=prices,
         )
         others = [replace(target, reach=replace(target.reach, api_key=key)) for key in keys[1:]]

@@ -195,21 +195,21 @@ def test_base_url_is_the_address_too() -> None:
 
 def test_a_deployment_has_times_of_its_own() -> None:
     found = targets(entry(timeout=30, stream_timeout=2.5))[0]
-    assert (found.timeout_s, found.stream_timeout_s) == (30, 2.5)
-    assert (targets(entry())[0].timeout_s, targets(entry())[0].stream_timeout_s) == (None, None)
+    assert (found.reach.timeout_s, found.reach.stream_timeout_s) == (30, 2.5)
+    assert (targets(entry())[0].reach.timeout_s, targets(entry())[0].reach.stream_timeout_s) == (None, None)
 
 
 def test_times_of_the_router_are_those_of_deployments_that_have_none() -> None:
     text = lines(entry(), entry(timeout=5), router_settings={"timeout": 60, "stream_timeout": 10})
     usual, own = targets(text)
-    assert (usual.timeout_s, usual.stream_timeout_s) == (60, 10)
-    assert (own.timeout_s, own.stream_timeout_s) == (5, None), "its own time counts for its streams too"
+    assert (usual.reach.timeout_s, usual.reach.stream_timeout_s) == (60, 10)
+    assert (own.reach.timeout_s, own.reach.stream_timeout_s) == (5, None), "its own time counts for its streams too"
 
 
 def test_request_timeout_counts_where_the_router_says_nothing() -> None:
-    assert targets(lines(entry(), litellm_settings={"request_timeout": 600}))[0].timeout_s == 600
+    assert targets(lines(entry(), litellm_settings={"request_timeout": 600}))[0].reach.timeout_s == 600
     both = lines(entry(), litellm_settings={"request_timeout": 600}, router_settings={"timeout": 20})
-    assert targets(both)[0].timeout_s == 20
+    assert targets(both)[0].reach.timeout_s == 20
 
 
 def test_how_often_one_deployment_is_tried_is_said_for_all() -> None:

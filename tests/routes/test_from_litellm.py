@@ -134,12 +134,12 @@ def test_regions_of_azure_share_the_load_as_their_limits_say_with_openai_behind_
     table = read(FOLDER / "azure_and_openai.yaml")
     east, west = table.aliases["gpt-4o"].targets
     assert (east.weight, west.weight) == (900, 100)
-    assert (east.timeout_s, east.stream_timeout_s, east.priced_as) == (60, 5, ("azure", "gpt-4o"))
+    assert (east.reach.timeout_s, east.reach.stream_timeout_s, east.priced_as) == (60, 5, ("azure", "gpt-4o"))
     policy = table.aliases["gpt-4o"].policy
     assert (policy.strategy, policy.fallbacks) == (WEIGHTED, ("gpt-4o-openai",))
     assert policy.content_policy_fallbacks == ("gpt-4o-openai",)
     assert table.aliases["gpt-4o-mini"].policy.context_window_fallbacks == ("gpt-4o",)
-    assert table.aliases["gpt-4o-mini"].targets[0].timeout_s == 600, "request_timeout"
+    assert table.aliases["gpt-4o-mini"].targets[0].reach.timeout_s == 600, "request_timeout"
     assert (table.trying.retries, table.trying.allowed_fails, table.trying.cooldown_s) == (3, 3, 30)
 
 
@@ -164,7 +164,7 @@ def test_latency_and_redis_are_read_and_the_state_is_each_workers_own() -> None:
     table = read(FOLDER / "latency_with_redis.yaml")
     assert table.aliases["fast"].policy.strategy == LATENCY
     assert (table.trying.most_fallbacks, table.trying.cooldown_s) == (2, 0)
-    assert [target.stream_timeout_s for _, target in table.targets] == [3, 3, 3]
+    assert [target.reach.stream_timeout_s for _, target in table.targets] == [3, 3, 3]
     assert sum("each worker has its own figures" in warning for warning in table.warnings) == 3
 
 
