@@ -52,7 +52,7 @@ _REFUSED_PARAMS: tuple[tuple[str, str], ...] = (
     (r"kubernetes_pod_discovery|s3_\w+|max_retry_after", _ROUTING),
 )
 #: Keys of `litellm_params` without which a call is the same here.
-_HARMLESS_PARAMS: Mapping[str, str] = MappingProxyType(
+HARMLESS_PARAMS: Mapping[str, str] = MappingProxyType(
     {
         "drop_params": "what a provider does not know is always dropped, and named in x-gateway-dropped-params",
         "merge_reasoning_content_in_choices": "answers come as the provider gave them",
@@ -177,7 +177,7 @@ def entry_verdict(name: str) -> Verdict | None:
 
 def params_verdict(name: str) -> Verdict | None:
     """Judge a key of `litellm_params`; None where LiteLLM has none of that name."""
-    if (reason := _HARMLESS_PARAMS.get(name)) is not None:
+    if (reason := HARMLESS_PARAMS.get(name)) is not None:
         return Verdict(True, reason)
     reason = _first(_REFUSED_PARAMS, name)
     return Verdict(False, reason) if reason else None

@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.core import policies
 from gateway.core.endpoints import SERVED_MODES
-from gateway.core.foreignkeys import HARMLESS_SETTINGS
+from gateway.core.foreignkeys import HARMLESS_PARAMS, HARMLESS_SETTINGS, REFERENCES
 
 JSON = dict[str, Any]
 
@@ -260,6 +260,7 @@ def schema() -> JSON:
     params["patternProperties"] = prices
     for name, variables in ACCOUNTS.items():
         params["properties"][name] = _TEXT | {"description": f"Must be what {' or '.join(variables)} says."}
+    params["properties"] |= dict.fromkeys(sorted(HARMLESS_PARAMS), True)
     entry["properties"]["litellm_params"] |= params
     entry["properties"]["model_info"] |= _object(INFO, closed=False) | {"patternProperties": prices}
     whole = _object(TOP)
@@ -268,6 +269,9 @@ def schema() -> JSON:
         made = _object(keys)
         made["properties"] |= dict.fromkeys(sorted(HARMLESS_SETTINGS.get(section, ())), True)
         whole["properties"][section] = made | {"type": ["object", "null"], "description": _SECTION_HELP[section]}
+    for name in REFERENCES:
+        whole["properties"]["general_settings"]["properties"][name] = {"pattern": _REFERENCE}
+    whole["properties"]["litellm_settings"]["properties"]["cache"] = {"const": False}
     whole["properties"]["routing"]["properties"]["names"]["additionalProperties"] = _object(NAMED)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -276,6 +280,7 @@ def schema() -> JSON:
     }
 
 
+_REFERENCE = r"^(os\.environ/|\$\{\w+\}$)"
 _SECTION_HELP = {
     "routing": "How deployments are chosen, as far as LiteLLM has no key for it.",
     "router_settings": "LiteLLM's; no other keys are accepted, and those without a description change nothing here.",

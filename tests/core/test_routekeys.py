@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from gateway.core import policies, routekeys
+from gateway.core.foreignkeys import HARMLESS_PARAMS
 from gateway.core.routekeys import INFO, KINDS, NAMED, PARAMS, SECTIONS, STRATEGIES, Key
 
 
@@ -21,7 +22,8 @@ def test_the_schema_has_every_key_and_takes_no_other_but_notes_and_prices() -> N
     schema = routekeys.schema()
     entry = schema["properties"]["model_list"]["items"]
     params, info = (entry["properties"][name] for name in ("litellm_params", "model_info"))
-    assert list(params["properties"]) == [key.name for key in PARAMS] + list(routekeys.ACCOUNTS)
+    read = [key.name for key in PARAMS] + list(routekeys.ACCOUNTS)
+    assert list(params["properties"]) == read + sorted(HARMLESS_PARAMS)
     assert list(info["properties"]) == [key.name for key in INFO]
     closed = [schema["additionalProperties"], entry["additionalProperties"], params["additionalProperties"]]
     assert (closed, info["additionalProperties"]) == ([False, False, False], True)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
 
 from gateway import routes
+from gateway.core import routekeys
 from gateway.core.policies import LATENCY, ORDERED, WEIGHTED, Condition
 from gateway.routes import Table
 from gateway.secret import Secret
@@ -128,6 +130,21 @@ def test_the_others_are_read_as_they_are(path: Path) -> None:
     table = read(path)
     assert table.usable
     assert all(target.reach.missing is None for _, target in table.targets)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_an_editor_finds_nothing_wrong_with_what_is_read(path: Path) -> None:
+    document = yaml.safe_load(path.read_text())
+    for refused in REFUSED.get(path.stem, []):
+        without(document, refused)
+    faults = [error.message for error in Draft202012Validator(routekeys.schema()).iter_errors(document)]
+    assert faults == []
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_an_editor_marks_most_of_what_is_refused(name: str) -> None:
+    document = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    assert not Draft202012Validator(routekeys.schema()).is_valid(document)
 
 
 def test_regions_of_azure_share_the_load_as_their_limits_say_with_openai_behind_them() -> None:
