@@ -148,6 +148,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         logs.configure(settings.log_format, settings.log_level)  # again: LiteLLM adds handlers of its own at import
         litellm.start()
 
+    told = set(table.warnings)
+
     def take(table: Table) -> None:
         secrets = _secrets_of(settings, table)
         redactor.learn(secrets)
@@ -160,7 +162,9 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         gateway.catalogue = changed
         log.info("the routes file was read again", extra={"fields": {"names": len(changed.aliases)}})
         for warning in table.warnings:
-            log.warning("%s", warning)
+            if warning not in told:
+                log.warning("%s", warning)
+        told.update(table.warnings)
 
     if settings.config is not None:
         gateway.routes = RoutesFollower(

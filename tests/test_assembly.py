@@ -29,6 +29,7 @@ from gateway.storage.tabled import TableCounters
 from gateway.tracing.console import Console
 from gateway.tracing.local import LocalTraces
 from gateway.tracing.spool import Spool
+from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.scripted import MODELS
 from gateway.upstream.stored import StoredResponses
 from tests.builders import settings
@@ -179,6 +180,46 @@ def test_the_demo_ends_when_a_changed_file_has_a_deployment_that_can_be_called(t
     made.routes.look()
     made.routes.look()
     assert not made.catalogue.demo
+
+
+def test_litellm_is_there_before_the_first_call_that_needs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "routes.yaml"
+    relayed = FOLLOWED.format(name="old", key="OLD_KEY").replace("OLD_KEY}", "OLD_KEY}\n  model_info: {relay: true}")
+    path.write_text(relayed)
+    made = build(GATEWAY_CONFIG=str(path), OLD_KEY="hunter2-old")
+    assert made.preload is None
+    assert made.routes is not None
+    done: list[tuple[str, bool]] = []
+    for name in ("load", "start"):
+        monkeypatch.setattr(
+            LiteLLM, name, lambda _self, name=name: done.append((name, "new" in made.catalogue.aliases))
+        )
+    monkeypatch.setattr(logs, "configure", lambda *_: done.append(("configure", "new" in made.catalogue.aliases)))
+    for text in (relayed.replace("old", "other"), FOLLOWED.format(name="new", key="OLD_KEY")):
+        path.write_text(text)
+        made.routes.look()
+        made.routes.look()
+    assert done == [("load", False), ("configure", False), ("start", False)]
+    assert "new" in made.catalogue.aliases
+
+
+def test_a_warning_that_was_told_is_not_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logs, "_net", [*logs._net])
+    path = tmp_path / "routes.yaml"
+    path.write_text(FOLLOWED.format(name="old", key="OLD_KEY") + "general_settings: {alerting: []}\n")
+    made = build(GATEWAY_CONFIG=str(path), OLD_KEY="hunter2-old", GATEWAY_RELAY="hosted_vllm")
+    assert made.routes is not None
+    for more in ("", "router_settings: {retry_after: 3}\n"):
+        path.write_text(FOLLOWED.format(name="newer", key="OLD_KEY") + "general_settings: {alerting: []}\n" + more)
+        made.routes.look()
+        made.routes.look()
+    told = [record.getMessage() for record in caplog.records if "has no effect" in record.getMessage()]
+    assert [line.partition(": ")[2].partition(":")[0] for line in told] == [
+        "general_settings.alerting",
+        "router_settings.retry_after",
+    ]
 
 
 def test_a_text_in_a_variable_is_not_followed() -> None:
