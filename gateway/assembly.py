@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +19,20 @@ from gateway.auth.tokens import StaticTokens
 from gateway.core.keys import Pepper
 from gateway.core.periods import Period
 from gateway.core.pricing import Meter, Prices
-from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
-from gateway.core.routing import DEMO, Catalogue, Reach
+from gateway.core.routing import DEMO
 from gateway.core.rules import Match, Rule
 from gateway.errors import StoreUnavailable
 from gateway.ledger import Ledger
 from gateway.limits import Limiter, Policy, Rules
 from gateway.metrics import Metrics, SpoolState
-from gateway.offload import rest, stop_threads
+from gateway.offload import offload, rest, stop_threads
 from gateway.pipeline import Gateway, Limits
 from gateway.prices import own_prices
 from gateway.routes import Table
-from gateway.settings import Settings, SettingsError
+from gateway.routes.catalogue import catalogue_of, needs_litellm
+from gateway.routes.follower import RoutesFollower, stamp_of
+from gateway.settings import Settings, SettingsError, withdraw
 from gateway.storage.health import StoreHealth
 from gateway.tracing import Sink, Tracer
 from gateway.tracing.backlog import LEDGER
@@ -88,23 +90,14 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
     Raises:
         SettingsError: a file that the settings name cannot be used.
     """
+    stamp = None if settings.config is None else stamp_of(settings.config)  # before it is read
     table = routes.read(settings)
     for warning in (*settings.warnings, *table.warnings):
         log.warning("%s", warning)
     models = modelmap.read()
     redactor = redactor_of(settings, table)
     logs.know(_secrets_of(settings, table))
-    relayed = settings.relay | ({OPENAI_FOR_TEXT} if "openai" in settings.relay else frozenset())
-    catalogue = Catalogue(
-        reaches={
-            name: Reach(reach.api_key, reach.api_base, reach.api_version, reach.missing, name in relayed)
-            for name, reach in settings.credentials.items()
-        },
-        models=models,
-        demo=frozenset(f"{DEMO}/{name}" for name in MODELS) if table.demo_on(settings) else frozenset(),
-        aliases=table.aliases,
-        open=table.open,
-    )
+    catalogue = catalogue_of(settings, table, models, MODELS)
     litellm = LiteLLM(
         Failures(redactor),
         first_byte_s=settings.first_byte_timeout_s,
@@ -150,9 +143,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         *(settings, counted, meter, metrics, models),
         *(rules, usage_rows(settings, shared), notices, workers or settings.workers or 1),
     )
-    reaches = [target.reach for _, target in table.targets] + (list(catalogue.reaches.values()) if table.open else [])
-    needed = any(reach.missing is None and not reach.relay for reach in reaches)
-    return Gateway(
+    gateway = Gateway(
         catalogue=catalogue,
         upstreams={
             DEMO: StoredResponses(Lanes(Counting(count), Scripted()), objects),
@@ -183,9 +174,44 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         session_key=(lambda: pepper_of_sessions().seal) if settings.ui == "on" else None,
         local_traces=_local_traces(settings),
         shown_settings=settings.shown(),
-        preload=litellm.load if needed else None,
+        preload=litellm.load if needs_litellm(catalogue) else None,
         on_close=close_connections,
     )
+
+    def load_litellm() -> None:
+        litellm.load()
+        logs.configure(settings.log_format, settings.log_level)  # again: LiteLLM adds handlers of its own at import
+        litellm.start()
+
+    told = set(table.warnings)
+
+    def take(table: Table) -> None:
+        secrets = _secrets_of(settings, table)
+        redactor.learn(secrets)
+        logs.learn(secrets)
+        withdraw(os.environ, table.key_variables)
+        changed = catalogue_of(settings, table, models, MODELS)
+        if needs_litellm(changed) and not needs_litellm(gateway.catalogue):
+            load_litellm()  # seconds, once; the first call would have to wait for it
+        metrics.follow(changed)
+        gateway.catalogue = changed
+        log.info("the routes file was read again", extra={"fields": {"names": len(changed.aliases)}})
+        for warning in table.warnings:
+            if warning not in told:
+                log.warning("%s", warning)
+        told.update(table.warnings)
+
+    if settings.config is not None:
+        gateway.routes = RoutesFollower(
+            settings.config,
+            stamp,
+            table.revision,
+            partial(routes.read, settings),
+            take,
+            metrics.routes_reloaded,
+            offload,
+        )
+    return gateway
 
 
 def prices(settings: Settings) -> Prices:

@@ -138,8 +138,16 @@ def hide(text: str) -> str:
 
 def know(secrets: Iterable[str]) -> None:
     """Blot these credentials out from now on, whatever their shape, as they are and as an address has them."""
-    spelt = [(secret, quote(secret), quote(secret, safe="")) for secret in secrets]
-    _net[0] = Redactor([form for forms in spelt for form in forms])
+    _net[0] = Redactor(_spelt(secrets))
+
+
+def learn(secrets: Iterable[str]) -> None:
+    """Blot these out too."""
+    _net[0].learn(_spelt(secrets))
+
+
+def _spelt(secrets: Iterable[str]) -> list[str]:
+    return [form for secret in secrets for form in (secret, quote(secret), quote(secret, safe=""))]
 
 
 def _time(record: logging.LogRecord) -> str:

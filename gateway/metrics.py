@@ -193,6 +193,18 @@ class Metrics:
             ("provider", "outcome"),
             registry=registry,
         )
+        self._reloads = Counter(
+            "gateway_routes_reloads_total",
+            "Changes of the routes file that a worker has seen, by whether what it says was taken (ok) or refused.",
+            ("result",),
+            registry=registry,
+        )
+        self._loaded = Gauge(
+            "gateway_routes_loaded_timestamp_seconds",
+            "When each worker has taken a routes file last: the oldest of these times, in seconds since 1970.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
         self._sent, self._dropped, self._quarantined, self._damaged, self._interrupted = (
             Counter(name, words, ("sink",), registry=registry)
             for name, words in (
@@ -208,6 +220,23 @@ class Metrics:
     def start_process(self) -> None:
         """Leave the files of the process that forked this one and open its own. Safe to call again."""
         self._in_flight.inc(0)
+        if self._catalogue.revision:
+            self._loaded.set_to_current_time()
+            for result in ("ok", "refused"):
+                self._reloads.labels(result).inc(0)
+
+    # The routes file.
+
+    def follow(self, catalogue: Catalogue) -> None:
+        """Take the models of another catalogue for labels from now on."""
+        self._catalogue = catalogue
+
+    @_harmless
+    def routes_reloaded(self, result: str) -> None:
+        """Count a change of the routes file: `ok` where it was taken, else `refused`."""
+        self._reloads.labels(result).inc()
+        if result == "ok":
+            self._loaded.set_to_current_time()
 
     # Requests.
 
@@ -365,6 +394,9 @@ class Metrics:
         families: list[Metric] = [
             InfoMetricFamily("gateway_build", "The version that runs.", value={"version": release()})
         ]
+        if revision := self._catalogue.revision:
+            words = "The routes file of the worker that answers: changes with whatever it means."
+            families.append(InfoMetricFamily("gateway_routes", words, value={"revision": revision}))
         states: Sequence[SpoolState] = ()
         try:
             states = self._spools()

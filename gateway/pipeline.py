@@ -23,6 +23,7 @@ from gateway.ledger import Ledger
 from gateway.limits import Limiter, Ticket
 from gateway.metrics import Metrics
 from gateway.notify import Notifier
+from gateway.routes.follower import RoutesFollower
 from gateway.settings import Shown
 from gateway.storage.counters import Counters
 from gateway.storage.directory import Directory
@@ -87,7 +88,8 @@ class Gateway:
     """The gateway without its HTTP edge.
 
     Attributes:
-        catalogue: every model that can be named.
+        catalogue: every model that can be named; another one is put in its place when the routes file has changed.
+        routes: what does so; None where there is no such file.
         upstreams: the way to each provider, by its name; `litellm` for the others.
         authenticator: headers to callers.
         metrics: what is counted.
@@ -117,6 +119,7 @@ class Gateway:
     tracer: Tracer
     authenticator: Authenticator
     ledger: Ledger = field(default_factory=Ledger)
+    routes: RoutesFollower | None = None
     objects: OwnedObjects | None = None
     directory: Directory | None = None
     counters: Counters | None = None
@@ -169,6 +172,8 @@ class Gateway:
         if self.limiter is not None:
             self.limiter.start()
         self.authenticator.start()
+        if self.routes is not None:
+            self.routes.open()
         self._opened = True
 
     def drain(self, grace_s: float) -> None:
@@ -204,6 +209,8 @@ class Gateway:
             time.sleep(0.02)
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
+        if self.routes is not None:
+            self.routes.close()
         end_s = time.monotonic() + timeout_s
         self.ledger.close(timeout_s / 2, insist=insist)  # first: its database is near, and Braintrust may not answer
         self.tracer.close(max(0.0, end_s - time.monotonic()), insist=insist)

@@ -266,8 +266,8 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
         ),
         Setting(
             *("GATEWAY_CONFIG", "config", "path", None),
-            help="The routes file, in the shape of LiteLLM's `config.yaml` (docs/routes.md); without it "
-            "`gateway.yaml` where the gateway is started, if it is there.",
+            help="The routes file, in the shape of LiteLLM's `config.yaml` (docs/routes.md), read again whenever it "
+            "has changed; without it `gateway.yaml` where the gateway is started, if it is there.",
         ),
         Setting(
             *("GATEWAY_CONFIG_YAML", "config_yaml", "yaml", None),

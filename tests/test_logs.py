@@ -241,3 +241,10 @@ def test_the_gateways_own_credentials_are_blotted_out_whatever_their_shape(monke
     assert logs.hide("at /v1/plain+word/, plain%2Bword/ and plain%2Bword%2F") == (
         f"at /v1/{REDACTED}, {REDACTED} and {REDACTED}"
     )
+
+
+def test_what_is_learnt_later_is_blotted_out_beside_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_net", [*logs._net])
+    logs.know(["plain+word/"])
+    logs.learn(["another+word/"])
+    assert logs.hide("plain+word/ another%2Bword%2F") == f"{REDACTED} {REDACTED}"

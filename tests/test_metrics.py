@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.app import create_app
 from gateway.core.calls import Attempt, Outcome
 from gateway.core.pricing import Meter, Prices
-from gateway.core.routing import Catalogue, is_named
+from gateway.core.routing import Alias, Catalogue, Reach, Target, is_named
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderFailed, ProviderRefused
 from gateway.metrics import Metrics, SpoolState
 from tests.builders import TOKEN, Recorder, Script, attempt, call, catalogue, delta, finish, gateway, says, settings
@@ -248,6 +248,34 @@ def test_the_spools_are_asked_at_each_scrape(counted: Counted, caplog: pytest.Lo
     for _ in range(3):
         assert "gateway_build_info" in counted.text
     assert len([record for record in caplog.records if "spools" in record.message]) == 1
+
+
+def test_reloads_of_the_routes_file_are_counted_by_what_became_of_them(counted: Counted) -> None:
+    counted.metrics.start_process()
+    assert "gateway_routes_info" not in counted.text, "there is no file"
+    assert counted.value("gateway_routes_loaded_timestamp_seconds") == 0
+    counted.metrics.follow(Catalogue(models=ROWS, revision="0123456789abcdef"))
+    counted.metrics.start_process()
+    assert counted.value("gateway_routes_info", revision="0123456789abcdef") == 1
+    for result in ("ok", "refused"):
+        assert ("gateway_routes_reloads_total", frozenset({("result", result)})) in samples(counted.text)
+    began_s = counted.value("gateway_routes_loaded_timestamp_seconds")
+    counted.metrics.routes_reloaded("refused")
+    assert counted.value("gateway_routes_loaded_timestamp_seconds") == began_s
+    counted.metrics.routes_reloaded("ok")
+    assert counted.value("gateway_routes_loaded_timestamp_seconds") > began_s > 1_700_000_000
+    for result in ("ok", "refused"):
+        assert counted.value("gateway_routes_reloads_total", result=result) == 1
+
+
+def test_the_models_of_a_new_routes_file_are_labels(counted: Counted) -> None:
+    unknown = tried("hosted_vllm/own", *GOOD)
+    counted.metrics.call_ended(call("own"), ended(unknown))
+    assert counted.value("gateway_tokens_total", provider="hosted_vllm", model="other", type="input") == 100
+    alias = Alias((Target("hosted_vllm", "own", Reach()),))
+    counted.metrics.follow(Catalogue(models=ROWS, aliases={"fast": alias}))
+    counted.metrics.call_ended(call("own"), ended(tried("hosted_vllm/own", *GOOD)))
+    assert counted.value("gateway_tokens_total", provider="hosted_vllm", model="own", type="input") == 100
 
 
 def test_what_cannot_be_counted_is_logged_once_and_felt_by_nobody(

@@ -25,13 +25,16 @@ def _healthy() -> Response:
 
 @public
 def _ready() -> Response:
-    """Can it serve? It can also while traces or stores are in trouble.
+    """Can it serve? It can also while traces or stores are in trouble, or a changed routes file has faults.
 
     `degraded` is for people; the status stays 200, since most calls need no store.
     """
     gateway = current_gateway()
     backlogs, states = gateway.backlogs(), gateway.stores.states()
-    degraded = any(one.trouble for one in backlogs.values()) or any(state != "ok" for state in states.values())
+    refused = gateway.routes is not None and bool(gateway.routes.faults)
+    degraded = (
+        refused or any(one.trouble for one in backlogs.values()) or any(state != "ok" for state in states.values())
+    )
     told: dict[str, object] = {"status": "degraded" if degraded else "ok"}
     if backlogs:
         told["traces"] = {
@@ -42,6 +45,8 @@ def _ready() -> Response:
             }
             for name, one in backlogs.items()
         }
+    if gateway.routes is not None:
+        told["routes"] = {"status": "refused" if refused else "ok"}  # what is wrong with the file is in the log
     if states:
         told["stores"] = {name: {"status": state} for name, state in states.items()}
     return _json(told)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    from gateway.core.routing import Alias, Target
     from gateway.routes import Table
     from gateway.settings import Settings
 
@@ -65,15 +66,60 @@ def _check() -> int:
 
 
 def _routes(table: Table) -> list[str]:
-    """One line for the routes file, and one for each name in it."""
+    """One line for the routes file, one for each name in it, and one for how often is tried."""
     if not table.source:
         return []
     others = "are answered too" if table.open else "are not answered"
     lines = [f"routes: {table.source}; names that are not in it {others}"]
     for name, alias in table.aliases.items():
-        tried = [f"{one.provider}/{one.model}{_at(one.reach.api_base)}" for one in alias.targets]
-        lines.append(f"model {name}: {', then '.join(tried)}")
+        rules = _rules(alias)
+        lines.append(f"model {name}: {_deployments(alias)}{f' ({rules})' if rules else ''}")
+    trying = table.trying
+    rest = f"is left alone for {trying.cooldown_s:g} s after {trying.allowed_fails} failures"
+    slow_s = trying.first_content_s
+    lines.append(
+        f"tries: {trying.retries} more after the first, then {trying.most_fallbacks} fallbacks at most; a deployment "
+        f"{rest if trying.cooldown_s else 'is never left alone'}"
+        f"{'' if slow_s is None else f'; a stream without content for {slow_s:g} s is tried elsewhere'}"
+    )
     return lines
+
+
+def _deployments(alias: Alias) -> str:
+    """The deployments in the order in which they are tried; those that are chosen among stand side by side."""
+    from gateway.core.policies import ORDERED, WEIGHTED  # noqa: PLC0415  # as above
+
+    between = ", then " if alias.policy.strategy == ORDERED else " or "
+    groups = []
+    for order in sorted({one.order for one in alias.targets}):
+        group = [one for one in alias.targets if one.order == order]
+        weighed = alias.policy.strategy == WEIGHTED and len(group) > 1
+        groups.append(between.join(_shown(one) + (f" (weight {one.weight:g})" if weighed else "") for one in group))
+    return ", then ".join(groups)
+
+
+def _shown(target: Target) -> str:
+    from gateway.core.policies import Condition  # noqa: PLC0415  # as above
+
+    some = "" if target.condition == Condition() else " (for some calls)"
+    return f"{target.provider}/{target.model}{_at(target.reach.api_base)}{some}"
+
+
+def _rules(alias: Alias) -> str:
+    from gateway.core.policies import ORDERED  # noqa: PLC0415  # as above
+
+    policy = alias.policy
+    told = [policy.strategy] if policy.strategy != ORDERED and len(alias.targets) > 1 else []
+    if policy.sticky is not None:
+        told.append(f"the same for each {policy.sticky.removeprefix('header:')}")
+    for names, when in (
+        (policy.fallbacks, "fallbacks"),
+        (policy.context_window_fallbacks, "where the prompt is too long"),
+        (policy.content_policy_fallbacks, "where a filter refuses"),
+    ):
+        if names:
+            told.append(f"{when}: {', '.join(names)}")
+    return "; ".join(told)
 
 
 def _at(api_base: str | None) -> str:

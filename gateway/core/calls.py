@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +67,8 @@ class Deployment:
 
     `model` is the provider's own name; `api_base` None means the provider's public address; `priced_as` names provider
     and model whose price counts, None where they are its own; `relay` lets the provider's own operations pass without
-    LiteLLM.
+    LiteLLM. `timeout_s` is how long its answer may be waited for, and `stream_timeout_s` how long a streamed one, where
+    that differs; None is no bound of its own.
     """
 
     provider: str
@@ -76,6 +78,13 @@ class Deployment:
     api_version: str | None = None
     priced_as: tuple[str, str] | None = None
     relay: bool = False
+    timeout_s: float | None = None
+    stream_timeout_s: float | None = None
+
+    def waits_s(self, *, stream: bool) -> float:
+        """How many seconds may pass until its answer begins; a whole answer may pause for as long besides."""
+        bounds = (self.stream_timeout_s, self.timeout_s) if stream else (self.timeout_s,)
+        return next((bound for bound in bounds if bound is not None), math.inf)
 
     @property
     def name(self) -> str:

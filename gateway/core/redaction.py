@@ -71,13 +71,19 @@ class Redactor:
 
     def __init__(self, secrets: Sequence[str] = (), rest: Callable[[], None] = lambda: None) -> None:
         self._rest = rest
+        self._known: list[str] = []
+        self.learn(secrets)
+
+    def learn(self, secrets: Sequence[str]) -> None:
+        """Take these out too, from now on; none is ever forgotten, since calls under way may still speak of it."""
         # a very short "secret" would blank out ordinary words
-        self._known = sorted({secret for secret in secrets if len(secret) >= 6}, key=len, reverse=True)
-        self._suspects = _fewest(
-            [*(json.dumps(secret, ensure_ascii=False)[1:-1].encode() for secret in self._known), *_SUSPECTS]
-        )
+        known = sorted({*self._known, *(secret for secret in secrets if len(secret) >= 6)}, key=len, reverse=True)
         #: No shorter text can hold any: most texts of a record are names and words.
-        self._least = min(_SHORTEST, len(self._known[-1]) if self._known else _SHORTEST)
+        self._least = min(_SHORTEST, len(known[-1]) if known else _SHORTEST)
+        self._suspects = _fewest(
+            [*(json.dumps(secret, ensure_ascii=False)[1:-1].encode() for secret in known), *_SUSPECTS]
+        )
+        self._known = known
 
     def is_clean(self, record: bytes) -> bool:
         """Tell whether `value` would leave a record as it is, from its JSON (compact, in UTF-8).

@@ -45,6 +45,7 @@ class Reach:
     Attributes:
         missing: what the operator has to set, or None when nothing is.
         relay: calls on the provider's own wire are passed on without LiteLLM.
+        timeout_s, stream_timeout_s: see `Deployment`.
     """
 
     api_key: Secret | None = None
@@ -52,6 +53,8 @@ class Reach:
     api_version: str | None = None
     missing: str | None = None
     relay: bool = False
+    timeout_s: float | None = None
+    stream_timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Target:
         condition: which calls it is for.
         abilities: what the operator says of `policies.NEEDS`; LiteLLM's map knows the rest.
         most_tokens: of its context window; None where nobody says.
+        prices: its own, over those of LiteLLM's map and by that map's names; decimal numbers, in US dollars.
     """
 
     provider: str
@@ -78,6 +82,7 @@ class Target:
     condition: Condition = field(default_factory=Condition)
     abilities: Mapping[str, bool] = field(default_factory=dict)
     most_tokens: int | None = None
+    prices: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -279,7 +284,11 @@ def _reached(provider: str, model: str, reach: Reach, priced_as: tuple[str, str]
         raise ProviderNotConfigured(
             f"{provider} is not configured on this gateway: {reach.missing}.", provider=provider
         )
-    return Deployment(provider, model, reach.api_base, reach.api_key, reach.api_version, priced_as, reach.relay)
+    return Deployment(
+        *(provider, model, reach.api_base, reach.api_key, reach.api_version, priced_as, reach.relay),
+        timeout_s=reach.timeout_s,
+        stream_timeout_s=reach.stream_timeout_s,
+    )
 
 
 def listed(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, str]]:

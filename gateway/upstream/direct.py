@@ -101,12 +101,13 @@ class Direct:
         url, deployment = _url(attempt.deployment, call), attempt.deployment
         raw = offload(_raw, deployment, call) if call.body_bytes > LARGE_BYTES else _raw(deployment, call)
         remaining_s = max(0.001, call.deadline_s - time.monotonic())
+        waits_s = attempt.deployment.waits_s(stream=call.stream)
         exchange = Exchange(
             host=None,  # the address is the configuration's; nobody else has a say in it
             stream=call.stream,
             # as on LiteLLM's way: the watcher ends a call whose time is up, and says so
-            head_s=min(self._first_byte_s, remaining_s + 1) if call.stream else remaining_s + 1,
-            idle_s=min(self._idle_s, remaining_s + 1) if call.stream else remaining_s + 1,
+            head_s=min(self._first_byte_s, waits_s, remaining_s + 1) if call.stream else min(waits_s, remaining_s + 1),
+            idle_s=min(self._idle_s, remaining_s + 1) if call.stream else min(waits_s, remaining_s + 1),
             silence_s=self._silence_s if call.stream else None,
         )
         call.cancellation.subscribe(exchange.abort)

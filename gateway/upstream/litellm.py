@@ -122,12 +122,13 @@ class LiteLLM:
         provider = attempt.deployment.provider
         outgoing = Outgoing(attempt, call)
         remaining_s = max(0.001, call.deadline_s - time.monotonic())
+        waits_s = attempt.deployment.waits_s(stream=call.stream)
         exchange = Exchange(
             host=_host(provider, attempt.deployment.api_base),
             stream=call.stream,
             # the watcher ends a call whose time is up, and says so; a read that waits a little longer does not race it
-            head_s=min(self._first_byte_s, remaining_s + 1) if call.stream else remaining_s + 1,
-            idle_s=min(self._idle_s, remaining_s + 1) if call.stream else remaining_s + 1,
+            head_s=min(self._first_byte_s, waits_s, remaining_s + 1) if call.stream else min(waits_s, remaining_s + 1),
+            idle_s=min(self._idle_s, remaining_s + 1) if call.stream else min(waits_s, remaining_s + 1),
             rewrite=outgoing,
         )
         call.cancellation.subscribe(exchange.abort)

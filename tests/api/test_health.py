@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
 from gateway.app import create_app
 from gateway.pipeline import Gateway
+from gateway.routes import Table
+from gateway.routes.follower import RoutesFollower
+from gateway.settings import SettingsError
 from gateway.storage.database import StorageFailed
 from gateway.storage.health import StoreHealth
 from tests.builders import TOKEN, Recorder, Script, gateway, says
@@ -49,6 +53,24 @@ def test_readiness_says_how_the_stores_are_and_stays_200(client: FlaskClient) ->
     stores = {"database": {"status": "ok"}, "counters": {"status": "unavailable"}}
     assert response.json == {"status": "degraded", "stores": stores}
     assert "db.example" not in response.text, "anybody may ask"
+
+
+def test_readiness_says_that_a_changed_routes_file_is_refused_and_not_what_is_wrong_with_it(
+    client: FlaskClient, tmp_path: Path
+) -> None:
+    def fails() -> Table:
+        raise SettingsError(["gateway.yaml:1:1: model_list is missing"])
+
+    path = tmp_path / "gateway.yaml"
+    current: Gateway = client.application.extensions["gateway"]
+    current.routes = RoutesFollower(path, None, "", fails, lambda _table: None)
+    assert client.get("/health/readiness").json == {"status": "ok", "routes": {"status": "ok"}}
+    path.write_text("model_lst: []")
+    current.routes.look()
+    current.routes.look()
+    response = client.get("/health/readiness")
+    assert response.status_code == 200
+    assert response.json == {"status": "degraded", "routes": {"status": "refused"}}
 
 
 def test_the_front_door_says_where_to_go(client: FlaskClient) -> None:

@@ -140,12 +140,40 @@ def test_check_says_what_the_names_of_a_routes_file_lead_to(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
     assert "hunter2" not in done.stdout
     path = tmp_path / "gateway.yaml"
-    assert done.stdout.splitlines()[-4:] == [
+    assert done.stdout.splitlines()[-5:] == [
         "demo models: off",
         f"routes: {path}; names that are not in it are not answered",
         "model fast: openai/gpt-x, then hosted_vllm/llama at gpu:8000",
+        "tries: 2 more after the first, then 5 fallbacks at most; a deployment is left alone for 5 s after 5 failures",
         f"warning: {path}:3:106: model_list[1].litellm_params.api_key: a key stands in the file itself: better "
         "os.environ/NAME, and the key in .env",
+    ]
+
+
+def test_check_says_how_a_deployment_is_chosen_and_what_is_tried_when_it_fails(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(
+        """
+model_list:
+- {model_name: fast, litellm_params: {model: openai/a, weight: 9, order: 1}}
+- {model_name: fast, litellm_params: {model: openai/b, weight: 1, order: 1}}
+- {model_name: fast, litellm_params: {model: openai/c, order: 2}, model_info: {when: {tags: [eu]}}}
+- {model_name: slow, litellm_params: {model: openai/d}}
+router_settings:
+  num_retries: 1
+  fallbacks: [{fast: [slow]}]
+  context_window_fallbacks: [{fast: [slow, openai/e]}]
+  content_policy_fallbacks: [{slow: [fast]}]
+routing: {first_content_s: 8, names: {fast: {sticky: "header:x-session"}, slow: {strategy: cheapest}}}
+"""
+    )
+    done = run(GATEWAY, "check", directory=tmp_path, OPENAI_API_KEY="hunter2-c")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-3:] == [
+        "model fast: openai/a (weight 9) or openai/b (weight 1), then openai/c (for some calls) (weighted; "
+        "the same for each x-session; fallbacks: slow; where the prompt is too long: slow, openai/e)",
+        "model slow: openai/d (where a filter refuses: fast)",
+        "tries: 1 more after the first, then 5 fallbacks at most; a deployment is left alone for 5 s after 5 failures; "
+        "a stream without content for 8 s is tried elsewhere",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import FrozenInstanceError
 
@@ -134,3 +135,11 @@ def test_a_parent_is_spelt_as_rights_name_it(parent: Parent, place: str) -> None
 
 def test_each_attempt_has_a_transcript_of_its_own() -> None:
     assert attempt().transcript is not attempt().transcript
+
+
+def test_a_streams_own_time_counts_before_the_time_of_all_its_answers() -> None:
+    assert Deployment("p", "m").waits_s(stream=True) == math.inf
+    both = Deployment("p", "m", timeout_s=30, stream_timeout_s=2)
+    assert (both.waits_s(stream=True), both.waits_s(stream=False)) == (2, 30)
+    assert Deployment("p", "m", timeout_s=30).waits_s(stream=True) == 30
+    assert Deployment("p", "m", stream_timeout_s=2).waits_s(stream=False) == math.inf

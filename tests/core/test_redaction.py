@@ -254,3 +254,13 @@ def test_ordinary_words_are_clean_and_credentials_are_not(part: str) -> None:
     redactor = Redactor(KNOWN)
     changed = redactor.value({"a": [part]}) != {"a": [part]}
     assert redactor.is_clean(orjson.dumps({"a": [part]})) is (not changed and part != "risk-free")
+
+
+def test_what_is_learnt_later_is_taken_out_and_nothing_is_forgotten() -> None:
+    redactor = Redactor(["first-secret"])
+    assert redactor.text("sec-x first-secret") == "sec-x [redacted]"
+    redactor.learn(["sec-xy", "first-secret-and-more"])
+    assert redactor.text("sec-xy first-secret first-secret-and-more") == "[redacted] [redacted] [redacted]"
+    assert not redactor.is_clean(b'{"a":"sec-xy"}')
+    redactor.learn([])
+    assert redactor.text("first-secret") == "[redacted]"

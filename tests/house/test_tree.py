@@ -32,6 +32,7 @@ MAY_CATCH_ALL = {
     "offload.py": "a native thread may raise nothing: what came is raised where the work was asked for",
     "watcher.py": "were its thread to end, no call would ever be stopped again",
     "limits/leases.py": "were its thread to end, no lease would ever be renewed again",
+    "routes/follower.py": "were its thread to end, no change of the file would ever be seen again",
     "cli/doctor.py": "a check that fails is what the operator wants to be told; the others go on",
     "upstream/door.py": "any failure of the transport becomes the call's fault, and is raised as httpx's own",
 }

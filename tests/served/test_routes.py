@@ -239,9 +239,9 @@ def test_no_key_of_the_file_is_in_an_answer_a_log_or_a_trace(
 
 
 def test_a_file_with_faults_stops_the_start_and_names_them_all(tmp_path: Path) -> None:
-    text = "model_list:\n- model_name: a\n  litellm_params: {model: openai/x, api_bse: 1, rpm: 2}\n"
+    text = "model_list:\n- model_name: a\n  litellm_params: {model: openai/x, api_bse: 1, tpd: 2}\n"
     served = Served(tmp_path, {"GATEWAY_CONFIG_YAML": text, "WEB_CONCURRENCY": "1"})
     assert served.wait_exit(60) != 0
     assert "GATEWAY_CONFIG_YAML:3:37: model_list[0].litellm_params.api_bse: unknown key" in served.log
-    assert "GATEWAY_CONFIG_YAML:3:49: model_list[0].litellm_params.rpm: not supported by this release" in served.log
+    assert "GATEWAY_CONFIG_YAML:3:49: model_list[0].litellm_params.tpd: not supported by this release" in served.log
     assert "Traceback" not in served.log

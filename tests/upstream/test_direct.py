@@ -579,6 +579,19 @@ def test_a_provider_that_is_silent_for_too_long_is_a_timeout(native: Natively, e
         native.open(called(endpoint, model_of(endpoint), deadline_s=time.monotonic() - 0.7))
 
 
+@BOTH
+@pytest.mark.parametrize("endpoint", [RESPONSES, MESSAGES], ids=lambda row: row.name)
+def test_a_deployment_that_has_a_time_of_its_own_is_waited_for_no_longer(
+    native: Natively, endpoint: Endpoint, stream: bool
+) -> None:
+    native.provider.script("m", hang())
+    bounds = {"timeout_s": 30.0, "stream_timeout_s": 0.3} if stream else {"timeout_s": 0.3, "stream_timeout_s": 30.0}
+    began_s = time.monotonic()
+    with pytest.raises(ProviderTimeout):
+        native.open(called(endpoint, model_of(endpoint), stream=stream), **bounds)
+    assert 0.25 < time.monotonic() - began_s < 4, "and not for the 5 s of all"
+
+
 def test_many_calls_at_once_do_not_mix(native: Natively) -> None:
     failed: list[str] = []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import inspect
 import json
@@ -560,6 +561,18 @@ def test_a_provider_that_is_silent_for_too_long_is_a_timeout(lane: Lane, name: s
     made = call(name, deadline_s=time.monotonic() + 0.3)
     with pytest.raises(ProviderTimeout):
         lane.open(lane.attempt(name), made)
+
+
+@BOTH
+@EACH
+def test_a_deployment_that_has_a_time_of_its_own_is_waited_for_no_longer(lane: Lane, name: str, stream: bool) -> None:
+    lane.provider.script(name.partition("/")[2], hang())
+    tried = lane.attempt(name)
+    tried.deployment = dataclasses.replace(tried.deployment, timeout_s=0.3)
+    began_s = time.monotonic()
+    with pytest.raises(ProviderTimeout):
+        lane.open(tried, call(name, stream=stream))
+    assert 0.25 < time.monotonic() - began_s < 4, "and not for the 5 s of all"
 
 
 @EACH

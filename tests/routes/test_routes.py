@@ -1,6 +1,6 @@
 """The routes file: what it says, what is wrong with it and where, and which key goes to which address.
 
-`uv run python -m tests.test_routes` writes `docs/gateway.schema.json` anew.
+`uv run python -m tests.routes.test_routes` writes `docs/gateway.schema.json` anew.
 """
 
 from __future__ import annotations
@@ -22,38 +22,10 @@ from gateway.core.routing import Reach, Target
 from gateway.routes import Table
 from gateway.secret import Secret
 from gateway.settings import Settings, SettingsError
+from tests.routes.texts import entry, faults, read, said, target
 
-TOP = Path(__file__).resolve().parents[1]
+TOP = Path(__file__).resolve().parents[2]
 SCHEMA = TOP / "docs/gateway.schema.json"
-
-
-def read(text: str, **environ: str) -> Table:
-    return routes.read(Settings.load({"GATEWAY_CONFIG_YAML": text, **environ}))
-
-
-def faults(text: str, **environ: str) -> list[str]:
-    """The faults of a text, without the name of where it is from."""
-    with pytest.raises(SettingsError) as caught:
-        read(text, **environ)
-    return [fault.removeprefix("GATEWAY_CONFIG_YAML") for fault in caught.value.faults]
-
-
-def entry(name: str = "fast", model: str = "openai/gpt-x", **params: Any) -> str:
-    """One entry of a file with nothing else in it; JSON is YAML."""
-    info = params.pop("model_info", None)
-    made: dict[str, Any] = {"model_name": name, "litellm_params": {"model": model, **params}}
-    return json.dumps({"model_list": [made | ({"model_info": info} if info is not None else {})]})
-
-
-def target(text: str, **environ: str) -> Target:
-    """The one deployment of a file."""
-    [(_, found)] = read(text, **environ).targets
-    return found
-
-
-def said(text: str, **environ: str) -> str:
-    """Its warnings, in one text."""
-    return "\n".join(read(text, **environ).warnings)
 
 
 WORKED = """\
@@ -140,7 +112,11 @@ def test_a_star_stands_for_what_follows() -> None:
 
 
 def test_everything_for_everyone_is_the_open_catalogue() -> None:
-    [fault] = faults(entry("*", "*"))
+    assert "names that are not in the file are answered in any case" in said(entry("*", "*"))
+    assert read(entry("*", "*")).aliases == {}
+    [fault] = faults(entry("*", "*")[:-1] + ', "open_catalogue": false}')
+    assert fault.endswith("model_list[0]: this is what open_catalogue: true does")
+    [fault] = faults(entry("*", "*", api_key="os.environ/KEY"), KEY="k")
     assert fault.endswith("model_list[0].litellm_params.model: what open_catalogue: true does")
 
 
@@ -220,71 +196,6 @@ def test_a_key_in_the_file_itself_is_a_warning_that_does_not_show_it() -> None:
     assert said(entry(api_key="os.environ/KEY"), KEY="hunter2") == ""
 
 
-# -- whose key goes where ------------------------------------------------------------------------------------
-
-
-def test_what_the_file_does_not_say_the_providers_variables_do() -> None:
-    environ = {"AZURE_API_KEY": "k", "AZURE_API_BASE": "https://a.example", "AZURE_API_VERSION": "v"}
-    assert target(entry(model="azure/d"), **environ).reach == Reach(Secret("k"), "https://a.example", "v")
-
-
-@pytest.mark.parametrize("model", ["openai/x", "groq/x", "ollama/x", "anthropic/x", "hosted_vllm/x"])
-def test_a_key_of_the_environment_never_goes_to_an_address_of_the_file(model: str) -> None:
-    variable = f"{model.partition('/')[0].upper()}_API_KEY"
-    text = entry(model=model, api_base="http://elsewhere.example")
-    assert target(text, **{variable: "hunter2"}).reach.api_key is None
-    assert f"no key is sent to this api_base; if {variable} is meant, write api_key: os.environ/{variable}" in said(
-        text, **{variable: "hunter2"}
-    )
-
-
-def test_it_does_where_the_environment_names_the_same_address() -> None:
-    text = entry(api_base="http://gpu:8000/v1/")
-    environ = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": "http://gpu:8000/v1"}
-    assert target(text, **environ).reach == Reach(Secret("k"), "http://gpu:8000/v1")
-    assert said(text, **environ) == ""
-
-
-def test_a_key_of_the_file_that_goes_to_an_address_of_the_environment_is_told() -> None:
-    text = entry(api_key="os.environ/KEY")
-    warning = said(text, KEY="k", OPENAI_BASE_URL="http://gpu:8000/v1")
-    assert "the api_key that is given here goes to the address of OPENAI_BASE_URL" in warning
-    assert said(text, KEY="k") == ""
-
-
-@pytest.mark.parametrize(
-    ("text", "missing"),
-    [
-        (entry(), "set OPENAI_API_KEY"),
-        (entry(model="ollama/x"), "set OLLAMA_API_BASE"),
-        (entry(model="azure/x", api_key="k"), "set AZURE_API_BASE"),
-        (entry(model="azure/x", api_base="http://a"), "set api_key beside the api_base of this deployment"),
-        (entry(model="anthropic/x", api_base="http://a"), "set api_key beside the api_base of this deployment"),
-        (entry(api_base="http://a"), None),
-        (entry(model="ollama/x", api_base="http://a"), None),
-    ],
-)
-def test_a_deployment_that_lacks_something_is_kept_and_told(text: str, missing: str | None) -> None:
-    assert target(text).reach.missing == missing
-    assert ("cannot be called" in said(text)) is (missing is not None)
-
-
-def test_an_identity_of_azures_goes_to_azure_and_nowhere_else() -> None:
-    there, elsewhere = (entry(model="azure/x", api_base=base) for base in ("https://a.openai.azure.com", "http://a.b"))
-    assert target(there, AZURE_CLIENT_SECRET="s").reach.missing is None
-    assert target(elsewhere, AZURE_CLIENT_SECRET="s").reach.missing is not None
-    fake = entry(model="azure/x", api_base="https://azure.com.evil.example", api_key="k")
-    [fault] = faults(fake, AZURE_AD_TOKEN="s")
-    assert "LiteLLM would send what AZURE_AD_TOKEN holds to this address" in fault
-
-
-def test_a_clouds_identity_goes_to_no_address_of_the_file() -> None:
-    [fault] = faults(entry(model="vertex_ai/gemini", api_base="http://a"))
-    assert "the cloud's identity would go there; if that is meant, set VERTEX_AI_API_BASE" in fault
-    same = entry(model="vertex_ai/gemini", api_base="http://a")
-    assert target(same, VERTEX_AI_API_BASE="http://a", VERTEXAI_PROJECT="p").reach.missing is None
-
-
 # -- the demo ------------------------------------------------------------------------------------------------
 
 
@@ -316,15 +227,15 @@ model_list:
     litellm_params:
       model: opnai/gpt-4o
       api_bse: http://gpu
-      rpm: 10
+      rpm: ten
   - litellm_params: {model: openai/x, api_base: "http://u:hunter2@gpu"}
   - model_name: fast
     litellm_params: []
 open_catalogue: perhaps
 open_catalogue: true
-router_settings: {routing_strategy: simple-shuffle, set_verbose: true}
+router_settings: {routing_strategy: usage-based-routing-v2, set_verbose: true}
 litellm_settings:
-  fallbacks: []
+  fallbacks: [{fast: [slow]}]
   telemetry: false
 general_settings:
   master_key: hunter2
@@ -333,21 +244,24 @@ nothing: 1
 
 
 def test_every_fault_is_named_at_once_where_it_stands() -> None:
-    changed = "not supported by this release: it would change which deployment is tried, and when"
-    limited = "not supported by this release: it would limit calls or what they may cost"
-    who = "not supported by this release: who may call is set by GATEWAY_AUTH_TOKEN"
+    used = "not supported by this release: usage-based-routing-v2; what is nearest to it is least-busy"
+    who = (
+        "not supported by this release: callers' keys are those of GATEWAY_AUTH_TOKEN, and those that are made with "
+        "GATEWAY_ADMIN_TOKEN; take it out, or write os.environ/NAME"
+    )
     assert faults(WRONG) == [
         ":4:14: model_list[0].litellm_params.model: must be <provider>/<model>, with a provider that LiteLLM knows; "
         "openai/... is meant?",
         ":5:7: model_list[0].litellm_params.api_bse: unknown key; api_base is meant?",
-        f":6:7: model_list[0].litellm_params.rpm: {limited}",
+        ":6:12: model_list[0].litellm_params.rpm: must be a number from 0 on",
         ":7:5: model_list[1]: model_name is missing",
         ":7:49: model_list[1].litellm_params.api_base: must not hold a user name or a password",
         ":9:21: model_list[2].litellm_params: must be a map",
         ":10:17: open_catalogue: must be true or false",
         ":11:1: open_catalogue: this key was given before",
-        f":12:19: router_settings.routing_strategy: {changed}",
-        f":14:3: litellm_settings.fallbacks: {changed}",
+        f":12:37: router_settings.routing_strategy: {used}",
+        ":14:23: litellm_settings.fallbacks[0].fast[0]: no model_name of this file answers to this name, and what is "
+        "not in the file is written <provider>/<model>",
         f":17:3: general_settings.master_key: {who}",
         ":18:1: nothing: unknown key",
     ]
@@ -376,9 +290,10 @@ def test_every_fault_is_named_at_once_where_it_stands() -> None:
         (entry(api_key="k\u00f6y"), "api_key: holds a character that an HTTP header cannot carry"),
         (entry(api_base="gpu:8000"), "api_base: must begin with http:// or https://"),
         (entry(model_info={"mode": "chatty"}), "mode: must be one of chat, completion, "),
-        (entry(model_info={"input_cost_per_token": 1}), "input_cost_per_token: not supported by this release: prices"),
+        (entry(tiered_pricing=[]), "tiered_pricing: not supported by this release: prices"),
         (entry(model_info={"access_groups": []}), "access_groups: not supported by this release"),
-        (entry(base_url="http://gpu"), "base_url: not supported by this release: write it as api_base"),
+        (entry(base_url="http://gpu", api_base="http://gpu"), "base_url: is the same as api_base, which is given too"),
+        (entry(base_url="gpu:8000"), "base_url: must begin with http:// or https://"),
         (entry() + "\n---\n" + entry(), ":3:1: a second document begins here"),
         ("general_settings: 1\n", "general_settings: must be a map"),
         ("model_list: [a", ":2:1: no YAML: "),
@@ -442,6 +357,8 @@ _WORDS = st.sampled_from(
     [
         *("model_list", "model_name", "litellm_params", "model_info", "model", "api_base", "api_key", "api_version"),
         *("router_settings", "general_settings", "open_catalogue", "base_model", "mode", "<<", "*", "openai/*", "a"),
+        *("litellm_settings", "routing", "names", "when", "prompt_tokens", "from", "fallbacks", "default_fallbacks"),
+        *("model_group_alias", "callbacks", "weight", "order", "timeout", "num_retries", "input_cost_per_token"),
         *(
             "openai/gpt-4o",
             "azure/x",
@@ -497,8 +414,15 @@ def test_whatever_the_text_is_it_is_read_or_refused(text: str) -> None:
 @hypothesis_settings(deadline=None, max_examples=300)
 @given(_TREES)
 def test_whatever_the_tree_is_it_is_read_or_refused(tree: Any) -> None:
+    good = json.loads(entry())["model_list"][0]
     only_settings_error(json.dumps({"model_list": [tree]}))
     only_settings_error(json.dumps(tree))
+    for name in (*routekeys.SECTIONS, "environment_variables"):
+        only_settings_error(json.dumps({"model_list": [good], name: tree}))
+    for name in ("fallbacks", "model_group_alias", "default_fallbacks", "routing_strategy"):
+        only_settings_error(json.dumps({"model_list": [good], "router_settings": {name: tree}}))
+    for name in ("litellm_params", "model_info"):
+        only_settings_error(json.dumps({"model_list": [good | {name: tree}]}))
 
 
 @hypothesis_settings(deadline=None, max_examples=200)
@@ -517,13 +441,14 @@ def test_a_file_that_is_damaged_anywhere_is_read_or_refused(
 
 
 def test_the_schema_is_made_from_the_keys() -> None:
-    assert json.loads(SCHEMA.read_text()) == routekeys.schema(), "run: uv run python -m tests.test_routes"
+    assert json.loads(SCHEMA.read_text()) == routekeys.schema(), "run: uv run python -m tests.routes.test_routes"
 
 
 def test_the_guide_and_its_example_say_what_the_code_does() -> None:
     page = (TOP / "docs/routes.md").read_text()
-    for key in (*routekeys.TOP, *routekeys.ENTRY, *routekeys.PARAMS, *routekeys.INFO):
-        assert re.search(rf"\| `(\w+\[\]\.)?{key.name}` \|", page), key.name
+    sections = (key for keys in routekeys.SECTIONS.values() for key in keys)
+    for key in (*routekeys.TOP, *routekeys.ENTRY, *routekeys.PARAMS, *routekeys.INFO, *routekeys.NAMED, *sections):
+        assert re.search(rf"\| `(\w+(\[\])?\.)?{key.name}` \|", page), key.name
     [text] = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[:1]
     table = read(text, OPENAI_API_KEY="k", VLLM_API_KEY="k", AZURE_EU_KEY="k", AZURE_EU_RESOURCE="acme")
     assert table.warnings == ()
