@@ -7,7 +7,8 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from decimal import Decimal
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,14 @@ from gateway import logs, routes
 from gateway.auth import Authenticator, Verifier, pepper
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
+from gateway.core.calls import Deployment
 from gateway.core.keys import Pepper
-from gateway.core.pricing import Meter, Prices
+from gateway.core.pricing import Meter, Prices, cost_usd
 from gateway.core.providers import OPENAI_FOR_TEXT
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO, Catalogue, Reach
+from gateway.core.transcript import Usage
+from gateway.health import Health
 from gateway.metrics import Metrics, SpoolState
 from gateway.offload import rest, stop_threads
 from gateway.pipeline import Gateway, Limits
@@ -136,6 +140,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         objects=objects,
         counters=counted,
         stores=_health(settings, shared, counted),
+        health=Health(counted, partial(_price, meter)),
         tracer=tracer,
         metrics=metrics,
         authenticator=authenticator(settings),
@@ -151,6 +156,12 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         preload=litellm.load if needed else None,
         on_close=close_connections,
     )
+
+
+def _price(meter: Meter, deployment: Deployment, usage: Usage) -> Decimal | None:
+    """US dollars of so many tokens at a deployment; None where it has no price."""
+    price = meter.prices.of(*(deployment.priced_as or (deployment.provider, deployment.model)))
+    return None if price is None else cost_usd(usage, price)
 
 
 @dataclass(frozen=True)

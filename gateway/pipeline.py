@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from gateway.attempts import Attempts
 from gateway.auth import Authenticator
 from gateway.core import routing
-from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome
+from gateway.core.calls import CALLER_GONE, JSON, SHUTTING_DOWN, Call, Chunk, Outcome
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
+from gateway.health import Health
 from gateway.metrics import Metrics
 from gateway.storage.counters import Counters
 from gateway.storage.directory import Directory
@@ -86,6 +87,8 @@ class Gateway:
         directory: who may call, for those who manage it; None where nobody can.
         counters: what limits and budgets are counted in; None where nothing is.
         stores: whether these answer.
+        health: how the deployments are, and what is tried by that.
+        previews: what else a preflight tells of a call, by the name of the field.
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
         cors_origins: origins of browsers that may call.
@@ -101,6 +104,8 @@ class Gateway:
     directory: Directory | None = None
     counters: Counters | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
+    health: Health = field(default_factory=Health)
+    previews: Mapping[str, Callable[[Call], JSON]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
     cors_origins: Sequence[str] = ()
@@ -132,6 +137,7 @@ class Gateway:
             self.objects.start(time.time())
         if self.counters is not None:
             self.counters.start()
+        self.health.start()
         self.authenticator.start()
         self._opened = True
 
@@ -169,6 +175,7 @@ class Gateway:
         time.sleep(0.05)  # for the writers of the last error events
         self.watcher.close()
         self.tracer.close(timeout_s, insist=insist)
+        self.health.close()
         if self.counters is not None:
             self.counters.close()
         if self.objects is not None:
@@ -204,11 +211,11 @@ class Gateway:
                 raise ShuttingDown("The gateway is shutting down; send the request again.")
             if not routing.may_call(call.caller.rights, call.model, self.catalogue):
                 raise routing.not_allowed(call.model)
-            run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
+            run.attempts.follow(self.health.plan(call, self.catalogue))
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
             run.fail(error)
-            error.reply_headers = trace.headers()
+            error.reply_headers = {**trace.headers(), **run.tries()}
             raise
         except BaseException:  # even a greenlet that is killed must settle
             call.cancellation.abort(SHUTTING_DOWN)
@@ -223,7 +230,8 @@ class _Run:
         self.call = call
         self.trace = trace
         self.settle = settle
-        self.attempts = Attempts(call, gateway.upstreams, trace.around, gateway.limits.keepalive_s)
+        silence_s = gateway.limits.keepalive_s
+        self.attempts = Attempts(call, gateway.upstreams, trace.around, silence_s, gateway.health, gateway.watcher)
 
     def whole(self) -> Reply:
         """Answer a call that is not streamed."""
@@ -252,8 +260,18 @@ class _Run:
             ended_s=time.time(),
             error=error,
             caller_gone=isinstance(error, CallerGone),
-            waited_s=waited_s,
+            waited_s=waited_s + self.attempts.paused_s,
+            routed_by=self.attempts.routed_by,
         )
+
+    def tries(self) -> dict[str, str]:
+        """What the headers of an answer say of how often the call was tried; nothing where it was not."""
+        if not self.attempts.tried:
+            return {}
+        return {
+            "x-gateway-attempted-retries": str(len(self.attempts.tried) - 1),
+            "x-gateway-attempted-fallbacks": str(self.attempts.fallbacks),
+        }
 
 
 class Reply:
@@ -299,7 +317,7 @@ class Reply:
             headers.update({name: header_value(value) for name, value in last.provider_headers.items()})
             headers["x-gateway-provider"] = last.deployment.provider
             headers["x-gateway-model-id"] = header_value(last.deployment.name)
-            headers["x-gateway-attempted-retries"] = str(len(attempts) - 1)
+            headers.update(self._run.tries())
             if last.dropped:
                 headers["x-gateway-dropped-params"] = ",".join(map(header_value, last.dropped[:_MOST_NAMED]))
             spent_s = (last.ended_s or last.first_content_s or time.time()) - last.started_s
