@@ -320,8 +320,9 @@ class Reply:
             headers.update(self._run.tries())
             if last.dropped:
                 headers["x-gateway-dropped-params"] = ",".join(map(header_value, last.dropped[:_MOST_NAMED]))
-            spent_s = (last.ended_s or last.first_content_s or time.time()) - last.started_s
-            overhead_s = time.time() - self._run.call.started_s - spent_s
+            now_s = time.time()
+            spent_s = sum((one.ended_s or one.first_content_s or now_s) - one.started_s for one in attempts)
+            overhead_s = now_s - self._run.call.started_s - spent_s - self._run.attempts.paused_s
             headers["x-gateway-overhead-duration-ms"] = f"{1000 * max(0.0, overhead_s):.1f}"
         return headers
 
