@@ -59,7 +59,7 @@ class Health:
 
     Args:
         counters: where workers tell one another of breakers; None where there is but one.
-        price: of tokens at a deployment, for the strategy that wants the cheapest.
+        price: of tokens at a deployment, for the strategy that wants the cheapest; None where nobody knows it.
         now_s: the monotonic clock; `wall_s` is the time since the epoch, which hosts share.
         dice: draws a number in [0, 1).
     """
@@ -74,7 +74,7 @@ class Health:
         dice: Callable[[], float] = random.random,
     ) -> None:
         self._counters = counters
-        self._price = price
+        self.price = price
         self._now_s = now_s
         self._wall_s = wall_s
         self._dice = dice
@@ -130,10 +130,10 @@ class Health:
                 self._turns.clear()
             turn = self._turns[name]
             self._turns[name] += 1
-        return World(self.of, self._dice(), turn, self._price)
+        return World(self.of, self._dice(), turn, self.price)
 
     def _world_unturned(self, name: str) -> World:
-        return World(self.of, self._dice(), self._turns[name], self._price)
+        return World(self.of, self._dice(), self._turns[name], self.price)
 
     def _watched(self, deployment: Deployment) -> _Watched:
         """What is known of a deployment, the last used at the end."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from gateway.api import health, me, metrics, openapi, operations
-from gateway.core.operations import ME, OPENAPI
+from gateway.api import health, me, metrics, openapi, operations, preflight
+from gateway.core.operations import ME, OPENAPI, PREFLIGHT
 from gateway.pipeline import Gateway
 from gateway.web import gateway_of
 
@@ -24,6 +24,8 @@ def _about(gateway: Gateway) -> Blueprint:
     routes = Blueprint("about", __name__)
     for number, path in enumerate((ME.path, *ME.others)):
         routes.add_url_rule(path, f"me_{number}", me.view, methods=[ME.method])
+    for number, path in enumerate((PREFLIGHT.path, *PREFLIGHT.others)):
+        routes.add_url_rule(path, f"preflight_{number}", preflight.view, methods=[PREFLIGHT.method])
     described = openapi.view(managed=gateway.directory is not None, metered=gateway.metrics.access != "off")
     routes.add_url_rule(OPENAPI.path, OPENAPI.name, described, methods=[OPENAPI.method])
     return routes

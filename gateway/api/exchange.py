@@ -138,7 +138,7 @@ def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
     body.check(endpoint, asked)
     stream = asked.get("stream") is True
     options = asked.get("stream_options")
-    return _call(
+    return call_of(
         endpoint,
         gateway,
         asked,
@@ -157,7 +157,7 @@ def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
     if gateway.objects is None:
         raise ObjectNotFound("Nothing is stored here.", param="id")
     found = find(gateway.objects, path_id, caller().tenant, "id")
-    return _call(
+    return call_of(
         endpoint,
         gateway,
         {"id": path_id},
@@ -168,7 +168,20 @@ def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
     )
 
 
-def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stream: bool, **more: Any) -> Call:
+def call_of(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stream: bool, **more: Any) -> Call:
+    """Make a call of a request whose body has been read.
+
+    Args:
+        endpoint: the operation's row.
+        gateway: whose times it is held to.
+        asked: the body.
+        model: that it names.
+        stream: whether it is to be streamed.
+        more: further fields of the call.
+
+    Raises:
+        InvalidRequest: a header that cannot be used; names it.
+    """
     now, args, headers = own(g), request.args if endpoint.query else None, request.headers
     parent, note = trace_parent()
     recorded = _recorded(headers.get("x-gateway-trace"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.core.fields import Field, fault_of
-from gateway.core.rights import ADMIN, METRICS
+from gateway.core.rights import ADMIN, CALL, METRICS
 from gateway.errors import InvalidRequest
 
 JSON = dict[str, Any]
@@ -33,7 +33,8 @@ class Operation:
         summary: one line for the docs.
         needs: a scope of `core/rights.py`, or `PUBLIC` or `KNOWN`.
         answer: the name of the answer's shape in the OpenAPI document.
-        body: the fields that it takes, and no other; None where it has no body.
+        body: the fields that it takes, and no other unless it is `open`; None where it has no body.
+        open: its body may have any other field.
         clears: fields of the body that null takes away; it is no value of any other.
         query: likewise of its query.
         idempotent: it may be named by an `Idempotency-Key`.
@@ -49,6 +50,7 @@ class Operation:
     needs: str
     answer: str
     body: Mapping[str, Field] | None = None
+    open: bool = False
     clears: frozenset[str] = frozenset()
     query: Mapping[str, Field] = field(default_factory=dict)
     idempotent: bool = False
@@ -132,6 +134,13 @@ ME = Operation(
     *("me", "GET", "/v1/me", "Who the credential belongs to, and what it may", KNOWN, "Me"),
     others=("/me",),
 )
+PREFLIGHT = Operation(
+    *("preflight", "POST", "/v1/preflight", "What would be tried for a call, why, and what it may cost", CALL),
+    "Preflight",
+    body={"model": _NAME},
+    open=True,
+    others=("/preflight",),
+)
 OPENAPI = Operation("openapi", "GET", "/openapi.json", "This document", KNOWN, "OpenAPI")
 METRICS_TEXT = Operation(
     *("metrics", "GET", "/metrics", "Counts and times, for Prometheus", METRICS, "Text"), media_type="text/plain"
@@ -143,7 +152,7 @@ LIVENESS = Operation(
     others=("/health/liveness", "/health/liveliness"),
 )
 
-OPERATIONS: tuple[Operation, ...] = (ME, *MANAGING, OPENAPI, METRICS_TEXT, ROOT, READINESS, LIVENESS)
+OPERATIONS: tuple[Operation, ...] = (ME, PREFLIGHT, *MANAGING, OPENAPI, METRICS_TEXT, ROOT, READINESS, LIVENESS)
 
 
 def check_body(operation: Operation, body: JSON) -> None:
@@ -153,7 +162,8 @@ def check_body(operation: Operation, body: JSON) -> None:
         InvalidRequest: a field that it has not, one that is missing, or one that cannot be used; names it.
     """
     fields = operation.body or {}
-    refuse_unknown(fields, body)
+    if not operation.open:
+        refuse_unknown(fields, body)
     for name, row in fields.items():
         given = name in body
         if given and body[name] is None and not row.required and name not in operation.clears:

@@ -93,6 +93,7 @@ CALLS: Mapping[str, Route] = {
     "GET /models": Route(CALL),
     "GET /models/<path:name>": Route(CALL, model=True),
     "GET /me": Route(KNOWN),
+    "POST /preflight": asking(messages=_MESSAGES),
 }
 ROUTES: Mapping[str, Route] = {
     **{name.replace(" /", f" {version}/"): row for name, row in CALLS.items() for version in ("", "/v1")},
