@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gateway.cli import accounts, audit, check, db, doctor, keys, serve, spool, traces
+from gateway.cli import accounts, audit, check, db, doctor, keys, routes, serve, spool, traces
 from gateway.cli.arguments import without_command
 
 #: Each adds its command to the parser, in the order in which the help lists them.
 _COMMANDS = (
-    *(serve.add, check.add, doctor.add, traces.add, spool.add),
+    *(serve.add, check.add, routes.add, doctor.add, traces.add, spool.add),
     *(keys.add, accounts.add_projects, accounts.add_users, audit.add, db.add),
 )
 
