@@ -28,6 +28,8 @@ _READ_AHEAD = 32
 _MOST_HELD = 1000
 #: How long a closing reply waits for its reader to notice; its connection has been shut down by then.
 _READER_ENDS_S = 2.0
+#: Of a call that was refused before it was planned.
+_NOTHING = Plan(())
 
 
 class Attempts:
@@ -63,9 +65,9 @@ class Attempts:
         self._health = health
         self._watcher = watcher
         self._answer: Answer | None = None
-        self._plan = Plan(())
-        self._watching: Watching = health.watch(call, None)
-        self._turns = Turns(self._plan, self._watching)
+        self._plan = _NOTHING
+        self._watching: Watching
+        self._turns: Turns
         self.tried: list[Attempt] = []
         self.paused_s = 0.0
 

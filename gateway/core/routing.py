@@ -79,6 +79,15 @@ class Target:
     abilities: Mapping[str, bool] = field(default_factory=dict)
     most_tokens: int | None = None
 
+    @cached_property
+    def deployment(self) -> Deployment:
+        """It, where its model has no star; made once.
+
+        Raises:
+            ProviderNotConfigured: it lacks something.
+        """
+        return _reached(self.provider, self.model, self.reach, self.priced_as)
+
 
 @dataclass(frozen=True)
 class Alias:
@@ -232,9 +241,12 @@ def deployments_of(alias: Alias, rest: str) -> list[tuple[Target, Deployment]]:
     deployments: list[tuple[Target, Deployment]] = []
     lacking: ProviderNotConfigured | None = None
     for target in alias.targets:
-        model = target.model[:-1] + rest if target.model.endswith("*") else target.model
         try:
-            deployments.append((target, _reached(target.provider, model, target.reach, target.priced_as)))
+            if target.model.endswith("*"):
+                model = target.model[:-1] + rest
+                deployments.append((target, _reached(target.provider, model, target.reach, target.priced_as)))
+            else:
+                deployments.append((target, target.deployment))
         except ProviderNotConfigured as error:
             lacking = lacking or error
     if lacking is not None and not deployments:
