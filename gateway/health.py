@@ -215,6 +215,10 @@ class Watching:
         self._begun: dict[int, float] = {}
         self._probes: set[Deployment] = set()
 
+    def closed(self, deployment: Deployment) -> bool:
+        """Whether its breaker is closed (`Gate.closed`)."""
+        return self._health.of(deployment).state == CLOSED
+
     def admit(self, deployment: Deployment) -> bool:
         """Whether its breaker lets a call through (`Gate.admit`)."""
         with self._health._state(deployment) as (known, now_s):

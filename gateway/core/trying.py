@@ -92,6 +92,9 @@ def pause_s(before: int, wanted_s: float, dice: float) -> float:
 class Gate(Protocol):
     """Who knows how deployments are, and how many tries more they may see."""
 
+    def closed(self, deployment: Deployment) -> bool:
+        """Whether its breaker is closed."""
+
     def admit(self, deployment: Deployment) -> bool:
         """Whether its breaker lets a call through now; of a half-open one this call is then the probe."""
 
@@ -137,8 +140,8 @@ class Turns:
 
     @property
     def more(self) -> bool:
-        """Whether a deployment is left that was not tried and not put off."""
-        return bool(self._waiting) and not self._once
+        """Whether a deployment is left to try that is well."""
+        return not self._once and any(self._gate.closed(attempt.deployment) for attempt in self._waiting)
 
     def after(self, attempt: Attempt, error: GatewayError, now_s: float, left_s: float, dice: float) -> Turn | None:
         """Say what comes after a failure.

@@ -76,6 +76,9 @@ class Doors:
     shut: set[str] = field(default_factory=set)
     budget: int = 100
 
+    def closed(self, deployment: Deployment) -> bool:
+        return self.admit(deployment)
+
     def admit(self, deployment: Deployment) -> bool:
         return deployment.model not in self.shut
 
@@ -193,3 +196,13 @@ def test_one_that_is_not_let_through_is_tried_when_nothing_else_is_left_if_the_b
 
 def test_without_budget_nothing_is_asked_again_and_others_are_tried_all_the_same() -> None:
     assert names(story(WITH_OTHERS, *MANY, gate=Doors(budget=0))) == "abcd"
+
+
+def test_there_is_more_to_try_as_long_as_another_deployment_is_well() -> None:
+    turns = Turns(TWO, Doors())
+    turns.first()
+    assert turns.more
+    for plan, gate, once in ((ONE, Doors(), False), (TWO, Doors({"b"}), False), (TWO, Doors(), True)):
+        turns = Turns(plan, gate, once=once)
+        turns.first()
+        assert not turns.more
