@@ -84,6 +84,7 @@ class Health:
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
         self._was_away = False
+        self._unwatched = Watching(self, None, hurried=False)
 
     def start(self) -> None:
         """Begin to tell the other workers, after the fork; safe to call again."""
@@ -118,7 +119,7 @@ class Health:
 
     def watch(self, call: Call, rules: Trying | None) -> Watching:
         """What the attempts of a call are told to; where its plan says nothing of trying, nobody listens."""
-        return Watching(self, call, rules)
+        return self._unwatched if rules is None else Watching(self, rules, hurried=call.hurried)
 
     def dice(self) -> float:
         """Draw a number in [0, 1)."""
@@ -206,11 +207,17 @@ class Health:
 
 
 class Watching:
-    """What becomes of the attempts of one call: who may be tried (`trying.Gate`), and how each went."""
+    """What becomes of the attempts of one call: who may be tried (`trying.Gate`), and how each went.
 
-    def __init__(self, health: Health, call: Call, rules: Trying | None) -> None:
+    Args:
+        health: what is told.
+        rules: of the call's plan; None: nothing is to be told, and nobody asks.
+        hurried: its caller set a deadline of its own.
+    """
+
+    def __init__(self, health: Health, rules: Trying | None, *, hurried: bool) -> None:
         self._health = health
-        self._call = call
+        self._hurried = hurried
         self._rules = rules
         self._begun: dict[int, float] = {}
         self._probes: set[Deployment] = set()
@@ -266,7 +273,7 @@ class Watching:
         """Note that an attempt failed; only the deployment's own failures count against it."""
         if self._rules is None or (began_s := self._begun.get(attempt.number)) is None:
             return
-        ours = isinstance(error, DeadlineExceeded) and not self._call.hurried
+        ours = isinstance(error, DeadlineExceeded) and not self._hurried
         with self._health._state(attempt.deployment) as (known, now_s):
             if ours or trying.whose(error) == trying.DEPLOYMENTS:
                 if known.breaker.failed(now_s, self._rules):

@@ -34,6 +34,7 @@ _SPELLINGS = {
 }
 
 _LONGEST_NAME = 512
+_MOST_RESOLVED = 4096
 # a model that goes into a path or a URL of the provider must not be able to leave its place there
 _SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9@][\w.:/@+,=~() -]*", re.ASCII)
 
@@ -134,6 +135,11 @@ class Catalogue:
         return frozenset((target.provider, target.model) for target in targets if not target.model.endswith("*"))
 
     @cached_property
+    def resolved(self) -> dict[str, Deployment]:
+        """The names that are none of `aliases`, and what each was found to stand for; filled as they are asked for."""
+        return {}
+
+    @cached_property
     def asked_headers(self) -> frozenset[str]:
         """The headers of a request that some policy or condition asks about, in lower case."""
         conditions = {
@@ -214,7 +220,13 @@ def _attempts(name: str, catalogue: Catalogue) -> tuple[Attempt, ...]:
         raise ModelNotFound(
             f"The model {name!r} does not exist here; GET /v1/models lists what can be called.", param="model"
         )
-    return (Attempt(_resolve(name, catalogue)),)
+    resolved = catalogue.resolved
+    if (deployment := resolved.get(name)) is None:
+        deployment = _resolve(name, catalogue)
+        if len(resolved) >= _MOST_RESOLVED:  # callers make names up
+            resolved.clear()
+        resolved[name] = deployment
+    return (Attempt(deployment),)
 
 
 def alias_of(name: str, catalogue: Catalogue) -> tuple[Alias, str] | None:

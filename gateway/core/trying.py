@@ -122,6 +122,8 @@ class Turns:
         once: only the first deployment is tried, and only once.
     """
 
+    __slots__ = ("_failed", "_gate", "_instead", "_once", "_own", "_plan", "_put_off", "_repeats", "_waiting")
+
     def __init__(self, plan: Plan, gate: Gate, *, once: bool = False) -> None:
         self._plan = plan
         self._gate = gate
@@ -135,6 +137,8 @@ class Turns:
 
     def first(self) -> Attempt:
         """The deployment that is tried first: the first that is let through, else the first of all."""
+        if self._plan.trying is None:
+            return self._waiting.pop(0)
         attempt = self._admitted(self._waiting)
         return attempt if attempt is not None else self._put_off.pop(0)
 
@@ -179,7 +183,7 @@ class Turns:
         """The first that its breaker lets through; those before it are put off."""
         for attempt in tuple(among):
             self._waiting.remove(attempt)
-            if self._plan.trying is None or self._gate.admit(attempt.deployment):
+            if self._gate.admit(attempt.deployment):
                 return attempt
             self._put_off.append(attempt)
         return None
