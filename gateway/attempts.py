@@ -44,7 +44,6 @@ class Attempts:
         watcher: looks after streams that do not begin.
 
     Attributes:
-        planned: what may be tried, the most wanted first.
         tried: what was, in order.
         paused_s: seconds that were waited between tries.
     """
@@ -79,8 +78,19 @@ class Attempts:
 
     @property
     def planned(self) -> Sequence[Attempt]:
-        """What may be tried, the most wanted first."""
-        return self._plan.attempts
+        """What may be tried, the most wanted first; what is only tried after a refusal comes last."""
+        plan = self._plan
+        return (*plan.attempts, *plan.too_long, *plan.refused)
+
+    @planned.setter
+    def planned(self, allowed: Sequence[Attempt]) -> None:
+        """Keep to those of them that may be tried after all."""
+        ids = {id(attempt) for attempt in allowed}
+        parts = (self._plan.attempts, self._plan.too_long, self._plan.refused)
+        attempts, too_long, refused = (tuple(one for one in part if id(one) in ids) for part in parts)
+        if len(attempts) + len(too_long) + len(refused) < sum(map(len, parts)):
+            kept = attempts or too_long or refused
+            self.follow(replace(self._plan, attempts=kept, too_long=too_long, refused=refused))
 
     @property
     def routed_by(self) -> str | None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from gateway.attempts import Attempts
 from gateway.core.breaker import CLOSED, OPEN
 from gateway.core.policies import Policy, Trying
 from gateway.core.routing import Alias, Catalogue, Reach, Target
@@ -24,6 +26,7 @@ from gateway.errors import (
 )
 from gateway.pipeline import Gateway, Reply
 from gateway.secret import Secret
+from gateway.watcher import Watcher
 from tests.builders import ECHO, ROLE, Recorder, Script, Step, call, delta, finish, gateway, says
 from tests.test_pipeline import text_of, wait_for
 
@@ -188,6 +191,21 @@ def test_nothing_is_tried_past_the_deadline(place: Callable[..., Place]) -> None
     with pytest.raises(ProviderLimited):
         here.run("alone", deadline_s=time.monotonic() + 1)
     assert here.opened == "a"
+
+
+@pytest.mark.parametrize(("kept", "opened"), [("a", "aaa"), ("x", "xxx"), ("axyz", "ax"), ("ay", "ay")])
+def test_of_what_is_planned_only_what_may_be_is_tried(place: Callable[..., Place], kept: str, opened: str) -> None:
+    failure = DOWN if len(opened) == 3 else ProviderRefused("no", code="context_length_exceeded", provider="openai")
+    here = place([failure], [failure], says("at last"))
+    if len(opened) == 2:
+        here.script.scripts = [[failure], says("at last")]
+    made = call("long")
+    tries = Attempts(made, {"litellm": here.script}, lambda _one: nullcontext(), 15, here.gateway.health, Watcher())
+    tries.follow(here.gateway.health.plan(made, here.gateway.catalogue))
+    assert "".join(one.deployment.model for one in tries.planned) == "axyz"
+    tries.planned = [one for one in tries.planned if one.deployment.model in kept]
+    assert b"at last" in tries.whole()
+    assert here.opened == opened
 
 
 # Streams that do not begin.
