@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,16 @@ from gateway import logs, routes
 from gateway.auth import Authenticator, Verifier, pepper
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
+from gateway.core.calls import Deployment
 from gateway.core.keys import Pepper
 from gateway.core.periods import Period
-from gateway.core.pricing import Meter, Prices
+from gateway.core.pricing import Meter, Prices, cost_usd
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO
 from gateway.core.rules import Match, Rule
+from gateway.core.usage import Usage
 from gateway.errors import StoreUnavailable
+from gateway.health import Health
 from gateway.ledger import Ledger
 from gateway.limits import Limiter, Policy, Rules
 from gateway.metrics import Metrics, SpoolState
@@ -154,6 +158,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         limiter=holds,
         standings=holds,
         stores=_health(settings, shared, counted),
+        health=Health(counted, partial(_price, meter)),
         tracer=tracer,
         ledger=ledger,
         metrics=metrics,
@@ -221,6 +226,12 @@ def prices(settings: Settings) -> Prices:
         SettingsError: the operator's file cannot be used.
     """
     return Prices({**modelmap.read(), **_FREE}, own_prices(settings))
+
+
+def _price(meter: Meter, deployment: Deployment, usage: Usage) -> Decimal | None:
+    """US dollars of so many tokens at a deployment; None where it has no price."""
+    price = meter.prices.of(*(deployment.priced_as or (deployment.provider, deployment.model)))
+    return None if price is None else cost_usd(usage, price)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from gateway.attempts import Attempts
 from gateway.auth import Authenticator
 from gateway.core import routing
-from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome, plain
+from gateway.core.calls import CALLER_GONE, JSON, SHUTTING_DOWN, Call, Chunk, Outcome, plain
 from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
 from gateway.core.rules import Standings
 from gateway.core.wire import header_value
 from gateway.errors import CallerGone, GatewayError, InternalError, ProviderTimeout, ShuttingDown
+from gateway.health import Health
 from gateway.ledger import Ledger
 from gateway.limits import Limiter, Ticket
 from gateway.metrics import Metrics
@@ -104,6 +105,8 @@ class Gateway:
         stores: whether these answer.
         meter: says what calls cost.
         usage_cost: callers are told of it in the usage of their answers.
+        health: how the deployments are, and what is tried by that.
+        previews: what else a preflight tells of a call, by the name of the field.
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
         cors_origins: origins of browsers that may call.
@@ -130,6 +133,8 @@ class Gateway:
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     meter: Meter = field(default_factory=lambda: Meter(Prices({})))
     usage_cost: bool = True
+    health: Health = field(default_factory=Health)
+    previews: Mapping[str, Callable[[Call], JSON]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
     cors_origins: Sequence[str] = ()
@@ -171,6 +176,7 @@ class Gateway:
             self.notifier.start()
         if self.limiter is not None:
             self.limiter.start()
+        self.health.start()
         self.authenticator.start()
         if self.routes is not None:
             self.routes.open()
@@ -216,6 +222,7 @@ class Gateway:
         self.tracer.close(max(0.0, end_s - time.monotonic()), insist=insist)
         if self.limiter is not None:
             self.limiter.close()
+        self.health.close()
         if self.counters is not None:
             self.counters.close()
         if self.objects is not None:
@@ -258,9 +265,10 @@ class Gateway:
             trace.begin()
             if self.watcher.draining:
                 raise ShuttingDown("The gateway is shutting down; send the request again.")
-            if not routing.may_call(call.caller.rights, call.model, self.catalogue):
+            catalogue = self.catalogue  # once: the routes file may change
+            if not routing.may_call(call.caller.rights, call.model, catalogue):
                 raise routing.not_allowed(call.model)
-            run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
+            run.attempts.follow(self.health.plan(call, catalogue))
             if self.limiter is not None:
                 run.hold(self.limiter.admit(call, run.attempts.planned))
             settle.add(entry.close)  # before what was reserved is settled
@@ -268,7 +276,7 @@ class Gateway:
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
             run.fail(error)
-            error.reply_headers = {**run.limits(), **error.reply_headers, **trace.headers()}
+            error.reply_headers = {**run.limits(), **error.reply_headers, **trace.headers(), **run.tries()}
             raise
         except BaseException:  # even a greenlet that is killed must settle
             call.cancellation.abort(SHUTTING_DOWN)
@@ -285,7 +293,10 @@ class _Run:
         self.settle = settle
         self.meter = gateway.meter
         meter = gateway.meter if gateway.usage_cost and call.endpoint.metered else None
-        self.attempts = Attempts(call, gateway.upstreams, trace.around, gateway.limits.keepalive_s, meter)
+        silence_s = gateway.limits.keepalive_s
+        self.attempts = Attempts(
+            call, gateway.upstreams, trace.around, silence_s, gateway.health, gateway.watcher, meter
+        )
         self._ticket: Ticket | None = None
 
     def hold(self, ticket: Ticket) -> None:
@@ -325,9 +336,19 @@ class _Run:
             ended_s=time.time(),
             error=error,
             caller_gone=isinstance(error, CallerGone),
-            waited_s=waited_s,
+            waited_s=waited_s + self.attempts.paused_s,
             limits=self._ticket.rules if self._ticket is not None else error.held_to if error is not None else (),
+            routed_by=self.attempts.routed_by,
         )
+
+    def tries(self) -> dict[str, str]:
+        """What the headers of an answer say of how often the call was tried; nothing where it was not."""
+        if not self.attempts.tried:
+            return {}
+        return {
+            "x-gateway-attempted-retries": str(len(self.attempts.tried) - 1),
+            "x-gateway-attempted-fallbacks": str(self.attempts.fallbacks),
+        }
 
 
 class Reply:
@@ -373,13 +394,14 @@ class Reply:
             headers.update({name: header_value(value) for name, value in last.provider_headers.items()})
             headers["x-gateway-provider"] = last.deployment.provider
             headers["x-gateway-model-id"] = header_value(last.deployment.name)
-            headers["x-gateway-attempted-retries"] = str(len(attempts) - 1)
+            headers.update(self._run.tries())
             if self.body is not None and (cost := self._run.meter.bill(self._run.call, last).cost_usd) is not None:
                 headers["x-gateway-response-cost"] = plain(cost)
             if last.dropped:
                 headers["x-gateway-dropped-params"] = ",".join(map(header_value, last.dropped[:_MOST_NAMED]))
-            spent_s = (last.ended_s or last.first_content_s or time.time()) - last.started_s
-            overhead_s = time.time() - self._run.call.started_s - spent_s
+            now_s = time.time()
+            spent_s = sum((one.ended_s or one.first_content_s or now_s) - one.started_s for one in attempts)
+            overhead_s = now_s - self._run.call.started_s - spent_s - self._run.attempts.paused_s
             headers["x-gateway-overhead-duration-ms"] = f"{1000 * max(0.0, overhead_s):.1f}"
         return headers
 

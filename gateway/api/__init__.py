@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flask import Blueprint, Flask
 
-from gateway.api import health, me, metrics, openapi, operations, usage
-from gateway.core.operations import ME, MY_USAGE, OPENAPI
+from gateway.api import health, me, metrics, openapi, operations, preflight, usage
+from gateway.core.operations import ME, MY_USAGE, OPENAPI, PREFLIGHT
 from gateway.pipeline import Gateway
 from gateway.web import gateway_of
 
@@ -24,6 +24,8 @@ def _about(gateway: Gateway) -> Blueprint:
     routes = Blueprint("about", __name__)
     for number, path in enumerate((ME.path, *ME.others)):
         routes.add_url_rule(path, f"me_{number}", me.view, methods=[ME.method])
+    for number, path in enumerate((PREFLIGHT.path, *PREFLIGHT.others)):
+        routes.add_url_rule(path, f"preflight_{number}", preflight.view, methods=[PREFLIGHT.method])
     if (rows := gateway.ledger.rows) is not None:
         own = usage.view(rows)
         for number, path in enumerate((MY_USAGE.path, *MY_USAGE.others)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -138,7 +139,7 @@ def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
     body.check(endpoint, asked)
     stream = asked.get("stream") is True
     options = asked.get("stream_options")
-    return _call(
+    return call_of(
         endpoint,
         gateway,
         asked,
@@ -157,7 +158,7 @@ def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
     if gateway.objects is None:
         raise ObjectNotFound("Nothing is stored here.", param="id")
     found = find(gateway.objects, path_id, caller().tenant, "id")
-    return _call(
+    return call_of(
         endpoint,
         gateway,
         {"id": path_id},
@@ -168,11 +169,26 @@ def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
     )
 
 
-def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stream: bool, **more: Any) -> Call:
+def call_of(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stream: bool, **more: Any) -> Call:
+    """Make a call of a request whose body has been read.
+
+    Args:
+        endpoint: the operation's row.
+        gateway: whose times it is held to.
+        asked: the body.
+        model: that it names.
+        stream: whether it is to be streamed.
+        more: further fields of the call.
+
+    Raises:
+        InvalidRequest: a header that cannot be used; names it.
+    """
     now, args, headers = own(g), request.args if endpoint.query else None, request.headers
     parent, note = trace_parent()
     recorded = _recorded(headers.get("x-gateway-trace"))
     now.facts.update(model=model[:256], stream=stream)
+    longest_s = gateway.limits.timeout_s if stream else gateway.limits.whole_answer_s
+    timeout_s = min(longest_s, _timeout_s(headers.get("x-gateway-timeout"), longest_s))
     if recorded == "off":
         now.facts["trace"] = "off"  # `gateway traces verify` looks for none
     return Call(
@@ -184,7 +200,7 @@ def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stre
         stream=stream,
         started_s=now.started_s,
         arrived_s=now.arrived_s,
-        deadline_s=now.arrived_s + (gateway.limits.timeout_s if stream else gateway.limits.whole_answer_s),
+        deadline_s=now.arrived_s + timeout_s,
         client_request_id=now.client_request_id,
         provider_headers={
             name: value
@@ -197,8 +213,32 @@ def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stre
         tags=tuple(dict.fromkeys((*now.caller.tags, *_tags(headers.get("x-gateway-tags", ""))))),
         recorded=recorded,
         query=urlencode([(name, value) for name in endpoint.query for value in args.getlist(name)]) if args else "",
+        headers={name: value for name in gateway.catalogue.asked_headers if (value := headers.get(name)) is not None},
+        fallback=_may_fall_back(headers.get("x-gateway-fallback")),
+        hurried=timeout_s < longest_s,
         **more,
     )
+
+
+def _timeout_s(header: str | None, longest_s: float) -> float:
+    """How long the caller wants to wait, in seconds."""
+    if header is None:
+        return longest_s
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise InvalidRequest("x-gateway-timeout must be a number of seconds above 0.", param="x-gateway-timeout")
+    return seconds
+
+
+def _may_fall_back(header: str | None) -> bool:
+    if header is None:
+        return True
+    if (asked := header.strip().lower()) not in ("on", "off"):
+        raise InvalidRequest("x-gateway-fallback must be on or off.", param="x-gateway-fallback")
+    return asked == "on"
 
 
 def _recorded(header: str | None) -> str:

@@ -291,6 +291,64 @@ _USED_EXAMPLE: JSON = {
 _FAULT: JSON = {"message": _TEXT, "type": _TEXT, "param": _TEXT_OR_NULL, "code": _TEXT_OR_NULL}
 _WHOSE: JSON = {"provider": _TEXT_OR_NULL, "source": {"enum": ["gateway", "provider"]}}
 
+_USD: JSON = {"type": "number", "minimum": 0}
+_PRICE: JSON = {
+    **_object({"least": _USD, "most": _USD}),
+    "type": ["object", "null"],
+    "description": "US dollars, from the prompt alone to the prompt and the longest answer; null where nobody knows.",
+}
+_TRIES: JSON = {
+    "type": "array",
+    "items": _object(
+        {
+            "deployment": {**_TEXT, "description": "`provider/model`."},
+            "name": {**_TEXT, "description": "The name that it is tried for: the one that was asked for, or another."},
+            "why": _TEXT,
+            "breaker": {"enum": ["closed", "open", "half-open"]},
+            "price_usd": _PRICE,
+        }
+    ),
+}
+_OBJECT_OR_NULL: JSON = {"type": ["object", "null"]}
+_PREFLIGHT: JSON = {
+    "object": _is("preflight"),
+    "model": _TEXT,
+    "routed_by": {**_TEXT_OR_NULL, "description": "The strategy; null where there is nothing to choose."},
+    "attempts": {**_TRIES, "description": "What would be tried, in order."},
+    "if_too_long": {**_TRIES, "description": "Instead, after an error that the prompt is too long for the model."},
+    "if_refused": {**_TRIES, "description": "Instead, after a refusal by a content filter."},
+    "left_out": {"type": "array", "items": _object({"name": _TEXT, "why": _TEXT})},
+    "needs": _TEXTS,
+    "prompt_tokens": {**_COUNT, "description": "A guess: a quarter of the bytes of its texts."},
+    "most_output_tokens": {"type": ["integer", "null"], "description": "The caller's own bound."},
+    "price_usd": _PRICE,
+    **dict.fromkeys(("budget", "limits", "cache"), _OBJECT_OR_NULL),
+}
+_PREFLIGHT_EXAMPLE: JSON = {
+    "object": "preflight",
+    "model": "smart",
+    "routed_by": "weighted",
+    "attempts": [
+        {
+            "deployment": "openai/gpt-4o",
+            "name": "smart",
+            "why": "weight 70",
+            "breaker": "closed",
+            "price_usd": {"least": 0.00001, "most": 0.00065},
+        }
+    ],
+    "if_too_long": [],
+    "if_refused": [],
+    "left_out": [{"name": "groq/llama-3.1-8b-instant", "why": "it has no vision"}],
+    "needs": ["vision"],
+    "prompt_tokens": 4,
+    "most_output_tokens": 64,
+    "price_usd": {"least": 0.00001, "most": 0.00065},
+    "budget": None,
+    "limits": None,
+    "cache": None,
+}
+
 #: By name.
 SCHEMAS: Mapping[str, JSON] = {
     "Key": _object(_KEY, _KEY_EXAMPLE),
@@ -388,6 +446,7 @@ SCHEMAS: Mapping[str, JSON] = {
     ),
     "UsageCall": _object(_USED, _USED_EXAMPLE),
     "UsageCallList": _list_of("UsageCall", _USED_EXAMPLE, _TEXT_OR_NULL),
+    "Preflight": _object(_PREFLIGHT, _PREFLIGHT_EXAMPLE, closed=False),
     "Health": _object({"status": {"enum": ["ok", "degraded"]}}, {"status": "ok"}, closed=False),
     "Root": _object({"what": _TEXT, "call": _TEXT, "models": _TEXT, "health": _TEXT}, closed=False),
     "Text": {"type": "string"},

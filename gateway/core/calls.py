@@ -173,6 +173,8 @@ class Attempt:
         sent: the chat completion that stood in for the caller's operation, or None where none had to.
         told: what the caller was told, where that is another wire than the provider's.
         metered: it is an attempt to have a model say something, which costs.
+        name: the name of the catalogue that it is tried for: the one that was asked for, or a fallback.
+        why: what the plan says of it, in a few words.
     """
 
     deployment: Deployment
@@ -188,6 +190,8 @@ class Attempt:
     sent: JSON | None = None
     told: Transcript | None = None
     metered: bool = True
+    name: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,6 +206,7 @@ class Outcome:
         ended_s: seconds since the epoch.
         waited_s: seconds spent waiting for providers; the rest of the call's time is the gateway's own.
         limits: the ids of the limits and budgets that it was held to.
+        routed_by: the strategy that chose the deployments; None where there was nothing to choose.
     """
 
     status: int
@@ -211,6 +216,7 @@ class Outcome:
     caller_gone: bool = False
     waited_s: float = 0.0
     limits: Sequence[str] = ()
+    routed_by: str | None = None
 
     @property
     def answered(self) -> Attempt | None:
@@ -226,6 +232,8 @@ class Outcome:
 CALLER_GONE = "caller_gone"
 DEADLINE = "deadline"
 SHUTTING_DOWN = "shutting_down"
+#: Why one attempt is stopped, and its call is not.
+SLOW_START = "slow_start"
 
 
 class Cancellation:
@@ -251,7 +259,7 @@ class Cancellation:
                 self._hooks.remove(hook)
 
     def abort(self, reason: str) -> None:
-        """Stop the call: `CALLER_GONE`, `DEADLINE` or `SHUTTING_DOWN`."""
+        """Stop the call: `CALLER_GONE`, `DEADLINE` or `SHUTTING_DOWN`; or one attempt of it: `SLOW_START`."""
         with self._lock:
             if self.reason is not None:
                 return
@@ -303,6 +311,9 @@ class Call:
         deployment: the only one that can answer, `provider/model`; None where the model's name decides.
         history: items of the conversation before this call that the gateway keeps (Responses), oldest first.
         query: what of the request's query travels on, encoded.
+        headers: those of the request that the catalogue's policies ask about, names in lower case.
+        fallback: whether more than one deployment may be tried, and more than once.
+        hurried: the caller set a deadline of its own, before the gateway's.
     """
 
     id: str
@@ -328,6 +339,9 @@ class Call:
     history: Sequence[JSON] = ()
     query: str = ""
     raw: bytes | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fallback: bool = True
+    hurried: bool = False
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property

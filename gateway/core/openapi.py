@@ -38,6 +38,7 @@ _BODIES: Mapping[str, JSON] = {
     "messages.count_tokens": {"messages": _MESSAGES},
     "completions": {"prompt": "Say hello."},
     "embeddings": {"model": "openai/text-embedding-3-small", "input": "Say hello."},
+    "preflight": {"model": "openai/gpt-4o-mini", "messages": _MESSAGES, "max_tokens": 64},
     "keys.create": {"name": "checkout", "rights": {"models": ["openai/*"]}, "tags": ["checkout"]},
     "keys.change": {"disabled": True},
     "keys.rotate": {"overlap_s": 3600},
@@ -176,7 +177,7 @@ def _of_operation(row: Operation, number: int) -> JSON:
     if row.name == "keys.create":
         described["responses"]["200"] = _answer(content, "Made before, under this `Idempotency-Key`")
     if row.body is not None:
-        schema = schema_of(row.body, closed=True, clears=row.clears, nulls=False)
+        schema = schema_of(row.body, closed=not row.open, clears=row.clears, nulls=False)
         described["requestBody"] = _body(schema, _BODIES[row.name], required="required" in schema)
     return described
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from gateway.core.fields import Field, fault_of
 from gateway.core.paging import limit_of
-from gateway.core.rights import ADMIN, METRICS
+from gateway.core.rights import ADMIN, CALL, METRICS
 from gateway.errors import InvalidRequest
 
 JSON = dict[str, Any]
@@ -36,7 +36,8 @@ class Operation:
         summary: one line for the docs.
         needs: a scope of `core/rights.py`, or `PUBLIC` or `KNOWN`.
         answer: the name of the answer's shape in the OpenAPI document.
-        body: the fields that it takes, and no other; None where it has no body.
+        body: the fields that it takes, and no other unless it is `open`; None where it has no body.
+        open: its body may have any other field.
         clears: fields of the body that null takes away; it is no value of any other.
         query: likewise of its query.
         idempotent: it may be named by an `Idempotency-Key`.
@@ -53,6 +54,7 @@ class Operation:
     needs: str
     answer: str
     body: Mapping[str, Field] | None = None
+    open: bool = False
     clears: frozenset[str] = frozenset()
     query: Mapping[str, Field] = field(default_factory=dict)
     idempotent: bool = False
@@ -201,6 +203,13 @@ MY_USAGE = Operation(
     sheet=True,
     others=("/me/usage",),
 )
+PREFLIGHT = Operation(
+    *("preflight", "POST", "/v1/preflight", "What would be tried for a call, why, and what it may cost", CALL),
+    "Preflight",
+    body={"model": _NAME},
+    open=True,
+    others=("/preflight",),
+)
 OPENAPI = Operation("openapi", "GET", "/openapi.json", "This document", KNOWN, "OpenAPI")
 METRICS_TEXT = Operation(
     *("metrics", "GET", "/metrics", "Counts and times, for Prometheus", METRICS, "Text"), media_type="text/plain"
@@ -215,6 +224,7 @@ LIVENESS = Operation(
 OPERATIONS: tuple[Operation, ...] = (
     ME,
     MY_USAGE,
+    PREFLIGHT,
     *MANAGING,
     *SPENDING,
     OPENAPI,
@@ -232,7 +242,8 @@ def check_body(operation: Operation, body: JSON) -> None:
         InvalidRequest: a field that it has not, one that is missing, or one that cannot be used; names it.
     """
     fields = operation.body or {}
-    refuse_unknown(fields, body)
+    if not operation.open:
+        refuse_unknown(fields, body)
     for name, row in fields.items():
         given = name in body
         if given and body[name] is None and not row.required and name not in operation.clears:

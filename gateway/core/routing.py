@@ -34,6 +34,7 @@ _SPELLINGS = {
 }
 
 _LONGEST_NAME = 512
+_MOST_RESOLVED = 4096
 # a model that goes into a path or a URL of the provider must not be able to leave its place there
 _SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9@][\w.:/@+,=~() -]*", re.ASCII)
 
@@ -84,6 +85,15 @@ class Target:
     most_tokens: int | None = None
     prices: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def deployment(self) -> Deployment:
+        """It, where its model has no star; made once.
+
+        Raises:
+            ProviderNotConfigured: it lacks something.
+        """
+        return _reached(self.provider, self.model, self.reach, self.priced_as)
+
 
 @dataclass(frozen=True)
 class Alias:
@@ -130,6 +140,28 @@ class Catalogue:
         return frozenset((target.provider, target.model) for target in targets if not target.model.endswith("*"))
 
     @cached_property
+    def resolved(self) -> dict[str, Deployment]:
+        """The names that are none of `aliases`, and what each was found to stand for; filled as they are asked for."""
+        return {}
+
+    @cached_property
+    def asked_headers(self) -> frozenset[str]:
+        """The headers of a request that some policy or condition asks about, in lower case."""
+        conditions = {
+            name for alias in self.aliases.values() for one in alias.targets for name in one.condition.headers
+        }
+        sticky = (alias.policy.sticky or "" for alias in self.aliases.values())
+        return frozenset(conditions | {one.removeprefix("header:") for one in sticky if one.startswith("header:")})
+
+    def row_of(self, deployment: Deployment) -> Mapping[str, Any]:
+        """The row of LiteLLM's map that tells of a deployment's model; empty where there is none."""
+        provider, model = deployment.priced_as or (deployment.provider, deployment.model)
+        for name in (f"{provider}/{model}", model):
+            if (row := self.models.get(name)) is not None and provider_of(row) == provider:
+                return row
+        return {}
+
+    @cached_property
     def prefixes(self) -> tuple[str, ...]:
         """How the names begin that an alias with a star stands for, the longest first."""
         return tuple(sorted((name[:-1] for name in self.aliases if name.endswith("*")), key=len, reverse=True))
@@ -165,7 +197,7 @@ def may_call(rights: Rights, model: str, catalogue: Catalogue) -> bool:
     name = model.strip()
     if rights.allows_model(name):
         return True
-    if len(name) > _LONGEST_NAME or _alias(name, catalogue) is not None or not catalogue.open:
+    if len(name) > _LONGEST_NAME or alias_of(name, catalogue) is not None or not catalogue.open:
         return False
     try:
         return rights.allows_model(_resolve(name, catalogue).name)
@@ -186,16 +218,23 @@ def _attempts(name: str, catalogue: Catalogue) -> tuple[Attempt, ...]:
         raise ModelNotFound("The model name is too long or has control characters.", param="model")
     if name in catalogue.demo:
         return (Attempt(Deployment(DEMO, name.partition("/")[2])),)
-    if (found := _alias(name, catalogue)) is not None:
-        return _in_order(*found)
+    if (found := alias_of(name, catalogue)) is not None:
+        reached = deployments_of(*found)
+        return tuple(Attempt(deployment, number) for number, (_, deployment) in enumerate(reached, 1))
     if not catalogue.open:
         raise ModelNotFound(
             f"The model {name!r} does not exist here; GET /v1/models lists what can be called.", param="model"
         )
-    return (Attempt(_resolve(name, catalogue)),)
+    resolved = catalogue.resolved
+    if (deployment := resolved.get(name)) is None:
+        deployment = _resolve(name, catalogue)
+        if len(resolved) >= _MOST_RESOLVED:  # callers make names up
+            resolved.clear()
+        resolved[name] = deployment
+    return (Attempt(deployment),)
 
 
-def _alias(name: str, catalogue: Catalogue) -> tuple[Alias, str] | None:
+def alias_of(name: str, catalogue: Catalogue) -> tuple[Alias, str] | None:
     """The alias that answers to a name, and what stands in the place of its star."""
     if name in catalogue.aliases and not name.endswith("*"):
         return catalogue.aliases[name], ""
@@ -205,18 +244,31 @@ def _alias(name: str, catalogue: Catalogue) -> tuple[Alias, str] | None:
     return None
 
 
-def _in_order(alias: Alias, rest: str) -> tuple[Attempt, ...]:
-    deployments: list[Deployment] = []
+def deployments_of(alias: Alias, rest: str) -> list[tuple[Target, Deployment]]:
+    """The deployments of an alias that can be called, as they stand in the file.
+
+    Args:
+        alias: which.
+        rest: what stands in the place of its star.
+
+    Raises:
+        ModelNotFound: with `rest` in it, the model is none of the provider's.
+        ProviderNotConfigured: all of them lack something; of the first.
+    """
+    deployments: list[tuple[Target, Deployment]] = []
     lacking: ProviderNotConfigured | None = None
     for target in alias.targets:
-        model = target.model[:-1] + rest if target.model.endswith("*") else target.model
         try:
-            deployments.append(_reached(target.provider, model, target.reach, target.priced_as))
+            if target.model.endswith("*"):
+                model = target.model[:-1] + rest
+                deployments.append((target, _reached(target.provider, model, target.reach, target.priced_as)))
+            else:
+                deployments.append((target, target.deployment))
         except ProviderNotConfigured as error:
             lacking = lacking or error
     if lacking is not None and not deployments:
         raise lacking
-    return tuple(Attempt(deployment, number) for number, deployment in enumerate(deployments, 1))
+    return deployments
 
 
 def _resolve(name: str, catalogue: Catalogue) -> Deployment:
@@ -330,7 +382,7 @@ def _starred(name: str, target: Target, catalogue: Catalogue, modes: frozenset[s
         model = known.removeprefix(f"{provider}/")
         if provider == target.provider and model.startswith(target.model[:-1]) and is_model_of(provider, model):
             called = name[:-1] + model.removeprefix(target.model[:-1])
-            if _alias(called, catalogue) == (catalogue.aliases[name], called[len(name) - 1 :]):
+            if alias_of(called, catalogue) == (catalogue.aliases[name], called[len(name) - 1 :]):
                 yield called
 
 
@@ -344,6 +396,6 @@ def _listed_openly(catalogue: Catalogue, modes: frozenset[str], seen: set[str]) 
             called = f"{provider}/{name}"  # the bare name would go to another provider
         elif head != name and head not in PROVIDERS:
             called = f"{provider}/{name}"
-        if called not in seen and _alias(called, catalogue) is None:
+        if called not in seen and alias_of(called, catalogue) is None:
             seen.add(called)
             yield called, provider

@@ -210,6 +210,7 @@ class RowBuilder:
             "refused_by": error.refused_by if error else None,
             "caller_gone": outcome.caller_gone,
             "attempts": len(outcome.attempts),
+            "routed_by": outcome.routed_by,
             "overhead_ms": round(1000 * outcome.overhead_s(call.started_s), 1),
             "ignored_parent": call.parent_note,
         }
@@ -273,6 +274,7 @@ class RowBuilder:
                 "response_id": transcript.id,
                 "finish_reasons": transcript.finish_reasons or None,
                 "attempt": attempt.number,
+                "chosen": attempt.why or None,
                 "stream": self._call.stream,
                 "dropped_params": list(attempt.dropped) or None,
                 "usage_estimated": billed.estimated or None,
@@ -338,7 +340,7 @@ _OURS = frozenset(
         "attempts", "served_model", "response_id", "finish_reasons", "dropped_params", "ignored_parent", "status",
         "error_code", "error_source", "caller_gone", "overhead_ms", "usage", "usage_estimated", "cost_usd",
         "time_to_first_token_s", "open", "interrupted", "rows_dropped", "cut_from_bytes", "key_id", "key_name",
-        "caller_project", "caller_user", "operation", "traceparent", "limits", "refused_by",
+        "caller_project", "caller_user", "operation", "traceparent", "limits", "refused_by", "routed_by", "chosen",
     }
 )  # fmt: skip
 

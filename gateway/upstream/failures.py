@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.core.calls import CALLER_GONE, DEADLINE, SHUTTING_DOWN, Cancellation
+from gateway.core.calls import CALLER_GONE, DEADLINE, SHUTTING_DOWN, SLOW_START, Cancellation
 from gateway.core.redaction import Redactor
 from gateway.errors import (
     CallerGone,
@@ -64,6 +64,7 @@ _REASONS: dict[str, tuple[type[GatewayError], str]] = {
         "The call took longer than this gateway allows; stream it to see its progress.",
     ),
     SHUTTING_DOWN: (ShuttingDown, "The gateway is shutting down; send the request again."),
+    SLOW_START: (ProviderTimeout, "The provider's stream had no content in time, so another was tried."),
 }
 
 _FAULTS: dict[str, tuple[type[UpstreamError], str]] = {

@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,9 +21,12 @@ from werkzeug.test import EnvironBuilder
 
 from gateway.app import create_app
 from gateway.core.calls import Call
+from gateway.core.policies import Condition, Policy
+from gateway.core.routing import Alias, Reach, Target
 from gateway.core.wire import DONE, KEEP_ALIVE
 from gateway.errors import ProviderStreamEnded
 from gateway.pipeline import Gateway
+from gateway.secret import Secret
 from tests.builders import ROLE, TOKEN, Recorder, Script, Step, delta, finish, gateway, says
 
 PATH = "/v1/chat/completions"
@@ -115,6 +119,46 @@ def test_of_the_callers_headers_a_closed_list_travels_on(served: Any) -> None:
         OpenAI_Beta="b", Anthropic_Version="2023", X_Api_Key="mine", Cookie="a=b", X_Forwarded_For="1.2.3.4", Foo="bar"
     )
     assert here.calls[0].provider_headers == {"openai-beta": "b", "anthropic-version": "2023"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "seconds", "hurried"), [(None, 600, False), ("2.5", 2.5, True), (" 9 ", 9, True), ("9999", 600, False)]
+)
+def test_a_caller_may_wait_for_a_shorter_time_and_never_for_a_longer(
+    served: Any, sent: str | None, seconds: float, hurried: bool
+) -> None:
+    here = served()
+    here.post(**({} if sent is None else {"x_gateway_timeout": sent}))
+    [made] = here.calls
+    assert (made.deadline_s - made.arrived_s, made.hurried) == (pytest.approx(seconds, abs=0.001), hurried)
+
+
+@pytest.mark.parametrize(("sent", "fallback"), [(None, True), ("on", True), (" OFF ", False)])
+def test_a_caller_may_want_no_fallback(served: Any, sent: str | None, fallback: bool) -> None:
+    here = served()
+    here.post(**({} if sent is None else {"x_gateway_fallback": sent}))
+    assert here.calls[0].fallback is fallback
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*(("x-gateway-timeout", value) for value in ("0", "-1", "nan", "inf", "soon", "")), ("x-gateway-fallback", "no")],
+)
+def test_a_header_of_the_gateways_that_cannot_be_used_is_named(served: Any, name: str, value: str) -> None:
+    here = served()
+    assert fault(here.post(**{name.replace("-", "_"): value})) == (400, None, name)
+    assert here.calls == []
+
+
+def test_of_the_other_headers_those_travel_that_the_routes_ask_about(served: Any) -> None:
+    here = served()
+    asked = Target("openai", "m", Reach(Secret("k")), condition=Condition(headers={"x-tier": "gold"}))
+    here.gateway.catalogue = replace(
+        here.gateway.catalogue,
+        aliases={"n": Alias((asked,)), "s": Alias((asked,), policy=Policy(sticky="header:x-session"))},
+    )
+    here.post(X_Tier="tin", x_session="s1", x_other="no")
+    assert here.calls[0].headers == {"x-tier": "tin", "x-session": "s1"}
 
 
 def test_tags_are_trimmed_told_apart_and_bounded(served: Any) -> None:

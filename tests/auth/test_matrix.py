@@ -101,6 +101,7 @@ CALLS: Mapping[str, Route] = {
     "GET /models/<path:name>": Route(CALL, model=True),
     "GET /me": Route(KNOWN),
     "GET /me/usage": Route(KNOWN),
+    "POST /preflight": asking(messages=_MESSAGES),
 }
 ROUTES: Mapping[str, Route] = {
     **{name.replace(" /", f" {version}/"): row for name, row in CALLS.items() for version in ("", "/v1")},

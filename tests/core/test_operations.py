@@ -19,7 +19,7 @@ from gateway.core.operations import (
     read_query,
     refuse_unknown,
 )
-from gateway.core.rights import ADMIN, METRICS
+from gateway.core.rights import ADMIN, CALL, METRICS
 from gateway.errors import InvalidRequest
 
 ROWS = {row.name: row for row in OPERATIONS}
@@ -35,7 +35,7 @@ def test_no_two_rows_have_one_name_or_one_place() -> None:
 @pytest.mark.parametrize("row", OPERATIONS, ids=lambda row: row.name)
 def test_a_row_needs_something_known_and_has_an_answer_of_a_known_shape(row: Operation) -> None:
     assert row.answer in SCHEMAS
-    assert row.needs in {ADMIN, METRICS, KNOWN, PUBLIC}
+    assert row.needs in {ADMIN, CALL, METRICS, KNOWN, PUBLIC}
     assert (row.needs == ADMIN) is row.path.startswith("/admin/v1/") is (row in (*MANAGING, *SPENDING))
     assert (row.body is not None) is (row.method in ("POST", "PATCH"))
     assert row.clears <= set(row.body or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,12 +12,15 @@ import pytest
 from gateway.core import routing
 from gateway.core.calls import Chunk
 from gateway.core.endpoints import MESSAGES, RESPONSES, Endpoint
+from gateway.core.policies import Trying
+from gateway.core.routing import Alias, Catalogue, Reach, Target
 from gateway.errors import GatewayError
 from gateway.pipeline import Gateway, Reply
+from gateway.secret import Secret
 from gateway.upstream.bridge import Bridge
 from gateway.upstream.litellm import LiteLLM
-from tests.builders import Recorder, gateway
-from tests.fakes.provider import Action, FakeProvider, answer, data, done, event, reset, sse
+from tests.builders import Recorder, call, gateway
+from tests.fakes.provider import Action, FakeProvider, answer, data, done, event, reset, silence, sse
 from tests.fakes.provider import delta as piece
 from tests.upstream.natively import Natively, called
 
@@ -121,3 +125,26 @@ def test_after_content_nobody_else_is_tried(
     assert (b"response.failed" in reply.last_words) == reply.told
     reply.close()
     assert [received.model for received in provider.requests()] == ["first"]
+
+
+def test_a_stream_that_does_not_begin_is_closed_at_its_provider_and_the_second_answers(
+    provider: FakeProvider, native: Natively
+) -> None:
+    provider.script("first", sse(piece({"role": "assistant", "content": ""}), silence()))
+    provider.script("second", answer("second says"))
+    targets = tuple(
+        Target("hosted_vllm", model, Reach(Secret("k"), provider.base_url, relay=True)) for model in ("first", "second")
+    )
+    here = gateway(native.direct, Recorder())
+    here.catalogue = Catalogue(aliases={"m": Alias(targets)}, trying=Trying(first_content_s=0.3))
+    here.open()
+    began_s = time.monotonic()
+    reply = here.run(call("m", stream=True))
+    assert b'"model":"second"' in wire_of(reply)
+    assert time.monotonic() - began_s < 3
+    reply.close()
+    here.close(0.1)
+    [first] = provider.requests("first")
+    assert first.closed.wait(2)
+    assert first.closed_at is not None
+    assert 0.3 <= first.closed_at - began_s < 2
