@@ -23,12 +23,13 @@ from gateway.core.periods import Period
 from gateway.core.pricing import Meter, Prices, cost_usd
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO
-from gateway.core.rules import Match, Rule
+from gateway.core.rules import BUDGET, LIMIT, Match, Rule
 from gateway.core.usage import Usage
 from gateway.errors import StoreUnavailable
 from gateway.health import Health
 from gateway.ledger import Ledger
 from gateway.limits import Limiter, Policy, Rules
+from gateway.limits.preview import preview
 from gateway.metrics import Metrics, SpoolState
 from gateway.offload import offload, rest, stop_threads
 from gateway.pipeline import Gateway, Limits
@@ -159,6 +160,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         standings=holds,
         stores=_health(settings, shared, counted),
         health=Health(counted, partial(_price, meter)),
+        previews={"limits": partial(preview, holds, LIMIT), "budget": partial(preview, holds, BUDGET)},
         tracer=tracer,
         ledger=ledger,
         metrics=metrics,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from gateway.attempts import Attempts
 from gateway.auth import Authenticator
 from gateway.core import routing
-from gateway.core.calls import CALLER_GONE, JSON, SHUTTING_DOWN, Call, Chunk, Outcome, plain
+from gateway.core.calls import CALLER_GONE, JSON, SHUTTING_DOWN, Attempt, Call, Chunk, Outcome, plain
 from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
@@ -134,7 +134,7 @@ class Gateway:
     meter: Meter = field(default_factory=lambda: Meter(Prices({})))
     usage_cost: bool = True
     health: Health = field(default_factory=Health)
-    previews: Mapping[str, Callable[[Call], JSON]] = field(default_factory=dict)
+    previews: Mapping[str, Callable[[Call, Sequence[Attempt]], JSON | None]] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
     cors_origins: Sequence[str] = ()

@@ -45,7 +45,7 @@ def view() -> Response:
         raise routing.not_allowed(call.model)
     plan = gateway.health.look(call, gateway.catalogue)
     told = preview(call, plan, gateway.catalogue, gateway.health.of, gateway.health.price)
-    told |= dict.fromkeys(_OTHERS) | {name: tell(call) for name, tell in gateway.previews.items()}
+    told |= dict.fromkeys(_OTHERS) | {name: tell(call, plan.attempts) for name, tell in gateway.previews.items()}
     return Response(wire.dumps(told), mimetype="application/json")
 
 

@@ -139,5 +139,5 @@ def test_other_rooms_may_tell_their_part(client: FlaskClient, made: Gateway) -> 
     assert [told(client, {"model": "m", "messages": MESSAGES})[name] for name in ("budget", "limits", "cache")] == [
         None
     ] * 3
-    made.previews = {"budget": lambda call: {"model": call.model, "left_usd": 3}}
+    made.previews = {"budget": lambda call, _planned: {"model": call.model, "left_usd": 3}}
     assert told(client, {"model": "m", "messages": MESSAGES})["budget"] == {"model": "m", "left_usd": 3}
