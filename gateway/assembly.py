@@ -37,6 +37,7 @@ from gateway.upstream import modelmap
 from gateway.upstream.counting import Counting
 from gateway.upstream.direct import Direct
 from gateway.upstream.failures import Failures
+from gateway.upstream.files import StoredFiles
 from gateway.upstream.lanes import Lanes
 from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.scripted import MODELS, Scripted, count
@@ -111,6 +112,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         litellm.close()
         direct.close()
 
+    lanes = Lanes(direct, Counting(litellm.count), litellm)
     meter = Meter(Prices({**models, **_FREE}, own_prices(settings)))
     metrics = Metrics(catalogue, meter, settings.metrics)
     tracer = Tracer(
@@ -131,7 +133,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         catalogue=catalogue,
         upstreams={
             DEMO: StoredResponses(Lanes(Counting(count), Scripted()), objects),
-            "litellm": StoredResponses(Lanes(direct, Counting(litellm.count), litellm), objects),
+            "litellm": StoredFiles(lanes, objects, StoredResponses(lanes, objects)),
         },
         objects=objects,
         counters=counted,
@@ -146,6 +148,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
             whole_answer_s=min(settings.timeout_s, whole_answer_s or settings.timeout_s),
             keepalive_s=settings.keepalive_s,
             body_bytes=int(settings.max_body_mb * (1 << 20)),
+            upload_bytes=int(settings.max_upload_mb * (1 << 20)),
+            upload_folder=settings.data_dir / "uploads",
         ),
         cors_origins=settings.cors_origins,
         preload=litellm.load if needed else None,

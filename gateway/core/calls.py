@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 from gateway.core.endpoints import Endpoint
+from gateway.core.multipart import Form, Sent
 from gateway.core.rights import ALL, UNLIMITED, Rights
 from gateway.core.transcript import ChatTranscript, Transcript, Usage
 from gateway.errors import GatewayError
@@ -109,6 +110,7 @@ class Attempt:
         sent: the chat completion that stood in for the caller's operation, or None where none had to.
         told: what the caller was told, where that is another wire than the provider's.
         metered: it is an attempt to have a model say something, which costs.
+        media_type: of an answer that is neither JSON nor events; `disposition` is its `Content-Disposition`.
     """
 
     deployment: Deployment
@@ -124,6 +126,8 @@ class Attempt:
     sent: JSON | None = None
     told: Transcript | None = None
     metered: bool = True
+    media_type: str | None = None
+    disposition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,34 @@ class Parent:
         return f"{kind}_id:{self.object_id}" if self.object_id is not None else f"{kind}_name:{self.object_name or ''}"
 
 
+class Upload(Protocol):
+    """A form with files that is still on its way (`uploads.Upload`)."""
+
+    def read_until(self, enough: Callable[[], bool]) -> None:
+        """Read until `enough`, or to the end."""
+
+    def body(self, model: str | None) -> Streamed:
+        """The body for a provider, with its name of the model; None leaves the form as it is."""
+
+    def content(self, file: Sent) -> bytes:
+        """The bytes of one of its files."""
+
+    @property
+    def form(self) -> Form:
+        """What is known of it."""
+
+    def close(self) -> None:
+        """Let go of what is kept."""
+
+
+class Streamed(Protocol):
+    """A body that comes in pieces; `size` is in bytes, and None where nobody knows it beforehand."""
+
+    size: int | None
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
 @dataclass
 class Call:
     """What a caller asked for, read and checked.
@@ -236,6 +268,9 @@ class Call:
         deployment: the only one that can answer, `provider/model`; None where the model's name decides.
         history: items of the conversation before this call that the gateway keeps (Responses), oldest first.
         query: what of the request's query travels on, encoded.
+        upload: the body of a form; `body` then grows while that is read.
+        content_type: of the form.
+        pieces: its answer is passed on in pieces, be it events or not, as the head of the answer tells.
     """
 
     id: str
@@ -260,6 +295,9 @@ class Call:
     history: Sequence[JSON] = ()
     query: str = ""
     raw: bytes | None = None
+    upload: Upload | None = None
+    content_type: str = ""
+    pieces: bool = False
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property

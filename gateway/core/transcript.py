@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Protocol
 
 JSON = dict[str, Any]
@@ -40,6 +41,7 @@ class Usage:
     """Tokens of one answer.
 
     OpenAI's convention: `cached` and `cache_write` are part of `prompt`, `reasoning` is part of `completion`.
+    `units` is what is billed besides tokens, by kind: `second_in`, `character_in`, `image_made`, `query`.
     """
 
     prompt: int = 0
@@ -47,6 +49,7 @@ class Usage:
     cached: int = 0
     cache_write: int = 0
     reasoning: int = 0
+    units: Mapping[str, int | Decimal] = field(default_factory=dict, hash=False)
 
     @property
     def total(self) -> int:

@@ -293,6 +293,7 @@ class RowBuilder:
             for name, value in body.items()
             if name not in _NOT_PARAMETERS
             and name not in (endpoint.asked, endpoint.system)
+            and (endpoint.asked or isinstance(value, int | float))  # else all of it is what was asked
             and (self._content or isinstance(value, int | float) or name in _PLAIN_WORDS)
         }
 

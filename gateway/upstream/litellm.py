@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway.core.calls import Attempt, Call, Deployment
-from gateway.core.endpoints import CHAT, EMBEDDINGS, ENDPOINTS, Endpoint
+from gateway.core.endpoints import CHAT, EMBEDDINGS, ENDPOINTS, Endpoint, is_at
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE
 from gateway.upstream import door
 from gateway.upstream.answer import LiteLLMAnswer
@@ -140,7 +140,7 @@ class LiteLLM:
         finally:
             door.current.reset(token)
             attempt.provider_headers = door.rate_limits(exchange)
-        relayed = provider in OPENAI_WIRE and call.endpoint.is_at(exchange.path) and not outgoing.stand_in
+        relayed = provider in OPENAI_WIRE and is_at(call.endpoint, exchange.path) and not outgoing.stand_in
         # LiteLLM gives None, and raises nothing, where its own second try of a refused request was refused as well
         failed = raised is not None or result is None or (exchange.status or 0) >= 400
         if failed and not (relayed and exchange.answered and not call.cancellation.reason):
