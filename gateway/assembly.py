@@ -98,6 +98,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         idle_s=settings.idle_timeout_s,
         silence_s=settings.keepalive_s,
         patch=Catcher.patch,
+        form_bytes=int(settings.max_body_mb * (1 << 20)),
     )
     shared = database(settings)
     objects, counted = owned_objects(settings, shared), counters(settings, shared)

@@ -43,12 +43,12 @@ MODERATIONS = Endpoint(
     name="moderations",
     path="/v1/moderations",
     method="POST",
-    upstream="moderation",
+    upstream="",  # LiteLLM's function knows no other wire than this
     summary="Whether texts or pictures are harmful",
     asked="input",
     span="Moderation",
     transcript=ModerationTranscript,
-    native=_OPENAI,
+    native=_OPENAI | {"mistral"},
     default_model="omni-moderation-latest",
     parameters={"model": _MODEL_OR_NONE, "input": Field((str, list), required=True, non_empty=True)},
 )

@@ -33,6 +33,8 @@ _LONGEST_NAME = 256
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+#: What may stand behind a boundary without telling yet whether it is one, a last one, or none.
+_UNDECIDED = re.compile(rb"-?|[ \t]*\r?")
 _TRUE, _FALSE = frozenset(("true", "True", "1")), frozenset(("false", "False", "0"))
 
 
@@ -43,7 +45,7 @@ def boundary_of(content_type: str) -> bytes:
         InvalidRequest: it is another type, or has no boundary that RFC 2046 allows.
     """
     kind, options = parse_options_header(content_type)
-    if kind != "multipart/form-data":
+    if kind.lower() != "multipart/form-data":
         raise InvalidRequest("the body must be multipart/form-data", code="invalid_content_type")
     boundary = options.get("boundary", "")
     if _BOUNDARY.fullmatch(boundary) is None:
@@ -89,6 +91,8 @@ class Form:
         self.model: str | None = None
         self.files: list[Sent] = []
         self.size = 0
+        self._fed = 0
+        self._held = b""
         self._text_bytes = 0
         self._first: int | None = None
         self._name = ""
@@ -105,6 +109,8 @@ class Form:
         """
         decoder = self._decoder
         self.size += len(data)
+        data = self._decided(data)
+        self._fed += len(data)
         decoder.receive_data(data)
         while True:
             before, state = len(decoder.buffer), decoder.state
@@ -124,6 +130,21 @@ class Form:
             decoder.buffer.clear()  # what follows the last boundary says nothing (RFC 2046, section 5.1.1)
         elif decoder.state in (State.PREAMBLE, State.PART) and len(decoder.buffer) > MOST_HEAD_BYTES:
             raise _invalid("a part does not begin where one should")
+
+    def _decided(self, data: bytes) -> bytes:
+        """Hold back a boundary of which the end has not come: werkzeug takes the line break before it for content.
+
+        That is so in 3.1.9, where a piece ends between a boundary and the line feed behind it.
+        """
+        data = self._held + data
+        mark = b"--" + self._boundary
+        before = bytes(self._decoder.buffer[-len(mark) - 2 :])  # the boundary may have begun there
+        place = (before + data).rfind(mark)
+        undecided = place >= 0 and _UNDECIDED.fullmatch(before + data, place + len(mark)) is not None
+        place -= len(before)
+        cut = max(0, place - 2) if undecided and len(data) - place < MOST_HEAD_BYTES else len(data)
+        self._held = data[cut:]
+        return data[:cut]
 
     def end(self) -> None:
         """The body has come to its end.
@@ -154,7 +175,7 @@ class Form:
     def _take(self, event: Any) -> None:
         buffered = len(self._decoder.buffer)
         if isinstance(event, Preamble):
-            self._first = self.size - buffered
+            self._first = self._fed - buffered
         elif isinstance(event, File | Field):
             self._begin(event)
         elif isinstance(event, Data):
@@ -185,7 +206,7 @@ class Form:
     def _behind_line_break(self) -> int:
         """Where the content of the part begins whose header was just read."""
         buffer = self._decoder.buffer
-        return self.size - len(buffer) + (2 if buffer[:2] == b"\r\n" else 1)
+        return self._fed - len(buffer) + (2 if buffer[:2] == b"\r\n" else 1)
 
     def _grow(self, data: bytes) -> None:
         if self._file is not None:

@@ -36,6 +36,7 @@ _ADDRESSES = {
     "text-completion-openai": "https://api.openai.com/v1",
     "xai": "https://api.x.ai/v1",
     "groq": "https://api.groq.com/openai/v1",
+    "mistral": "https://api.mistral.ai/v1",
     "together_ai": "https://api.together.xyz/v1",
     "fireworks_ai": "https://api.fireworks.ai/inference/v1",
     "featherless_ai": "https://api.featherless.ai/v1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import select
 import socket
 import socketserver
@@ -58,8 +59,11 @@ class Received:
 
     @property
     def model(self) -> str | None:
-        """The `model` that the body names, if any."""
-        return self.body.get("model") if isinstance(self.body, dict) else None
+        """The `model` that the body names, if any; of a form the value of the part of that name."""
+        if isinstance(self.body, dict):
+            return self.body.get("model")
+        found = re.search(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n', self.raw[: 1 << 20])
+        return found[1].decode() if found is not None else None
 
 
 class Exchange:

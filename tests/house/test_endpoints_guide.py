@@ -144,8 +144,8 @@ NOTES: dict[str, str] = {
 - A provider without embeddings is 400 `unsupported`.
 - A trace keeps how many vectors there are and how long, not the vectors.""",
     "moderations": """\
-- `model` is `omni-moderation-latest` where you name none, and the answer is the provider's. Elsewhere LiteLLM's
-  `moderation` is asked, which speaks OpenAI's wire to any address.""",
+- `model` is `omni-moderation-latest` where you name none, and the answer is the provider's. LiteLLM's
+  function speaks OpenAI's wire alone, so elsewhere it is 400 `unsupported`.""",
     "rerank": """\
 - **Natively** where the server has `/rerank`; Cohere, Azure AI, DeepInfra, Bedrock, Vertex and others by LiteLLM.
 - `documents` is a list of texts, or of objects where the provider takes those.
