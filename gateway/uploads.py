@@ -21,7 +21,7 @@ from gateway.offload import offload
 MEMORY_BYTES = 1 << 20
 _PIECE_BYTES = 256 << 10
 #: How long pieces may be passed on without giving the others a turn.
-_BREATH_S = 0.01
+_BREATH_S = 0.004
 
 
 class Upload:
@@ -77,16 +77,23 @@ class Upload:
         return data
 
     def pieces(self) -> Iterator[bytes]:
-        """The body from its beginning as it came, and on as it comes."""
-        place, breath = 0, _Breath()
+        """The body from its beginning as it came, and on as it comes.
+
+        One piece behind, so that the last of them does not go where the form proves to be cut off.
+        """
+        place, breath, held = 0, _Breath(), b""
         while True:
             if place < self._kept.size:
                 data = self._kept.read(place, _PIECE_BYTES)
             elif self._over or not (data := self._next()):
-                return
+                break
             place += len(data)
-            yield data
+            if held:
+                yield held
+            held = data
             breath.take()
+        if held:
+            yield held
 
     def content(self, file: Sent) -> bytes:
         """The bytes of one of its files, in memory."""
