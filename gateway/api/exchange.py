@@ -14,7 +14,7 @@ from gateway.api.incoming import Incoming
 from gateway.core import body, wire
 from gateway.core.calls import JSON, Call
 from gateway.core.endpoints import BATCHES, Endpoint
-from gateway.core.multipart import Form, boundary_of
+from gateway.core.multipart import MOST_TEXT_BYTES, Form, boundary_of
 from gateway.errors import GatewayError, InternalError, InvalidRequest, ObjectNotFound, UnsupportedBody
 from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload, rest
@@ -214,7 +214,7 @@ def _read_form(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Cal
             model.strip(),
             stream=form.document.get("stream") is True,
             pieces=endpoint.in_pieces,
-            body_bytes=incoming.declared or form.size,
+            body_bytes=min(incoming.declared or form.size, MOST_TEXT_BYTES),  # files are no part of a trace
             upload=upload,
             content_type=content_type,
         )

@@ -59,6 +59,8 @@ def test_a_trace_has_the_text_and_the_digest_of_what_was_heard(
     assert (asked["prompt"], asked["file"]["bytes"], len(asked["file"]["sha256"])) == ("be exact", len(RECORDING), 64)
     assert trace.llm["output"] == {"text": "well met"}
     assert trace.root["output"] == {"text": "well met"}
+    assert trace.llm["metrics"]["second_in"] == 3
+    assert trace.root["metadata"]["usage"]["second_in"] == 3
     assert "RIFF" not in json.dumps([trace.root, trace.llm])
 
 
