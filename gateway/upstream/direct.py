@@ -25,7 +25,7 @@ from gateway.core.wire import dumps, loads
 from gateway.errors import CallerError, GatewayError, ObjectNotFound
 from gateway.offload import LARGE_BYTES, offload
 from gateway.upstream import door
-from gateway.upstream.door import MOST_ANSWER_BYTES, WHOLE, Door, Exchange
+from gateway.upstream.door import WHOLE, Door, Exchange
 from gateway.upstream.failures import Failures
 from gateway.upstream.http1 import Content, Parts
 from gateway.upstream.relay import EventRelay, Relay
@@ -116,7 +116,7 @@ class Direct:
             silence_s=None if call.pieces or not call.stream else self._silence_s,
             events=not call.pieces,
             whole=() if call.endpoint.answer == "bytes" else WHOLE,
-            most_bytes=None if call.endpoint.answer == "bytes" else MOST_ANSWER_BYTES,
+            bounded=call.endpoint.answer != "bytes",
         )
         call.cancellation.subscribe(exchange.abort)
         if isinstance(attempt.transcript, MediaTranscript):

@@ -85,7 +85,7 @@ class Exchange:
         host: the only `host[:port]` that may be reached; None allows any public one over TLS.
         stream: the answer is read as it comes, as Server-Sent Events where `events` says that it has to be some.
         whole: types of an answer that are read at once all the same.
-        most_bytes: of the answer; None for no bound, where nobody keeps it.
+        bounded: an answer of more than `MOST_ANSWER_BYTES` is a fault; not so where nobody keeps it.
         head_s: how long to wait for the head of the answer.
         idle_s: how long a read or a write may wait in the middle.
         rewrite: given path and body, returns the body that is sent.
@@ -121,7 +121,7 @@ class Exchange:
     later: Callable[[], None] | None = None
     events: bool = True
     whole: Sequence[str] = WHOLE
-    most_bytes: int | None = MOST_ANSWER_BYTES
+    bounded: bool = True
     _sockets: set[socket.socket] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -206,7 +206,7 @@ class Body(httpx.SyncByteStream):
                     if not data:
                         continue
                     size += len(data)
-                    if exchange.most_bytes is not None and size > exchange.most_bytes:
+                    if exchange.bounded and size > MOST_ANSWER_BYTES:
                         exchange.fault = Fault("too_large", str(size))
                         raise Refused("the answer is too large")
                     if len(exchange.head) < _HEAD_BYTES:
