@@ -27,6 +27,8 @@ ITEM = "item"
 #: The kinds of what `POST /v1/files` and `POST /v1/batches` make; a batch makes files too.
 FILE = "file"
 BATCH = "batch"
+#: That a batch, by its own id, has been billed.
+BILLED = "billed batch"
 
 #: Providers keep a file until it is deleted, or as long as whoever made it has said.
 _FILES_KEPT_S = 10 * 365 * 86_400.0
@@ -225,7 +227,7 @@ class OwnedObjects:
         """
         here_s, there_s = now_s - self._keep_s, now_s - max(self._keep_s, PROVIDER_KEEPS_S)
         done = self._in_turns(partial(_forget, table.c.kept_here, here_s))
-        files = table.c.kind.in_((FILE, BATCH))
+        files = table.c.kind.in_((FILE, BATCH, BILLED))
         done += self._in_turns(partial(_forget, ~table.c.kept_here & ~files, there_s))
         done += self._in_turns(partial(_forget, files, now_s - _FILES_KEPT_S))
         done += self._in_turns(partial(_empty_oldest, self._keep_bytes))

@@ -22,6 +22,7 @@ from gateway.core.endpoints import (
     FILES_LIST,
 )
 from gateway.core.paging import limit_of
+from gateway.core.responses.document import usage_of_responses
 from gateway.core.wire import dumps
 from gateway.errors import ProviderInvalid
 from gateway.storage import owned
@@ -47,6 +48,8 @@ _KINDS = {
 _OPERATIONS = frozenset(
     row.name for row in (FILES, FILES_LIST, FILE, FILE_CONTENT, FILE_DELETE, BATCHES, BATCHES_LIST, BATCH, BATCH_CANCEL)
 )
+#: States of a batch in which nothing more of it is answered (API reference, "The batch object").
+_ENDED = frozenset(("completed", "expired", "cancelled"))
 #: What a batch leaves behind is its owner's.
 _LEFT = ("output_file_id", "error_file_id")
 
@@ -94,8 +97,28 @@ class StoredFiles:
             except StorageError as error:
                 raise unavailable(error) from error
         elif endpoint is not FILE_CONTENT:
-            self._note(json.loads(answer.body), attempt, call)
+            document = json.loads(answer.body)
+            self._note(document, attempt, call)
+            if endpoint is BATCH:
+                self._bill(document, attempt, call)
         return answer
+
+    def _bill(self, document: JSON, attempt: Attempt, call: Call) -> None:
+        """Bill what a batch has used, to whoever first sees it completed: nobody else is told when that happens."""
+        usage, model, id = document.get("usage"), document.get("model"), call.path_id or ""
+        if document.get("status") not in _ENDED or not isinstance(usage, dict) or not isinstance(model, str):
+            return
+        if not usage.get("total_tokens"):
+            return
+        try:
+            billed = self._objects.known(owned.BILLED, {id}, call.caller.tenant)
+        except StorageError as error:
+            raise unavailable(error) from error
+        if not billed:
+            self._keep([(owned.BILLED, id)], attempt, call)
+            attempt.metered = True
+            attempt.transcript.usage = usage_of_responses({**usage, "service_tier": "batch"})
+            attempt.deployment = replace(attempt.deployment, priced_as=(attempt.deployment.provider, model))
 
     def _note(self, document: JSON, attempt: Attempt, call: Call) -> None:
         """Keep whose it is, before the caller knows its id, and what a batch has made."""

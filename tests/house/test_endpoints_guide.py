@@ -197,7 +197,8 @@ NOTES: dict[str, str] = {
     "batches.list": """\
 - As the list of files: the provider's, without those of others.""",
     "batches.retrieve": """\
-- Its provider's answer. Its trace has the counts and the usage in it; what a batch costs is not billed here.""",
+- Its provider's answer, with the counts in it. What the batch has used is billed, at its model's price, to the call
+  that first sees it ended: where a provider tells no usage, or nobody asks, it is not.""",
     "batches.cancel": """\
 - Its provider's answer.""",
     "models": """\

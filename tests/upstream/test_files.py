@@ -24,6 +24,7 @@ from gateway.core.endpoints import (
     Endpoint,
 )
 from gateway.core.multipart import Form
+from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.errors import InvalidRequest, ObjectNotFound, ProviderInvalid, StoreUnavailable
 from gateway.storage import owned
@@ -106,6 +107,7 @@ class Shop:
     def __init__(self, keeper: Keeper, objects: Away) -> None:
         self.keeper = keeper
         self.objects = objects
+        self.tried = attempt()
         self.direct = Direct(Failures(Redactor([])), first_byte_s=5, idle_s=5, silence_s=5)
         lanes = Lanes(self.direct, Scripted())
         self.upstream = StoredFiles(lanes, objects, StoredResponses(lanes, objects))
@@ -146,9 +148,10 @@ class Shop:
         return call(NAME, endpoint=endpoint, caller=Caller(f"tok_{tenant}", tenant), **fields)
 
     def _open(self, made: Call) -> Any:
-        tried = attempt(NAME, api_base=f"{self.keeper.origin}/v1", api_key="sk-shared")
-        tried.transcript = made.endpoint.transcript()
-        return self.upstream.open(tried, made)
+        self.tried = attempt(NAME, api_base=f"{self.keeper.origin}/v1", api_key="sk-shared")
+        self.tried.transcript = made.endpoint.transcript()
+        self.tried.metered = made.endpoint.metered
+        return self.upstream.open(self.tried, made)
 
 
 @pytest.fixture
@@ -240,6 +243,19 @@ def test_a_list_of_batches_names_what_they_have_made_too(shop: Shop) -> None:
     assert shop.content("file-a") == b"lines\n"
     with pytest.raises(ObjectNotFound):
         shop.content("file-b")
+
+
+def test_a_batch_is_billed_once_to_whoever_first_sees_it_ended(shop: Shop) -> None:
+    batch = shop.batch()
+    usage = {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}
+    prices = {"gpt-x": {"litellm_provider": "openai", "input_cost_per_token": 1.0, "output_cost_per_token": 1.0}}
+    meter, bills = Meter(Prices(prices)), []
+    for status in ("in_progress", "completed", "completed"):
+        shop.keeper.batches[0] |= {"status": status, "model": "gpt-x", "usage": usage}
+        shop.ask(BATCH, batch)
+        bills.append(meter.bill(call(NAME, endpoint=BATCH), shop.tried))
+    assert [bill.usage.total if bill.usage else None for bill in bills] == [None, 42, None]
+    assert [bill.cost_usd for bill in bills] == [None, 42, None]
 
 
 def test_where_nobody_can_note_whose_it_is_that_is_told(shop: Shop) -> None:
