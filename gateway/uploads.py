@@ -177,9 +177,9 @@ class _Kept:
 
     def close(self) -> None:
         self._memory = bytearray()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            offload(file.close)  # nothing else names it, so this frees hundreds of megabytes
 
 
 class _Breath:
