@@ -51,6 +51,7 @@ from gateway.upstream import modelmap
 from gateway.upstream.counting import Counting
 from gateway.upstream.direct import Direct
 from gateway.upstream.failures import Failures
+from gateway.upstream.files import StoredFiles
 from gateway.upstream.lanes import Lanes
 from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.scripted import MODELS, Scripted, count
@@ -109,6 +110,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         idle_s=settings.idle_timeout_s,
         silence_s=settings.keepalive_s,
         patch=Catcher.patch,
+        form_bytes=int(settings.max_body_mb * (1 << 20)),
     )
     shared = database(settings)
     objects, counted = owned_objects(settings, shared), counters(settings, shared)
@@ -123,6 +125,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         litellm.close()
         direct.close()
 
+    lanes = Lanes(direct, Counting(litellm.count), litellm)
     meter = Meter(prices(settings))
     metrics = Metrics(catalogue, meter, settings.metrics)
     pepper_of_sessions = pepper_of(settings)
@@ -152,7 +155,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         catalogue=catalogue,
         upstreams={
             DEMO: StoredResponses(Lanes(Counting(count), Scripted()), objects),
-            "litellm": StoredResponses(Lanes(direct, Counting(litellm.count), litellm), objects),
+            "litellm": StoredFiles(lanes, objects, StoredResponses(lanes, objects)),
         },
         objects=objects,
         counters=counted,
@@ -176,6 +179,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
             whole_answer_s=min(settings.timeout_s, whole_answer_s or settings.timeout_s),
             keepalive_s=settings.keepalive_s,
             body_bytes=int(settings.max_body_mb * (1 << 20)),
+            upload_bytes=int(settings.max_upload_mb * (1 << 20)),
+            upload_folder=settings.data_dir / "uploads",
         ),
         cors_origins=settings.cors_origins,
         session_key=(lambda: pepper_of_sessions().seal) if settings.ui == "on" else None,

@@ -153,7 +153,7 @@ class InvalidRequest(CallerError):
 
 
 class BodyTooLarge(InvalidRequest):
-    """More bytes than `GATEWAY_MAX_BODY_MB`, on the wire or after unpacking."""
+    """More bytes than `GATEWAY_MAX_BODY_MB`, on the wire or after unpacking; of a form than `GATEWAY_MAX_UPLOAD_MB`."""
 
     status = 413
     code = "request_too_large"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from gateway.attempts import Attempts
 from gateway.auth import Authenticator
@@ -42,19 +44,31 @@ log = logging.getLogger(__name__)
 #: Parameters that one header names; a caller may send thousands.
 _MOST_NAMED = 32
 
+#: Types of what is passed on as it came.
+_MEDIA_TYPE = re.compile(
+    r"(?:(?:audio|video)/[\w.+-]{1,64}|image/(?:png|jpeg|webp|gif)|text/(?:plain|vtt|csv)"
+    r"|application/(?:json|jsonl|x-ndjson|x-subrip|octet-stream|pdf))(?:;[\w .=\"-]{0,64})?",
+    re.ASCII | re.IGNORECASE,
+)
+
 #: How long calls may take to end once they were told to, at the end of the process.
 _CALLS_END_S = 2.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Times and sizes that every call is held to. Seconds and bytes."""
+    """Times and sizes that every call is held to. Seconds and bytes.
+
+    `upload_folder` is where uploads wait that are too large for the memory; None for the system's own place.
+    """
 
     timeout_s: float = 600.0
     whole_answer_s: float = 600.0
     keepalive_s: float = 15.0
     body_bytes: int = 32 << 20
     body_s: float = 30.0
+    upload_bytes: int = 512 << 20
+    upload_folder: Path | None = None
     send_s: float = 60.0
 
 
@@ -273,7 +287,7 @@ class Gateway:
                 run.hold(self.limiter.admit(call, run.attempts.planned))
             settle.add(entry.close)  # before what was reserved is settled
             entry.open(run.attempts.planned)
-            return run.stream() if call.stream else run.whole()
+            return run.stream() if call.stream or call.pieces else run.whole()
         except GatewayError as error:
             run.fail(error)
             error.reply_headers = {**run.limits(), **error.reply_headers, **trace.headers(), **run.tries()}
@@ -377,13 +391,29 @@ class Reply:
         """Wait for the first piece; for a failure before it, raise."""
         assert self._chunks is not None
         try:
-            self._first.append(next(self._chunks))
+            first = next(self._chunks)
+            while first is None and self._run.call.pieces:  # only its head tells what it is
+                first = next(self._chunks)
+            self._first.append(first)
         except StopIteration:
             self._over = True
             raise ProviderTimeout("The stream ended before it began.") from None
         except GatewayError:
             self._over = True
             raise
+
+    @property
+    def media(self) -> dict[str, str] | None:
+        """The headers of an answer that is passed on in pieces and is no event stream; None where it is one."""
+        last = self._run.attempts.tried[-1]
+        if (media_type := last.media_type) is None or media_type.lower().startswith("text/event-stream"):
+            return None
+        # a type that a browser would run is none of these operations'
+        plain = _MEDIA_TYPE.fullmatch(media_type)
+        passed = {"Content-Type": media_type if plain else "application/octet-stream"}
+        if last.disposition is not None:
+            passed["Content-Disposition"] = header_value(last.disposition)
+        return passed
 
     def headers(self) -> dict[str, str]:
         """What the answer's headers say of the call."""

@@ -296,6 +296,12 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             maximum=1024,
         ),
         Setting(
+            *("GATEWAY_MAX_UPLOAD_MB", "max_upload_mb", "number", "512"),
+            help="The largest form with a file in it (audio, pictures, files); what is beyond 1 MB waits on disk.",
+            unit="MB of 1,048,576 bytes",
+            maximum=10240,
+        ),
+        Setting(
             *("GATEWAY_PRICES", "prices", "path", None),
             help="A JSON file of prices in the shape of LiteLLM's `model_prices_and_context_window.json`; "
             "its entries come before LiteLLM's own.",
@@ -487,6 +493,7 @@ class Settings:
     idle_timeout_s: float = 300.0
     keepalive_s: float = 15.0
     max_body_mb: float = 32.0
+    max_upload_mb: float = 512.0
     prices: Path | None = None
     stored_responses_days: float = 30.0
     stored_responses_mb: float = 256.0

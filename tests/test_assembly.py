@@ -32,9 +32,9 @@ from gateway.storage.tabled import TableCounters
 from gateway.tracing.console import Console
 from gateway.tracing.local import LocalTraces
 from gateway.tracing.spool import Spool
+from gateway.upstream.files import StoredFiles
 from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.scripted import MODELS
-from gateway.upstream.stored import StoredResponses
 from tests.builders import settings
 
 
@@ -59,7 +59,7 @@ def test_with_a_key_its_provider_is_called_and_litellm_is_loaded_before_the_fork
     assert attempt.deployment.api_key == Secret("hunter2-openai")
     assert attempt.deployment.api_base == "https://here.example/v1"
     assert made.preload is not None
-    assert isinstance(made.upstreams["litellm"], StoredResponses)
+    assert isinstance(made.upstreams["litellm"], StoredFiles)
     with pytest.raises(ModelNotFound):
         plan("demo/echo", made.catalogue)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections.abc import Callable
@@ -10,14 +11,18 @@ from urllib.parse import urlencode
 
 from flask import Response, g, request
 
+from gateway.api.incoming import Incoming
 from gateway.core import body, wire
 from gateway.core.calls import JSON, Call
-from gateway.core.endpoints import Endpoint
-from gateway.errors import GatewayError, InternalError, InvalidRequest, ObjectNotFound
+from gateway.core.endpoints import BATCHES, Endpoint
+from gateway.core.multipart import MOST_TEXT_BYTES, Form, boundary_of
+from gateway.errors import GatewayError, InternalError, InvalidRequest, ObjectNotFound, UnsupportedBody
 from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload, rest
 from gateway.pipeline import Gateway, Reply
+from gateway.storage.owned import Owned
 from gateway.tracing.parents import read_traceparent
+from gateway.uploads import MEMORY_BYTES, Upload
 from gateway.upstream.stored import find
 from gateway.web import caller, caller_socket, current_gateway, own, read_body, read_bytes, trace_parent
 
@@ -45,7 +50,11 @@ def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
     if (bridged := request.environ.get("asgi.scope", {}).get(SCOPE_KEY)) is not None:
         bridged.subscribe(lambda: call.cancellation.abort(bridged.reason))  # Modal's bridge knows when it leaves
     g.traced = True
-    reply = gateway.run(call, caller_socket())
+    try:
+        reply = gateway.run(call, caller_socket())
+    finally:
+        if call.upload is not None:  # its provider has begun to answer, or nobody has
+            call.upload.close()
     try:
         return _response(call, reply)
     except BaseException:  # a reply that nobody will read or close must not hold its provider's connection
@@ -56,6 +65,10 @@ def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
 def _response(call: Call, reply: Reply) -> Response:
     if reply.body is not None:
         return Response(reply.body, mimetype="application/json", headers=reply.headers())
+    if call.pieces and (passed := reply.media) is not None:
+        return _Streamed(
+            ByteStream(reply, call.endpoint.dialect, call.id, g.facts), headers={**reply.headers(), **passed}
+        )
     return _Streamed(
         EventStream(reply, call.endpoint.dialect, call.id, g.facts),
         content_type="text/event-stream; charset=utf-8",
@@ -131,39 +144,111 @@ class EventStream:
             closer()
 
 
+class ByteStream(EventStream):
+    """The bytes of an answer that is no event stream. Where it fails there is no word for it: it is cut off."""
+
+    def __next__(self) -> bytes:
+        while not self._over:
+            try:
+                chunk = next(self._reply)
+            except StopIteration:
+                self._over = True
+                raise
+            except GatewayError as error:
+                self._over = True
+                self._facts["error"] = error.public_code or error.public_type
+                # what servers take for a caller that has left: the body gets no end, and so shows that it is cut
+                raise ConnectionResetError(errno.ECONNRESET, "the answer broke off") from error
+            if chunk is not None and chunk.data:
+                return chunk.data
+        raise StopIteration
+
+
 def _read(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
     if endpoint.by_id:
         return _read_about(endpoint, path_id or "", gateway)
-    raw = read_body(gateway.limits.body_bytes)
-    asked = offload(body.parse, raw, rest) if len(raw) > LARGE_BYTES else body.parse(raw)
+    if endpoint.form:
+        return _read_form(endpoint, path_id, gateway)
+    if endpoint.method == "GET":
+        return call_of(endpoint, gateway, {}, _without_model(endpoint), stream=False)
+    raw: bytes | None = read_body(gateway.limits.body_bytes)
+    assert raw is not None
+    size = len(raw)
+    asked = offload(body.parse, raw, rest) if size > LARGE_BYTES else body.parse(raw)
+    if path_id is not None:  # Azure's: the deployment in the path decides, whatever the body says
+        asked, raw = {**asked, "model": path_id}, None
     body.check(endpoint, asked)
     stream = asked.get("stream") is True
     options = asked.get("stream_options")
+    more: JSON = {"body_bytes": size, "raw": raw, "pieces": endpoint.in_pieces, "stream": stream}
+    if endpoint is BATCHES:
+        file = _found("file", asked["input_file_id"], gateway, "input_file_id")
+        return call_of(endpoint, gateway, asked, file.model, deployment=file.deployment, **more)
     return call_of(
         endpoint,
         gateway,
         asked,
-        asked["model"].strip(),
-        stream=stream,
+        (asked.get("model") or _without_model(endpoint)).strip(),
         usage_asked=isinstance(options, dict) and options.get("include_usage") is True,
-        body_bytes=len(raw),
-        raw=raw,
+        **more,
     )
+
+
+def _read_form(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Call:
+    """Read a form as far as has to be known before it can be sent on: up to its file, or the model behind that."""
+    content_type, encoding = request.headers.get("Content-Type", ""), request.headers.get("Content-Encoding", "")
+    if encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedBody("a form must come without a content encoding")
+    form = Form(endpoint, boundary_of(content_type))
+    until_s = own(g).arrived_s + gateway.limits.timeout_s
+    incoming = Incoming(gateway, gateway.limits.upload_bytes, until_s)
+    upload = Upload(form, incoming, incoming.declared, gateway.limits.upload_folder)
+    small = incoming.declared is not None and incoming.declared <= MEMORY_BYTES
+    try:
+        upload.read_until(lambda: not small and form.in_file and (form.model is not None or not endpoint.names_model))
+        model = path_id or form.model or _without_model(endpoint)
+        if not model:
+            raise InvalidRequest("model is required", param="model")
+        return call_of(
+            endpoint,
+            gateway,
+            form.document,
+            model.strip(),
+            stream=form.document.get("stream") is True,
+            pieces=endpoint.in_pieces,
+            body_bytes=min(incoming.declared or form.size, MOST_TEXT_BYTES),  # files are no part of a trace
+            upload=upload,
+            content_type=content_type,
+        )
+    except BaseException:
+        upload.close()
+        raise
+
+
+def _without_model(endpoint: Endpoint) -> str:
+    """What is called where the body names no model; of files and batches the query may name one."""
+    named = request.args.get("model", "").strip() if not endpoint.names_model else ""
+    return named or endpoint.default_model
+
+
+def _found(kind: str, id: str, gateway: Gateway, param: str) -> Owned:
+    if gateway.objects is None:
+        raise ObjectNotFound("Nothing is stored here.", param=param)
+    return find(gateway.objects, id, caller().tenant, param, kind=kind)
 
 
 def _read_about(endpoint: Endpoint, path_id: str, gateway: Gateway) -> Call:
     """Read a request about an object that was made before: its owner says what it is."""
     if request.method == "POST":
         read_bytes(gateway.limits.body_bytes)  # of no use, and not to be left on the connection
-    if gateway.objects is None:
-        raise ObjectNotFound("Nothing is stored here.", param="id")
-    found = find(gateway.objects, path_id, caller().tenant, "id")
+    found = _found(endpoint.kind, path_id, gateway, "id")
     return call_of(
         endpoint,
         gateway,
         {"id": path_id},
         found.model,
         stream="stream" in endpoint.query and request.args.get("stream") == "true",
+        pieces=endpoint.in_pieces,
         path_id=path_id,
         deployment=found.deployment,
     )
@@ -185,9 +270,10 @@ def call_of(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, st
     """
     now, args, headers = own(g), request.args if endpoint.query else None, request.headers
     parent, note = trace_parent()
+    flows = stream or endpoint.answer == "bytes"
     recorded = _recorded(headers.get("x-gateway-trace"))
     now.facts.update(model=model[:256], stream=stream)
-    longest_s = gateway.limits.timeout_s if stream else gateway.limits.whole_answer_s
+    longest_s = gateway.limits.timeout_s if flows else gateway.limits.whole_answer_s
     timeout_s = min(longest_s, _timeout_s(headers.get("x-gateway-timeout"), longest_s))
     if recorded == "off":
         now.facts["trace"] = "off"  # `gateway traces verify` looks for none

@@ -14,13 +14,16 @@ _PARTS = {MODEL.name: "<path:name>"}
 
 
 def blueprint() -> Blueprint:
-    """Make a route for each endpoint, with and without `/v1`."""
+    """Make a route for each endpoint, with and without `/v1`, and at Azure's path where it has one."""
     routes = Blueprint("operations", __name__)
     for endpoint in ENDPOINTS:
         view = _VIEWS.get(endpoint.name) or _serving(endpoint)
         whole = endpoint.path.replace("{id}", _PARTS.get(endpoint.name, "<id>"))
         for number, path in enumerate((whole, whole.removeprefix("/v1"))):
             routes.add_url_rule(path, f"{endpoint.name.replace('.', '_')}_{number}", view, methods=[endpoint.method])
+        if endpoint.azure:  # the name of a model may hold slashes
+            path = endpoint.azure_path.replace("{id}", "<path:id>")
+            routes.add_url_rule(path, f"{endpoint.name.replace('.', '_')}_azure", view, methods=[endpoint.method])
     return routes
 
 

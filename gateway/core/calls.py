@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
 from gateway.core.endpoints import Endpoint
+from gateway.core.multipart import Form, Sent
 from gateway.core.rights import ALL, UNLIMITED, Rights
 from gateway.core.transcript import ChatTranscript, Transcript
 from gateway.core.usage import Usage
@@ -175,6 +176,7 @@ class Attempt:
         metered: it is an attempt to have a model say something, which costs.
         name: the name of the catalogue that it is tried for: the one that was asked for, or a fallback.
         why: what the plan says of it, in a few words.
+        media_type: of an answer that is neither JSON nor events; `disposition` is its `Content-Disposition`.
     """
 
     deployment: Deployment
@@ -192,6 +194,8 @@ class Attempt:
     metered: bool = True
     name: str = ""
     why: str = ""
+    media_type: str | None = None
+    disposition: str | None = None
 
 
 @dataclass(frozen=True)
@@ -292,6 +296,34 @@ class Parent:
         return f"{kind}_id:{self.object_id}" if self.object_id is not None else f"{kind}_name:{self.object_name or ''}"
 
 
+class Upload(Protocol):
+    """A form with files that is still on its way (`uploads.Upload`)."""
+
+    def read_until(self, enough: Callable[[], bool]) -> None:
+        """Read until `enough`, or to the end."""
+
+    def body(self, model: str | None) -> Streamed:
+        """The body for a provider, with its name of the model; None leaves the form as it is."""
+
+    def content(self, file: Sent) -> bytes:
+        """The bytes of one of its files."""
+
+    @property
+    def form(self) -> Form:
+        """What is known of it."""
+
+    def close(self) -> None:
+        """Let go of what is kept."""
+
+
+class Streamed(Protocol):
+    """A body that comes in pieces; `size` is in bytes, and None where nobody knows it beforehand."""
+
+    size: int | None
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+
 @dataclass
 class Call:
     """What a caller asked for, read and checked.
@@ -314,6 +346,9 @@ class Call:
         headers: those of the request that the catalogue's policies ask about, names in lower case.
         fallback: whether more than one deployment may be tried, and more than once.
         hurried: the caller set a deadline of its own, before the gateway's.
+        upload: the body of a form; `body` then grows while that is read.
+        content_type: of the form.
+        pieces: its answer is passed on in pieces, be it events or not, as the head of the answer tells.
     """
 
     id: str
@@ -342,6 +377,9 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     fallback: bool = True
     hurried: bool = False
+    upload: Upload | None = None
+    content_type: str = ""
+    pieces: bool = False
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property

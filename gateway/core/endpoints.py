@@ -2,150 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from gateway.core.completions import CompletionsTranscript
 from gateway.core.embeddings import EmbeddingsTranscript
+from gateway.core.endpoint import (
+    CHOICES,
+    FLAG,
+    MODEL_NAME,
+    NUMBER,
+    OBJECT,
+    OBJECTS,
+    TEXT,
+    TEXTS,
+    WHOLE,
+    Endpoint,
+)
 from gateway.core.fields import Field
+from gateway.core.mediaoperations import (
+    BATCH,
+    BATCH_CANCEL,
+    BATCHES,
+    BATCHES_LIST,
+    FILE,
+    FILE_CONTENT,
+    FILE_DELETE,
+    FILES,
+    FILES_LIST,
+    IMAGES,
+    IMAGES_EDITS,
+    IMAGES_VARIATIONS,
+    MODERATIONS,
+    RERANK,
+    SPEECH,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+)
 from gateway.core.messages import MessagesTranscript
 from gateway.core.responses import ResponsesTranscript
-from gateway.core.transcript import ChatTranscript, DocumentTranscript, Transcript
+from gateway.core.transcript import DocumentTranscript
 from gateway.core.wire import DONE
 
-
-@dataclass(frozen=True)
-class Endpoint:
-    """One operation.
-
-    Attributes:
-        name: the operation's name in traces (`chat gpt-4o-mini`).
-        path: served as it is and without its `/v1`; `{id}` stands for a part of it.
-        method: the HTTP method.
-        upstream: the function of LiteLLM that answers it; empty where LiteLLM is not asked.
-        parameters: the fields that the operation knows; others travel as data.
-        summary: one line for the docs.
-        asked: the field that a trace shows as what was asked.
-        system: the field that a trace shows in front of it, as a system's message.
-        span: what a span of it is called; where a model answers, as Braintrust's patch of LiteLLM would name it.
-        span_kind: `llm`, or `function` where no model says anything.
-        metered: an answer has used tokens.
-        dialect: how its errors look: `openai`, `anthropic` or `responses` (see `wire`).
-        transcript: makes the record of an answer.
-        native: providers that are asked on the operation's own wire, by the caller's own body; others are asked
-            by way of LiteLLM, or for a chat that stands in for it.
-        ends: the events that end its stream, where each event has a name.
-        query: what of a request's query travels on.
-        last_words: what ends its stream, where that is no event of the answer's own.
-    """
-
-    name: str
-    path: str
-    method: str
-    upstream: str
-    parameters: Mapping[str, Field]
-    summary: str
-    asked: str = "messages"
-    system: str = ""
-    span: str = "Completion"
-    span_kind: str = "llm"
-    metered: bool = True
-    dialect: str = "openai"
-    transcript: Callable[[], Transcript] = ChatTranscript
-    native: frozenset[str] = frozenset()
-    ends: frozenset[str] = frozenset()
-    query: tuple[str, ...] = ()
-    last_words: bytes = b""
-
-    def asked_of(self, body: Mapping[str, Any]) -> Any:
-        """What a trace shows as asked."""
-        asked = body.get(self.asked)
-        if self.system and body.get(self.system) and isinstance(asked, list):
-            return [{"role": "system", "content": body[self.system]}, *asked]
-        return asked
-
-    @cached_property
-    def required(self) -> tuple[str, ...]:
-        """Names of the parameters that it cannot do without."""
-        return tuple(name for name, field in self.parameters.items() if field.required)
-
-    @property
-    def provider_path(self) -> str:
-        """The operation's path below a provider's address, which has the version."""
-        return self.path.removeprefix("/v1")
-
-    def is_at(self, path: str) -> bool:
-        """Whether a path at a provider is this operation's; what stands before it is the provider's affair."""
-        longer = (row.provider_path for row in ENDPOINTS if row.provider_path.endswith(self.provider_path))
-        return path.endswith(self.provider_path) and not any(
-            other != self.provider_path and path.endswith(other) for other in longer
-        )
-
-    @property
-    def by_id(self) -> bool:
-        """Whether it is about an object that was made before, whose id stands in the path."""
-        return self.asked == "id"
-
-
-_TEXT = Field((str,))
-_FLAG = Field((bool,))
-_WHOLE = Field((int,))
-_NUMBER = Field((float,))
-_OBJECT = Field((dict,))
-_CHOICES = Field((int,), minimum=1, maximum=128)  # n=1e30 has taken servers down; no provider allows more than 128
-_MODEL = Field((str,), required=True, non_empty=True)
-_OBJECTS = Field((list,), items=dict)
-_WORDS_OF = Field((list,), items=str)
+__all__ = [
+    "BATCH", "BATCHES", "BATCHES_LIST", "BATCH_CANCEL", "CHAT", "COMPLETIONS", "COUNT_TOKENS", "EMBEDDINGS",
+    "ENDPOINTS", "FILE", "FILES", "FILES_LIST", "FILE_CONTENT", "FILE_DELETE", "IMAGES", "IMAGES_EDITS",
+    "IMAGES_VARIATIONS", "INPUT_ITEMS", "INPUT_TOKENS", "MESSAGES", "MODEL", "MODELS", "MODERATIONS", "RERANK",
+    "RESPONSE", "RESPONSES", "RESPONSE_CANCEL", "RESPONSE_DELETE", "SERVED_MODES", "SPEECH", "TRANSCRIPTIONS",
+    "TRANSLATIONS", "Endpoint", "is_at",
+]  # fmt: skip
 
 CHAT = Endpoint(
     name="chat",
     path="/v1/chat/completions",
     method="POST",
+    azure=True,
     upstream="completion",
     summary="Chat completions, streamed and not (OpenAI's dialect, any provider)",
     last_words=DONE,
     parameters={
-        "model": _MODEL,
+        "model": MODEL_NAME,
         "messages": Field((list,), required=True, non_empty=True, items=dict),
-        "audio": _OBJECT,
-        "frequency_penalty": _NUMBER,
+        "audio": OBJECT,
+        "frequency_penalty": NUMBER,
         "function_call": Field((str, dict)),
-        "functions": _OBJECTS,
-        "logit_bias": _OBJECT,
-        "logprobs": _FLAG,
-        "max_completion_tokens": _WHOLE,
-        "max_tokens": _WHOLE,
-        "metadata": _OBJECT,
-        "modalities": _WORDS_OF,
+        "functions": OBJECTS,
+        "logit_bias": OBJECT,
+        "logprobs": FLAG,
+        "max_completion_tokens": WHOLE,
+        "max_tokens": WHOLE,
+        "metadata": OBJECT,
+        "modalities": TEXTS,
         "moderation": Field((dict, bool, str)),
-        "n": _CHOICES,
-        "parallel_tool_calls": _FLAG,
-        "prediction": _OBJECT,
-        "presence_penalty": _NUMBER,
-        "prompt_cache_key": _TEXT,
-        "prompt_cache_options": _OBJECT,
-        "prompt_cache_retention": _TEXT,
-        "reasoning_effort": _TEXT,
-        "response_format": _OBJECT,
-        "safety_identifier": _TEXT,
-        "seed": _WHOLE,
-        "service_tier": _TEXT,
+        "n": CHOICES,
+        "parallel_tool_calls": FLAG,
+        "prediction": OBJECT,
+        "presence_penalty": NUMBER,
+        "prompt_cache_key": TEXT,
+        "prompt_cache_options": OBJECT,
+        "prompt_cache_retention": TEXT,
+        "reasoning_effort": TEXT,
+        "response_format": OBJECT,
+        "safety_identifier": TEXT,
+        "seed": WHOLE,
+        "service_tier": TEXT,
         "stop": Field((str, list)),
-        "store": _FLAG,
-        "stream": _FLAG,
-        "stream_options": _OBJECT,
-        "temperature": _NUMBER,
-        "thinking": _OBJECT,
+        "store": FLAG,
+        "stream": FLAG,
+        "stream_options": OBJECT,
+        "temperature": NUMBER,
+        "thinking": OBJECT,
         "tool_choice": Field((str, dict)),
-        "tools": _OBJECTS,
-        "top_k": _WHOLE,
-        "top_logprobs": _WHOLE,
-        "top_p": _NUMBER,
-        "user": _TEXT,
-        "verbosity": _TEXT,
-        "web_search_options": _OBJECT,
+        "tools": OBJECTS,
+        "top_k": WHOLE,
+        "top_logprobs": WHOLE,
+        "top_p": NUMBER,
+        "user": TEXT,
+        "verbosity": TEXT,
+        "web_search_options": OBJECT,
     },
 )
 
@@ -153,6 +106,7 @@ COMPLETIONS = Endpoint(
     name="completions",
     path="/v1/completions",
     method="POST",
+    azure=True,
     upstream="",
     summary="Text completions, the older kind; a model that only chats answers them as a chat of one message",
     asked="prompt",
@@ -165,24 +119,24 @@ COMPLETIONS = Endpoint(
     ),
     last_words=DONE,
     parameters={
-        "model": _MODEL,
+        "model": MODEL_NAME,
         "prompt": Field((str, list)),
-        "best_of": _CHOICES,
-        "echo": _FLAG,
-        "frequency_penalty": _NUMBER,
-        "logit_bias": _OBJECT,
-        "logprobs": _WHOLE,
-        "max_tokens": _WHOLE,
-        "n": _CHOICES,
-        "presence_penalty": _NUMBER,
-        "seed": _WHOLE,
+        "best_of": CHOICES,
+        "echo": FLAG,
+        "frequency_penalty": NUMBER,
+        "logit_bias": OBJECT,
+        "logprobs": WHOLE,
+        "max_tokens": WHOLE,
+        "n": CHOICES,
+        "presence_penalty": NUMBER,
+        "seed": WHOLE,
         "stop": Field((str, list)),
-        "stream": _FLAG,
-        "stream_options": _OBJECT,
-        "suffix": _TEXT,
-        "temperature": _NUMBER,
-        "top_p": _NUMBER,
-        "user": _TEXT,
+        "stream": FLAG,
+        "stream_options": OBJECT,
+        "suffix": TEXT,
+        "temperature": NUMBER,
+        "top_p": NUMBER,
+        "user": TEXT,
     },
 )
 
@@ -190,17 +144,18 @@ EMBEDDINGS = Endpoint(
     name="embeddings",
     path="/v1/embeddings",
     method="POST",
+    azure=True,
     upstream="embedding",
     summary="Embeddings of texts and of token arrays, as floats and as base64",
     asked="input",
     span="Embedding",
     transcript=EmbeddingsTranscript,
     parameters={
-        "model": _MODEL,
+        "model": MODEL_NAME,
         "input": Field((str, list), required=True, non_empty=True),
         "dimensions": Field((int,), minimum=1),
-        "encoding_format": _TEXT,
-        "user": _TEXT,
+        "encoding_format": TEXT,
+        "user": TEXT,
     },
 )
 
@@ -230,38 +185,38 @@ RESPONSES = Endpoint(
     native=_RESPONDERS,
     ends=frozenset(("response.completed", "response.incomplete", "response.failed")),
     parameters={
-        "model": _MODEL,
+        "model": MODEL_NAME,
         "input": Field((str, list)),
-        "background": _FLAG,
-        "client_metadata": _OBJECT,
+        "background": FLAG,
+        "client_metadata": OBJECT,
         "context_management": Field((list, dict)),
         "conversation": Field((str, dict)),
-        "include": _WORDS_OF,
+        "include": TEXTS,
         "instructions": Field((str, list)),
-        "max_output_tokens": _WHOLE,
-        "max_tool_calls": _WHOLE,
-        "metadata": _OBJECT,
+        "max_output_tokens": WHOLE,
+        "max_tool_calls": WHOLE,
+        "metadata": OBJECT,
         "moderation": Field((dict, bool, str)),
-        "parallel_tool_calls": _FLAG,
+        "parallel_tool_calls": FLAG,
         "previous_response_id": Field((str,), non_empty=True),
-        "prompt": _OBJECT,
-        "prompt_cache_key": _TEXT,
-        "prompt_cache_options": _OBJECT,
-        "prompt_cache_retention": _TEXT,
-        "reasoning": _OBJECT,
-        "safety_identifier": _TEXT,
-        "service_tier": _TEXT,
-        "store": _FLAG,
-        "stream": _FLAG,
-        "stream_options": _OBJECT,
-        "temperature": _NUMBER,
-        "text": _OBJECT,
+        "prompt": OBJECT,
+        "prompt_cache_key": TEXT,
+        "prompt_cache_options": OBJECT,
+        "prompt_cache_retention": TEXT,
+        "reasoning": OBJECT,
+        "safety_identifier": TEXT,
+        "service_tier": TEXT,
+        "store": FLAG,
+        "stream": FLAG,
+        "stream_options": OBJECT,
+        "temperature": NUMBER,
+        "text": OBJECT,
         "tool_choice": Field((str, dict)),
-        "tools": _OBJECTS,
-        "top_logprobs": _WHOLE,
-        "top_p": _NUMBER,
-        "truncation": _TEXT,
-        "user": _TEXT,
+        "tools": OBJECTS,
+        "top_logprobs": WHOLE,
+        "top_p": NUMBER,
+        "truncation": TEXT,
+        "user": TEXT,
     },
 )
 
@@ -330,26 +285,26 @@ MESSAGES = Endpoint(
     ends=frozenset(("message_stop",)),
     query=("beta",),
     parameters={
-        "model": _MODEL,
+        "model": MODEL_NAME,
         "messages": Field((list,), required=True, non_empty=True, items=dict),
         "max_tokens": Field((int,), required=True),
-        "cache_control": _OBJECT,
+        "cache_control": OBJECT,
         "container": Field((str, dict)),
-        "context_management": _OBJECT,
-        "mcp_servers": _OBJECTS,
-        "metadata": _OBJECT,
-        "output_config": _OBJECT,
-        "output_format": _OBJECT,
-        "service_tier": _TEXT,
-        "stop_sequences": _WORDS_OF,
-        "stream": _FLAG,
+        "context_management": OBJECT,
+        "mcp_servers": OBJECTS,
+        "metadata": OBJECT,
+        "output_config": OBJECT,
+        "output_format": OBJECT,
+        "service_tier": TEXT,
+        "stop_sequences": TEXTS,
+        "stream": FLAG,
         "system": Field((str, list)),
-        "temperature": _NUMBER,
-        "thinking": _OBJECT,
-        "tool_choice": _OBJECT,
-        "tools": _OBJECTS,
-        "top_k": _WHOLE,
-        "top_p": _NUMBER,
+        "temperature": NUMBER,
+        "thinking": OBJECT,
+        "tool_choice": OBJECT,
+        "tools": OBJECTS,
+        "top_k": WHOLE,
+        "top_p": NUMBER,
     },
 )
 
@@ -393,7 +348,10 @@ MODEL = Endpoint(
 )
 
 #: LiteLLM's modes of the models that these operations reach; in the order in which docs name them.
-SERVED_MODES = ("chat", "responses", "completion", "embedding")
+SERVED_MODES = (
+    *("chat", "responses", "completion", "embedding", "image_generation", "image_edit", "audio_transcription"),
+    *("audio_speech", "moderation", "rerank"),
+)
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     CHAT,
@@ -407,6 +365,30 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     COUNT_TOKENS,
     COMPLETIONS,
     EMBEDDINGS,
+    MODERATIONS,
+    RERANK,
+    IMAGES,
+    IMAGES_EDITS,
+    IMAGES_VARIATIONS,
+    TRANSCRIPTIONS,
+    TRANSLATIONS,
+    SPEECH,
+    FILES,
+    FILES_LIST,
+    FILE,
+    FILE_CONTENT,
+    FILE_DELETE,
+    BATCHES,
+    BATCHES_LIST,
+    BATCH,
+    BATCH_CANCEL,
     MODELS,
     MODEL,
 )
+
+
+def is_at(endpoint: Endpoint, path: str) -> bool:
+    """Whether a path at a provider is an operation's; what stands before it is the provider's affair."""
+    own = endpoint.provider_path
+    longer = (row.provider_path for row in ENDPOINTS if row.provider_path.endswith(own))
+    return path.endswith(own) and not any(other != own and path.endswith(other) for other in longer)

@@ -18,7 +18,15 @@ JSON = dict[str, Any]
 
 VERSION = "3.1.1"
 
-_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+_TYPES = {
+    str: "string",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    list: "array",
+    dict: "object",
+    bytes: "string",
+}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -26,10 +34,12 @@ _SECURITY = {
 }
 _ABOUT = """\
 An LLM gateway that traces every call. Paths under `/v1` are also served without it. A credential travels as
-`Authorization: Bearer`, `x-api-key` or `api-key`. What is answered on the wire of OpenAI or Anthropic is described by
+`Authorization: Bearer`, `x-api-key` or `api-key`. At Azure's paths the deployment is the model's name, and
+`api-version` says nothing. What is answered on the wire of OpenAI or Anthropic is described by
 their references; here stand the parameters that are checked."""
 
 _MESSAGES = [{"role": "user", "content": "Say hello."}]
+_CONTENT = "<the bytes of the file>"
 _BODIES: Mapping[str, JSON] = {
     "chat": {"messages": _MESSAGES},
     "responses": {"input": "Say hello."},
@@ -39,6 +49,16 @@ _BODIES: Mapping[str, JSON] = {
     "completions": {"prompt": "Say hello."},
     "embeddings": {"model": "openai/text-embedding-3-small", "input": "Say hello."},
     "preflight": {"model": "openai/gpt-4o-mini", "messages": _MESSAGES, "max_tokens": 64},
+    "moderations": {"model": "openai/omni-moderation-latest", "input": "Say hello."},
+    "rerank": {"model": "cohere/rerank-v3.5", "query": "hello", "documents": ["hello", "farewell"]},
+    "images.generations": {"model": "openai/gpt-image-1", "prompt": "A lighthouse."},
+    "images.edits": {"model": "openai/gpt-image-1", "prompt": "By night.", "image": _CONTENT},
+    "images.variations": {"model": "openai/dall-e-2", "image": _CONTENT},
+    "audio.transcriptions": {"model": "openai/whisper-1", "file": _CONTENT},
+    "audio.translations": {"model": "openai/whisper-1", "file": _CONTENT},
+    "audio.speech": {"model": "openai/tts-1", "input": "Hello.", "voice": "alloy"},
+    "files": {"purpose": "batch", "file": _CONTENT},
+    "batches": {"input_file_id": "file-abc", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
     "keys.create": {"name": "checkout", "rights": {"models": ["openai/*"]}, "tags": ["checkout"]},
     "keys.change": {"disabled": True},
     "keys.rotate": {"overlap_s": 3600},
@@ -78,6 +98,8 @@ def document(release: str, operations: Iterable[Operation] = OPERATIONS) -> JSON
     paths: dict[str, JSON] = {}
     for endpoint in ENDPOINTS:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _of_endpoint(endpoint)
+        if endpoint.azure:
+            paths[endpoint.azure_path] = {endpoint.method.lower(): _of_endpoint(endpoint, azure=True)}
     for operation in operations:
         for number, path in enumerate((operation.path, *operation.others)):
             if not number or not _without_version(path, operation):
@@ -117,6 +139,8 @@ def _without_version(path: str, operation: Operation) -> bool:
 def _schema(field: Field, null: bool) -> JSON:
     kinds = [_TYPES[kind] for kind in field.types] + (["null"] if null and not field.required else [])
     made: JSON = {"type": kinds if len(kinds) > 1 else kinds[0]}
+    if bytes in field.types:
+        made["contentMediaType"] = "application/octet-stream"
     if field.items is not None:
         made["items"] = {"type": _TYPES[field.items]}
     if field.minimum is not None:
@@ -128,13 +152,14 @@ def _schema(field: Field, null: bool) -> JSON:
     return made
 
 
-def _of_endpoint(row: Endpoint) -> JSON:
-    anthropic = row.dialect == "anthropic"
+def _of_endpoint(row: Endpoint, *, azure: bool = False) -> JSON:
+    anthropic, name = row.dialect == "anthropic", row.name.replace(".", "_")
+    path = row.azure_path if azure else row.path
     described: JSON = {
-        "operationId": row.name.replace(".", "_"),
+        "operationId": f"{name}_azure" if azure else name,
         "summary": row.summary,
-        "tags": ["Anthropic" if anthropic else "OpenAI"],
-        "parameters": [*_path_parameters(row.path), *(_parameter(name, "query", {}) for name in row.query)],
+        "tags": ["Azure" if azure else "Anthropic" if anthropic else "OpenAI"],
+        "parameters": [*_path_parameters(path), *(_parameter(name, "query", {}) for name in row.query)],
         "responses": {
             "200": _answer(_content(row), "The answer, as the provider's reference describes it"),
             "default": _failure("AnthropicError" if anthropic else "Error"),
@@ -142,15 +167,24 @@ def _of_endpoint(row: Endpoint) -> JSON:
         **_secured(CALL),
     }
     if row.parameters:
-        example = {"model": "openai/gpt-4o-mini", **_BODIES[row.name]}
-        schema = schema_of(row.parameters, closed=False)
-        described["requestBody"] = _body(schema, example, required=True)
+        example = {"model": "openai/gpt-4o-mini", **_BODIES[row.name]} if row.names_model else _BODIES[row.name]
+        fields = row.parameters
+        if azure:  # the path names the model
+            fields = {name: field for name, field in fields.items() if name != "model"}
+            example = {name: value for name, value in example.items() if name != "model"}
+        schema = schema_of(fields, closed=False)
+        described["requestBody"] = _body(schema, example, required=True, form=row.form)
     return described
 
 
 def _content(row: Endpoint) -> JSON:
-    content: JSON = {"application/json": {"schema": {"type": "object"}}}
-    if "stream" in {*row.parameters, *row.query}:
+    if row.answer == "bytes":
+        content: JSON = {"application/octet-stream": {}}
+    else:
+        content = {"application/json": {"schema": {"type": "object"}}}
+    if row.answer == "either":
+        content["text/plain"] = {"schema": {"type": "string"}}
+    if row.ends or "stream" in {*row.parameters, *row.query}:
         content["text/event-stream"] = {"schema": {"type": "string"}}
     return content
 
@@ -201,8 +235,9 @@ def _parameter(name: str, place: str, schema: JSON) -> JSON:
     return {"name": name, "in": place, "required": place == "path", "schema": schema}
 
 
-def _body(schema: JSON, example: JSON, *, required: bool) -> JSON:
-    return {"required": required, "content": {"application/json": {"schema": schema, "example": example}}}
+def _body(schema: JSON, example: JSON, *, required: bool, form: bool = False) -> JSON:
+    kind = "multipart/form-data" if form else "application/json"
+    return {"required": required, "content": {kind: {"schema": schema, "example": example}}}
 
 
 def _answer(content: JSON, description: str) -> JSON:

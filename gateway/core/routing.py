@@ -33,6 +33,9 @@ _SPELLINGS = {
     "text-completion-codestral": "codestral",
 }
 
+#: What names in LiteLLM's map hold that are no models but prices of pictures of one size.
+_SIZE = re.compile(r"(?:^|/)(?:\d+-x-\d+|max-x-max)/", re.ASCII)
+
 _LONGEST_NAME = 512
 _MOST_RESOLVED = 4096
 # a model that goes into a path or a URL of the provider must not be able to leave its place there
@@ -370,7 +373,7 @@ def _known(catalogue: Catalogue, modes: frozenset[str]) -> Iterator[tuple[str, s
     """The models of LiteLLM's map that are served, each with its provider."""
     for name, row in catalogue.models.items():
         # prices of fine-tuned models and of a provider's regions are no names of models
-        if row.get("mode") in modes and not name.startswith("ft:") and "*" not in name:
+        if row.get("mode") in modes and not name.startswith("ft:") and "*" not in name and not _SIZE.search(name):
             provider = provider_of(row)
             if provider in PROVIDERS:
                 yield name, provider

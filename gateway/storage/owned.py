@@ -24,6 +24,15 @@ RESPONSE = "response"
 #: The kind of what a response's output holds, and a later request may refer to.
 ITEM = "item"
 
+#: The kinds of what `POST /v1/files` and `POST /v1/batches` make; a batch makes files too.
+FILE = "file"
+BATCH = "batch"
+#: That a batch, by its own id, has been billed.
+BILLED = "billed batch"
+
+#: Providers keep a file until it is deleted, or as long as whoever made it has said.
+_FILES_KEPT_S = 10 * 365 * 86_400.0
+
 #: OpenAI keeps a stored response for 30 days (its guide "Conversation state").
 PROVIDER_KEEPS_S = 30 * 86_400.0
 
@@ -87,7 +96,7 @@ class OwnedObjects:
     Args:
         database: with the tables of this release.
         keep_days: how long objects that are kept here stay; 0 keeps none. Where a provider keeps the object, its owner
-            is known for that long too, and for the provider's 30 days at least.
+            is known for that long too, and for the provider's 30 days at least; that of a file or a batch for years.
         keep_bytes: above that size of all documents and items the oldest are emptied; their rows stay. A process looks
             once it has written a sixteenth of it, and every 10 minutes, so they may take a little more for a moment.
     """
@@ -218,7 +227,9 @@ class OwnedObjects:
         """
         here_s, there_s = now_s - self._keep_s, now_s - max(self._keep_s, PROVIDER_KEEPS_S)
         done = self._in_turns(partial(_forget, table.c.kept_here, here_s))
-        done += self._in_turns(partial(_forget, ~table.c.kept_here, there_s))
+        files = table.c.kind.in_((FILE, BATCH, BILLED))
+        done += self._in_turns(partial(_forget, ~table.c.kept_here & ~files, there_s))
+        done += self._in_turns(partial(_forget, files, now_s - _FILES_KEPT_S))
         done += self._in_turns(partial(_empty_oldest, self._keep_bytes))
         self._in_turns(vacuum)
         return done

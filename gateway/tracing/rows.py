@@ -220,7 +220,7 @@ class RowBuilder:
             # metrics are summed over a trace, so they stand on the LLM span; the root repeats them as metadata
             metadata.update(
                 {name: last["metadata"].get(name) for name in ("provider", "served_model", "finish_reasons")},
-                usage={name: last["metrics"][name] for name in _TOKENS if name in last["metrics"]} or None,
+                usage={name: last["metrics"][name] for name in (*_TOKENS, *_UNITS) if name in last["metrics"]} or None,
                 usage_estimated=last["metadata"].get("usage_estimated"),
                 cost_usd=last["metrics"].get("estimated_cost"),
                 time_to_first_token_s=last["metrics"].get("time_to_first_token"),
@@ -292,6 +292,8 @@ class RowBuilder:
             metrics["time_to_first_token"] = attempt.first_content_s - attempt.started_s
         if billed.usage is not None:
             metrics.update(_tokens(billed.usage))
+            # int or float are all that Braintrust takes
+            metrics.update({unit: float(count) for unit, count in billed.usage.units.items() if unit in _UNITS})
         if billed.cost_usd is not None:
             metrics["estimated_cost"] = float(billed.cost_usd)
         return row
@@ -303,6 +305,7 @@ class RowBuilder:
             for name, value in body.items()
             if name not in _NOT_PARAMETERS
             and name not in (endpoint.asked, endpoint.system)
+            and (endpoint.asked or isinstance(value, int | float))  # else all of it is what was asked
             and (self._content or isinstance(value, int | float) or name in _PLAIN_WORDS)
         }
 
@@ -331,6 +334,8 @@ _TOKENS = (
     "prompt_cache_creation_tokens",
     "completion_reasoning_tokens",
 )
+#: What media are billed by besides tokens, under the names of the bill.
+_UNITS = ("second_in", "character_in", "image_made", "query")
 
 
 #: What is told of a call. A caller is not to tell it where the gateway does not: that a call cost nothing, say.

@@ -18,15 +18,16 @@ import httpx
 from gateway.core import responses
 from gateway.core.calls import Attempt, Call, Chunk, Deployment
 from gateway.core.endpoints import CHAT, EMBEDDINGS, Endpoint
+from gateway.core.media import MediaTranscript
 from gateway.core.providers import SAME_WIRE
 from gateway.core.transcript import Malformed
 from gateway.core.wire import dumps, loads
-from gateway.errors import GatewayError, ObjectNotFound
+from gateway.errors import CallerError, GatewayError, ObjectNotFound
 from gateway.offload import LARGE_BYTES, offload
 from gateway.upstream import door
-from gateway.upstream.door import Door, Exchange
+from gateway.upstream.door import WHOLE, Door, Exchange
 from gateway.upstream.failures import Failures
-from gateway.upstream.http1 import Parts
+from gateway.upstream.http1 import Content, Parts
 from gateway.upstream.relay import EventRelay, Relay
 
 #: Where each provider answers, down to what its version begins with.
@@ -34,6 +35,8 @@ _ADDRESSES = {
     "openai": "https://api.openai.com/v1",
     "text-completion-openai": "https://api.openai.com/v1",
     "xai": "https://api.x.ai/v1",
+    "groq": "https://api.groq.com/openai/v1",
+    "mistral": "https://api.mistral.ai/v1",
     "together_ai": "https://api.together.xyz/v1",
     "fireworks_ai": "https://api.fireworks.ai/inference/v1",
     "featherless_ai": "https://api.featherless.ai/v1",
@@ -51,6 +54,8 @@ _BETWEEN = {"anthropic": "/v1", "azure": "/openai/v1"}
 _SPELT = re.compile(rb"\\u006[45c-fC-F]")
 _KEY = b'"model"'
 _MODEL = re.compile(rb'"model"[ \t\r\n]*:[ \t\r\n]*("(?:[^"\\]|\\.)*+")')
+
+_EVENTS = "text/event-stream"
 
 #: Operations that go to their provider so where the operator wants it, and else by way of LiteLLM.
 _RELAYED = (CHAT, EMBEDDINGS)
@@ -100,28 +105,40 @@ class Direct:
         """Send the call (Upstream.open)."""
         url, deployment = _url(attempt.deployment, call), attempt.deployment
         raw = offload(_raw, deployment, call) if call.body_bytes > LARGE_BYTES else _raw(deployment, call)
+        in_pieces = call.stream or call.pieces
         remaining_s = max(0.001, call.deadline_s - time.monotonic())
         waits_s = attempt.deployment.waits_s(stream=call.stream)
         exchange = Exchange(
             host=None,  # the address is the configuration's; nobody else has a say in it
-            stream=call.stream,
+            stream=in_pieces,
             # as on LiteLLM's way: the watcher ends a call whose time is up, and says so
             head_s=min(self._first_byte_s, waits_s, remaining_s + 1) if call.stream else min(waits_s, remaining_s + 1),
-            idle_s=min(self._idle_s, remaining_s + 1) if call.stream else min(waits_s, remaining_s + 1),
-            silence_s=self._silence_s if call.stream else None,
+            idle_s=min(self._idle_s, remaining_s + 1) if in_pieces else min(waits_s, remaining_s + 1),
+            silence_s=None if call.pieces or not call.stream else self._silence_s,
+            events=not call.pieces,
+            whole=() if call.endpoint.answer == "bytes" else WHOLE,
+            bounded=call.endpoint.answer != "bytes",
         )
         call.cancellation.subscribe(exchange.abort)
-        answer = _Answer(attempt, call, exchange, self._failures)
-        with answer.checked():
-            self._door.send(
-                exchange,
-                call.endpoint.method,
-                url,
-                call.endpoint.path,
-                _headers(attempt.deployment, call),
-                raw,
-            )
-        if not call.stream:
+        if isinstance(attempt.transcript, MediaTranscript):
+            attempt.transcript.asked(call.body)
+        answer = _Answer(attempt, call, exchange, self._failures, self._silence_s)
+        try:
+            with answer.checked():
+                self._door.send(
+                    exchange,
+                    call.endpoint.method,
+                    url,
+                    call.endpoint.path,
+                    _headers(attempt.deployment, call),
+                    raw,
+                )
+        except CallerError:
+            # the upload broke off; a caller that has left, or that was too slow for its deadline, looks the same
+            if (stopped := self._failures.stopped(call.cancellation)) is not None:
+                raise stopped from None
+            raise
+        if not in_pieces:
             answer.read()
         return answer
 
@@ -137,9 +154,13 @@ def _url(deployment: Deployment, call: Call) -> str:
     return _base(deployment) + path + (f"?{call.query}" if call.query else "")
 
 
-def _raw(deployment: Deployment, call: Call) -> bytes | Parts | None:
+def _raw(deployment: Deployment, call: Call) -> Content:
+    if call.upload is not None:
+        return call.upload.body(deployment.model if call.endpoint.names_model else None)
     if not call.endpoint.parameters:
         return None
+    if not call.endpoint.names_model:
+        return call.raw if call.raw is not None else dumps(call.body)
     adds_usage = call.stream and not call.endpoint.ends and not call.usage_asked  # else unnamed chunks tell none
     if not call.history and (own := _own_words(deployment, call, adds_usage=adds_usage)) is not None:
         return own
@@ -189,7 +210,8 @@ def _base(deployment: Deployment) -> str:
 
 def _headers(deployment: Deployment, call: Call) -> dict[str, str]:
     key = deployment.api_key.reveal() if deployment.api_key is not None else None
-    headers = {"Content-Type": "application/json", "Accept": "text/event-stream" if call.stream else "application/json"}
+    wanted = "*/*" if call.pieces else "text/event-stream" if call.stream else "application/json"
+    headers = {"Content-Type": call.content_type or "application/json", "Accept": wanted}
     family = "anthropic-" if deployment.provider == "anthropic" else "openai-"
     own: dict[str, str] = {"anthropic-version": _ANTHROPIC_VERSION} if family == "anthropic-" else {}
     if key is not None:
@@ -202,13 +224,17 @@ def _headers(deployment: Deployment, call: Call) -> dict[str, str]:
 class _Answer:
     """What the provider answers, as it comes (upstream.Answer)."""
 
-    def __init__(self, attempt: Attempt, call: Call, exchange: Exchange, failures: Failures) -> None:
+    def __init__(
+        self, attempt: Attempt, call: Call, exchange: Exchange, failures: Failures, silence_s: float | None
+    ) -> None:
+        self._silence_s = silence_s
         self._attempt = attempt
         self._call = call
         self._exchange = exchange
         self._failures = failures
         self._provider = attempt.deployment.provider
-        self.tells_silence = exchange.silence_s is not None
+        # where its head has to tell what it is, nothing can be said before that
+        self.tells_silence = call.pieces or exchange.silence_s is not None
         self.body = b""
 
     @contextmanager
@@ -232,21 +258,27 @@ class _Answer:
         Raises:
             UpstreamError: it is no answer of this operation.
         """
-        self.body = self._exchange.body or b""
         transcript = self._attempt.transcript
         try:
-            document = loads(self.body)
-            if not isinstance(document, dict):
-                raise Malformed("the answer is no object")
-            transcript.take(document)
-            if (clean := self._failures.cleaned(document)) is not None:
-                self.body = dumps(clean)
-        except (ValueError, RecursionError) as error:
-            raise self._failure(error) from error
+            self._take(self._exchange.body or b"")
         finally:
             self.close()
         if (failure := getattr(transcript, "failure", None)) is not None:
             self._attempt.error = self._failures.reported(self._provider, failure)
+
+    def _take(self, body: bytes) -> None:
+        """Take in a whole answer."""
+        try:
+            self.body = offload(self._read_document, body) if len(body) > LARGE_BYTES else self._read_document(body)
+        except (ValueError, RecursionError) as error:
+            raise self._failure(error) from error
+
+    def _read_document(self, body: bytes) -> bytes:
+        document = loads(body)
+        if not isinstance(document, dict):
+            raise Malformed("the answer is no object")
+        self._attempt.transcript.take(document)
+        return body if (clean := self._failures.cleaned(document)) is None else dumps(clean)
 
     def chunks(self) -> Iterator[Chunk | None]:
         """Read the stream to its end (upstream.Answer)."""
@@ -254,6 +286,15 @@ class _Answer:
             yield None
             with self.checked():
                 go_on()
+        if self._call.pieces:
+            attempt = self._attempt
+            attempt.media_type = self._exchange.headers.get("content-type", "").strip()
+            attempt.disposition = self._exchange.headers.get("content-disposition")
+            if not attempt.media_type.lower().startswith(_EVENTS):
+                yield from self._passed()
+                return
+            self._exchange.silence_s = self._silence_s
+            self._exchange.patience(self._exchange.step_s)
         relay = self._relay()
         try:
             yield from relay.chunks(iter(self._exchange.answer or ()))
@@ -267,10 +308,42 @@ class _Answer:
         finally:
             self._exchange.ended = relay.ended
 
+    def _passed(self) -> Iterator[Chunk]:
+        """Pass on an answer that is no event stream: bytes as they come, all else once it is looked at."""
+        attempt, exchange, transcript = self._attempt, self._exchange, self._attempt.transcript
+        assert isinstance(transcript, MediaTranscript)
+        try:
+            if self._call.endpoint.answer == "bytes":
+                transcript.media_type = attempt.media_type
+                for piece in exchange.answer or ():
+                    transcript.feed(piece)
+                    yield Chunk(piece, content=True)
+                transcript.end()
+                yield Chunk(b"", content=True)  # of one that is empty
+            else:
+                body = exchange.body if exchange.body is not None else b"".join(exchange.answer or ())
+                if "json" in (attempt.media_type or "").lower() or body[:1] == b"{":
+                    self._take(body)
+                else:
+                    self._take_text(transcript, body)
+                yield Chunk(self.body, content=True)
+        except httpx.HTTPError as error:
+            raise self._failure(error) from error
+        exchange.ended = True
+        # a transcript as a plain text: nobody tells what it has used
+        attempt.metered = attempt.metered and transcript.usage is not None
+
+    def _take_text(self, transcript: MediaTranscript, body: bytes) -> None:
+        try:
+            transcript.take_text(body.decode())
+        except ValueError as error:
+            raise self._failure(error) from error
+        self.body = body
+
     def _relay(self) -> Relay | EventRelay:
-        transcript, ends = self._attempt.transcript, self._call.endpoint.ends
-        if ends:
-            return EventRelay(self._provider, transcript, ends, self._failures)
+        endpoint, transcript = self._call.endpoint, self._attempt.transcript
+        if endpoint.ends:
+            return EventRelay(self._provider, transcript, endpoint.ends, self._failures, several=endpoint.ends_each)
         return Relay(self._provider, transcript, usage_asked=self._call.usage_asked, failures=self._failures)
 
     def _failure(self, error: Exception | None) -> GatewayError:

@@ -17,14 +17,15 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import httpx
 
-from gateway.upstream.http1 import ConnectFailed, Connection, Connections, Parts, target_of
+from gateway.errors import GatewayError
+from gateway.upstream.http1 import ConnectFailed, Connection, Connections, Content, target_of
 
 CONNECT_S = 5.0
 #: Of one answer, unpacked, streamed or not. A completion with images or audio is far smaller.
@@ -33,7 +34,7 @@ MOST_ANSWER_BYTES = 64 << 20
 MOST_SENDS = 4
 
 #: What is no stream, whatever was asked for.
-_WHOLE = ("application/json", "text/html")
+WHOLE = ("application/json", "text/html")
 #: Quotes inside a JSON string are escaped, so this stands in no prompt.
 _STREAM = re.compile(rb'"stream": ?true')
 
@@ -82,7 +83,9 @@ class Exchange:
 
     Attributes:
         host: the only `host[:port]` that may be reached; None allows any public one over TLS.
-        stream: the answer is read as Server-Sent Events.
+        stream: the answer is read as it comes, as Server-Sent Events where `events` says that it has to be some.
+        whole: types of an answer that are read at once all the same.
+        bounded: an answer of more than `MOST_ANSWER_BYTES` is a fault; not so where nobody keeps it.
         head_s: how long to wait for the head of the answer.
         idle_s: how long a read or a write may wait in the middle.
         rewrite: given path and body, returns the body that is sent.
@@ -116,6 +119,9 @@ class Exchange:
     aborted: bool = False
     silence_s: float | None = None
     later: Callable[[], None] | None = None
+    events: bool = True
+    whole: Sequence[str] = WHOLE
+    bounded: bool = True
     _sockets: set[socket.socket] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -200,7 +206,7 @@ class Body(httpx.SyncByteStream):
                     if not data:
                         continue
                     size += len(data)
-                    if size > MOST_ANSWER_BYTES:
+                    if exchange.bounded and size > MOST_ANSWER_BYTES:
                         exchange.fault = Fault("too_large", str(size))
                         raise Refused("the answer is too large")
                     if len(exchange.head) < _HEAD_BYTES:
@@ -318,9 +324,7 @@ class Door(httpx.BaseTransport):
         self._carry(exchange, request.method, str(request.url), headers, raw)
         return _told(exchange)
 
-    def send(
-        self, exchange: Exchange, method: str, url: str, path: str, headers: dict[str, str], raw: bytes | Parts | None
-    ) -> None:
+    def send(self, exchange: Exchange, method: str, url: str, path: str, headers: dict[str, str], raw: Content) -> None:
         """Send the one request of an exchange; what comes back is in the exchange, and no client stands in between.
 
         Args:
@@ -329,14 +333,15 @@ class Door(httpx.BaseTransport):
             url: where to, from the configuration.
             path: the operation's, for who reads the exchange.
             headers: all but those of the connection itself.
-            raw: the body, or its parts, or None.
+            raw: the body, or its parts, or what it comes from in pieces, or None.
 
         Raises:
+            GatewayError: of a body that comes in pieces, where that cannot be read to its end.
             httpx.TransportError: it could not be sent, or no answer came; the exchange has the fault.
         """
         exchange.path = path
         exchange.sent.add((method, url))
-        exchange.streamed = exchange.stream
+        exchange.streamed = exchange.stream and exchange.events
         self._carry(exchange, method, url, headers, raw)
 
     def _check(self, request: httpx.Request, exchange: Exchange) -> None:
@@ -356,9 +361,7 @@ class Door(httpx.BaseTransport):
     def _is_repeated(self, request: httpx.Request, exchange: Exchange) -> bool:
         return _key(request) in exchange.sent
 
-    def _carry(
-        self, exchange: Exchange, method: str, url: str, headers: dict[str, str], raw: bytes | Parts | None
-    ) -> None:
+    def _carry(self, exchange: Exchange, method: str, url: str, headers: dict[str, str], raw: Content) -> None:
         """Send, and note the answer: its head and, where it is not streamed, its body."""
         headers["Accept-Encoding"] = "identity"
         exchange.status, exchange.headers, exchange.body = None, {}, None
@@ -368,6 +371,11 @@ class Door(httpx.BaseTransport):
             connection = self._idle.take(target.origin) or self._idle.connect(target.origin, CONNECT_S)
             exchange.hold(connection.sock)
             connection.send(method, target, headers, raw)
+        except GatewayError:  # the caller's body broke off: nothing is the provider's fault
+            if connection is not None:
+                exchange.release(connection.sock)
+                connection.close()
+            raise
         except Exception as error:
             raise self._broken(exchange, connection, error) from error
         self._receive(exchange, connection, time.monotonic() + exchange.head_s)
@@ -392,7 +400,7 @@ class Door(httpx.BaseTransport):
         exchange.status, exchange.headers = status, connection.headers
         kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
         good = 200 <= status < 300
-        if exchange.stream and good and kind not in _WHOLE:
+        if exchange.stream and good and kind not in exchange.whole:
             exchange.answer = body
             exchange.patience(exchange.step_s)
             return

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
+from gateway.core.calls import Streamed
+
 #: A connection that was idle for longer is not used again: routers and load balancers drop such in silence, most of
 #: them after a minute.
 MOST_IDLE_S = 50.0
@@ -32,6 +34,8 @@ _SWEEP_S = 10.0
 
 #: A body in pieces of memory that need not lie side by side.
 Parts = Sequence[bytes | memoryview]
+#: What may be sent as a body.
+Content = bytes | Parts | Streamed | None
 
 
 class Origin(NamedTuple):
@@ -105,31 +109,56 @@ class Connection:
         self._pieces: list[bytes] = []
         self._fault: BadAnswer | None = None
 
-    def send(self, method: str, target: Target, headers: Mapping[str, str], body: bytes | Parts | None) -> None:
-        """Send a request. A body in parts is sent without being joined.
+    def send(self, method: str, target: Target, headers: Mapping[str, str], body: Content) -> None:
+        """Send a request. A body in parts is sent without being joined, one that is streamed as it comes.
 
         A provider may refuse a body before it has come through and close: what it says then can still be read.
 
         Raises:
             ValueError: a header has a line break or is not Latin-1.
             OSError: the connection failed; TimeoutError where the provider does not read on.
+            GatewayError: of the body, where that cannot be read to its end.
         """
         self._begin()
-        parts: Parts = () if body is None else (body,) if isinstance(body, bytes) else body
-        size = sum(map(len, parts))
-        head = _head(method, target, headers, None if body is None else size)
         try:
-            if size <= _JOINED_BYTES:
-                self.sock.sendall(b"".join((head, *parts)))
+            if body is None or isinstance(body, bytes | Sequence):
+                self._send_parts(method, target, headers, body)
             else:
-                for part in (head, *parts):
-                    self.sock.sendall(part)
+                self._send_streamed(method, target, headers, body)
         except (BrokenPipeError, ConnectionResetError):
             try:
                 self.read_head()
             except OSError:
                 raise ConnectionResetError("the connection was closed while the request was sent") from None
             self._keeps = False
+
+    def _send_parts(self, method: str, target: Target, headers: Mapping[str, str], body: bytes | Parts | None) -> None:
+        parts: Parts = () if body is None else (body,) if isinstance(body, bytes) else body
+        size = sum(map(len, parts))
+        head = _head(method, target, headers, None if body is None else size)
+        if size <= _JOINED_BYTES:
+            self.sock.sendall(b"".join((head, *parts)))
+        else:
+            for part in (head, *parts):
+                self.sock.sendall(part)
+
+    def _send_streamed(self, method: str, target: Target, headers: Mapping[str, str], body: Streamed) -> None:
+        size, sent = body.size, 0
+        chunked = size is None
+        more = {**headers, "Transfer-Encoding": "chunked"} if chunked else headers
+        self.sock.sendall(_head(method, target, more, size, chunked=chunked))
+        for piece in body:
+            sent += len(piece)
+            if chunked:  # RFC 9112, section 7.1
+                self.sock.sendall(b"%x\r\n" % len(piece))
+                self.sock.sendall(piece)
+                self.sock.sendall(b"\r\n")
+            else:
+                self.sock.sendall(piece)
+        if chunked:
+            self.sock.sendall(b"0\r\n\r\n")
+        elif sent != size:
+            raise ConnectionAbortedError("the body has another size than it was said to have")
 
     def read_head(self) -> None:
         """Read until the head of the answer is whole; interim answers are passed over (RFC 9110, section 15.2).
@@ -239,10 +268,10 @@ class Connection:
         self.sock.close()
 
 
-def _head(method: str, target: Target, headers: Mapping[str, str], size: int | None) -> bytes:
+def _head(method: str, target: Target, headers: Mapping[str, str], size: int | None, *, chunked: bool = False) -> bytes:
     lines = [f"{method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    if size is not None or method in ("POST", "PUT", "PATCH"):  # RFC 9110, section 8.6
+    if not chunked and (size is not None or method in ("POST", "PUT", "PATCH")):  # RFC 9110, section 8.6
         lines.append(f"Content-Length: {size or 0}")
     text = "\r\n".join(lines)
     if text.count("\n") != len(lines) - 1 or text.count("\r") != len(lines) - 1:

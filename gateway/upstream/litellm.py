@@ -26,12 +26,13 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway.core.calls import Attempt, Call, Deployment
-from gateway.core.endpoints import CHAT, EMBEDDINGS, ENDPOINTS, Endpoint
+from gateway.core.endpoints import CHAT, EMBEDDINGS, ENDPOINTS, Endpoint, is_at
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE
-from gateway.upstream import door
+from gateway.upstream import door, litellmmedia
 from gateway.upstream.answer import LiteLLMAnswer
 from gateway.upstream.door import Door, Exchange
 from gateway.upstream.failures import Failures
+from gateway.upstream.litellmmedia import MediaAnswer
 from gateway.upstream.outgoing import BODY_ONLY, OURS, Outgoing
 
 #: Longer than any call: the exchange bounds each of them.
@@ -49,6 +50,10 @@ _BASE64_VECTORS = (
 _STAND_IN = [{"role": "user", "content": "."}]
 #: The functions of LiteLLM that are called, under Braintrust's patch.
 _FUNCTIONS = frozenset(row.upstream for row in ENDPOINTS if row.upstream)
+
+
+#: Of these the patch is not shown the answer either: the record has its digest.
+_MEDIA = frozenset(("image_generation", "image_edit", "speech", "transcription"))
 
 
 @dataclass
@@ -70,6 +75,7 @@ class LiteLLM:
         first_byte_s, idle_s: how long a stream may be silent before its head, and between its bytes.
         patch: Braintrust's patch, applied once, to an object with LiteLLM's `completion`.
         silence_s: after how long the silence of a stream that is relayed is told; None for never.
+        form_bytes: the most that a form may have, which LiteLLM wants in memory.
     """
 
     def __init__(
@@ -80,7 +86,9 @@ class LiteLLM:
         idle_s: float,
         patch: Callable[[Any], None],
         silence_s: float | None = None,
+        form_bytes: int = 32 << 20,
     ) -> None:
+        self._form_bytes = form_bytes
         self._failures = failures
         self._silence_s = silence_s
         self._first_byte_s = first_byte_s
@@ -116,8 +124,15 @@ class LiteLLM:
         """No: LiteLLM waits for the head of a stream (Upstream.opens_in_time)."""
         return False
 
-    def open(self, attempt: Attempt, call: Call) -> LiteLLMAnswer:
-        """Send the call (Upstream.open)."""
+    def open(self, attempt: Attempt, call: Call) -> LiteLLMAnswer | MediaAnswer:
+        """Send the call (Upstream.open).
+
+        Raises:
+            InvalidRequest: LiteLLM cannot stream this operation.
+            BodyTooLarge: its form has more than LiteLLM may hold in memory.
+        """
+        litellmmedia.check(call)
+        files = litellmmedia.files_of(call, self._form_bytes)
         self.load()
         provider = attempt.deployment.provider
         outgoing = Outgoing(attempt, call)
@@ -135,19 +150,23 @@ class LiteLLM:
         token = door.current.set(exchange)
         result, raised = None, None
         try:
-            result = self._call(attempt, call, exchange)
+            result = self._call(attempt, call, exchange, files)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises classes of dozens of modules, its own bugs too
             raised = error  # the exchange knows better what happened
         finally:
             door.current.reset(token)
             attempt.provider_headers = door.rate_limits(exchange)
-        relayed = provider in OPENAI_WIRE and call.endpoint.is_at(exchange.path) and not outgoing.stand_in
+        relayed = provider in OPENAI_WIRE and is_at(call.endpoint, exchange.path) and not outgoing.stand_in
         # LiteLLM gives None, and raises nothing, where its own second try of a refused request was refused as well
         failed = raised is not None or result is None or (exchange.status or 0) >= 400
         if failed and not (relayed and exchange.answered and not call.cancellation.reason):
             exchange.close()
             call.cancellation.unsubscribe(exchange.abort)
             raise self._failures.of(provider, exchange, call.cancellation, raised) from raised
+        if call.pieces:
+            media = MediaAnswer(attempt, call, exchange, result, self._failures, relayed=relayed)
+            media.read()
+            return media
         # a whole answer is relayed even where LiteLLM could not rebuild it: it is paid for, and it is the provider's
         answer = LiteLLMAnswer(
             attempt, call, exchange, result, self._failures, relayed=relayed, silence_s=self._silence_s
@@ -156,8 +175,10 @@ class LiteLLM:
             answer.read()
         return answer
 
-    def _call(self, attempt: Attempt, call: Call, exchange: Exchange) -> Any:
+    def _call(self, attempt: Attempt, call: Call, exchange: Exchange, files: dict[str, Any]) -> Any:
         function = call.endpoint.upstream
+        if not call.endpoint.asked or files:
+            return _complete(function, {**self._arguments(attempt, call), **files})
         if call.endpoint is not CHAT and attempt.deployment.provider in SAME_WIRE:
             return _complete(function, self._stand_in(attempt, call))
         try:
@@ -186,13 +207,14 @@ class LiteLLM:
         }
         if deployment.provider not in OPENAI_WIRE:
             attempt.dropped = self._dropped(attempt, call, known)
+        asked = {call.endpoint.asked: call.body.get(call.endpoint.asked) or ""} if call.endpoint.asked else {}
         key = deployment.api_key.reveal() if deployment.api_key else None
         if key is None and deployment.provider in SAME_WIRE:
             key = "none"  # the OpenAI SDK insists on one; servers that need none ignore it
         arguments = {
             **known,
+            **asked,
             "model": deployment.name,
-            call.endpoint.asked: call.body.get(call.endpoint.asked) or "",
             "api_base": deployment.api_base,
             "api_key": key,
             "max_retries": 0,
@@ -212,6 +234,8 @@ class LiteLLM:
 
     def _dropped(self, attempt: Attempt, call: Call, known: dict[str, Any]) -> tuple[str, ...]:
         """Name the parameters that will not reach a provider of another wire."""
+        if call.endpoint not in (CHAT, EMBEDDINGS):  # which of those that it knows reach whom, LiteLLM does not tell
+            return tuple(sorted(name for name in call.body if name not in call.endpoint.parameters))
         supported = _module.get_supported_openai_params(
             model=attempt.deployment.model,
             custom_llm_provider=attempt.deployment.provider,
@@ -252,7 +276,8 @@ def _ordered(function: str, **_seen: Any) -> Any:
     order = _order.get()
     assert order is not None
     order.result = getattr(_module, function)(**order.arguments)
-    return order.result
+    # media would be kept twice, and be written as attachments of the span
+    return None if function in _MEDIA else order.result
 
 
 def _complete(function: str, arguments: dict[str, Any]) -> Any:

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from gateway.core.calls import Attempt, Call
+from gateway.core.endpoints import is_at
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE, STAND_IN_TOOL
 from gateway.core.wire import dumps
 
@@ -40,7 +41,7 @@ class Outgoing:
         self._call = call
         self._own: bytes | None = None
         self.stand_in = False
-        if attempt.deployment.provider in SAME_WIRE:
+        if attempt.deployment.provider in SAME_WIRE and not call.endpoint.form:
             own = {**call.body, "model": attempt.deployment.model}
             if call.stream:
                 own["stream_options"] = {**(call.body.get("stream_options") or {}), "include_usage": True}
@@ -49,7 +50,9 @@ class Outgoing:
     def __call__(self, path: str, theirs: bytes) -> bytes:
         """Return the body that is sent to `path`."""
         endpoint = self._call.endpoint
-        same = endpoint.is_at(path)
+        if endpoint.form:
+            return theirs
+        same = is_at(endpoint, path)
         if same and self._own is not None:
             return self._own
         if self._attempt.deployment.provider not in OPENAI_WIRE:

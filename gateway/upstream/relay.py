@@ -105,9 +105,19 @@ class EventRelay:
         transcript: grows with each event.
         ends: types of the events that end the stream.
         failures: reads an error inside the stream.
+        several: each of several pictures may have such an event; the one behind which nothing comes ends the stream.
     """
 
-    def __init__(self, provider: str, transcript: Transcript, ends: frozenset[str], failures: Failures) -> None:
+    def __init__(
+        self,
+        provider: str,
+        transcript: Transcript,
+        ends: frozenset[str],
+        failures: Failures,
+        *,
+        several: bool = False,
+    ) -> None:
+        self._several = several
         self._provider = provider
         self._transcript = transcript
         self._ends = ends
@@ -121,20 +131,32 @@ class EventRelay:
             UpstreamError: an error inside the stream, an event that is none, or an end without an ending event.
             httpx.TransportError: the connection failed.
         """
+        held: Chunk | None = None
         try:
             for event, data in _whole_events(pieces):
                 if event is None:
                     yield None
                 elif data and data != b"[DONE]":
                     chunk = self._read(event, data)
+                    if held is not None:
+                        yield held._replace(last=False)  # of several pictures
+                        held = None
+                    if chunk.last and self._several:
+                        held = chunk
+                        continue
                     self.ended = chunk.last
                     yield chunk
                     if chunk.last:
                         break
+                elif data and held is not None:
+                    break
         except (Malformed, EventTooLarge) as error:
             raise ProviderInvalid(
                 f"{self._provider} sent an event that cannot be read.", provider=self._provider
             ) from error
+        if held is not None:
+            self.ended = True
+            yield held
         if (failure := getattr(self._transcript, "failure", None)) is not None:
             raise self._failures.reported(self._provider, failure)
         if not self.ended:  # its reason may have come, but SDKs hand the answer out at the ending event

@@ -32,31 +32,33 @@ log = logging.getLogger(__name__)
 _PAGE, _LONGEST_PAGE = 20, 100
 
 
-def find(objects: OwnedObjects, response_id: str, tenant: str, param: str | None = None) -> Owned:
-    """Find a tenant's response.
+def find(objects: OwnedObjects, id: str, tenant: str, param: str | None = None, *, kind: str = owned.RESPONSE) -> Owned:
+    """Find what a tenant has stored.
 
     Args:
         objects: where to look.
-        response_id: as a caller sent it.
+        id: as a caller sent it.
         tenant: the caller's.
         param: the field that named it, for the error.
+        kind: what it has to be.
 
     Raises:
         ObjectNotFound: there is none, it is another tenant's, or it had to make room.
         StoreUnavailable: nobody can tell now.
     """
     try:
-        found = objects.find(owned.RESPONSE, response_id, tenant)
+        found = objects.find(kind, id, tenant)
     except StorageError as error:
-        raise _unavailable(error) from error
+        raise unavailable(error) from error
     if found is None or found.emptied:
-        raise ObjectNotFound(f"Response with id {response_id[:64]!r} not found.", param=param)
+        raise ObjectNotFound(f"{kind.capitalize()} with id {id[:64]!r} not found.", param=param)
     return found
 
 
-def _unavailable(error: StorageError) -> StoreUnavailable:
-    log.warning("the store of responses did not answer", extra={"fields": {"why": str(error)}})
-    return StoreUnavailable("The store of responses does not answer; send the request again.")
+def unavailable(error: StorageError) -> StoreUnavailable:
+    """The error of a store that does not answer."""
+    log.warning("the store of what is owned did not answer", extra={"fields": {"why": str(error)}})
+    return StoreUnavailable("The store of what is owned does not answer; send the request again.")
 
 
 class StoredResponses:
@@ -121,7 +123,7 @@ class StoredResponses:
         try:
             there = self._objects.known(owned.ITEM, named, call.caller.tenant) if native else set()
         except StorageError as error:
-            raise _unavailable(error) from error
+            raise unavailable(error) from error
         kept: dict[str, JSON] = {}
         for item_id in sorted(named - there - kept.keys()):
             try:
@@ -146,7 +148,7 @@ class StoredResponses:
             try:
                 self._objects.remove(owned.RESPONSE, found.id, found.tenant)
             except StorageError as error:
-                raise _unavailable(error) from error
+                raise unavailable(error) from error
         return answer
 
 

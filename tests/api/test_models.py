@@ -22,7 +22,7 @@ ROWS: JSON = {
     "gpt-test": {"litellm_provider": "openai", "mode": "chat", "max_output_tokens": 4096},
     "claude-test": {"litellm_provider": "anthropic", "mode": "chat"},
     "an-embedding": {"litellm_provider": "openai", "mode": "embedding"},
-    "a-picture": {"litellm_provider": "openai", "mode": "image_generation"},
+    "a-film": {"litellm_provider": "openai", "mode": "video_generation"},
 }
 LISTED = ["demo/echo", "gpt-test", "an-embedding"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import io
 import itertools
 import json
 import re
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from gateway.auth.issuer import IssuerKeys
 from gateway.auth.oidc import Claims, JsonWebTokens
+from gateway.core.endpoints import ENDPOINTS
 from gateway.core.keys import Pepper
 from gateway.core.operations import KNOWN, PUBLIC
 from gateway.core.rights import ADMIN, CALL, METRICS, Rights
@@ -46,7 +48,7 @@ class Route:
     Attributes:
         needs: a scope, `PUBLIC` or `KNOWN`.
         status: what they are told.
-        body: what is sent.
+        body: what is sent; as a form where it has a file.
         model: it is about one model, which a caller must be allowed.
         operation: it is one that a key may be without.
         owned: it is about something that is found by its own tenant alone.
@@ -85,6 +87,34 @@ def stored(status: int = 200) -> Route:
     return Route(CALL, status, model=True, operation=True, owned=True)
 
 
+def a_file() -> JSON:
+    return {"file": (io.BytesIO(b"some bytes"), "a.bin")}
+
+
+def refused(**body: Any) -> Route:
+    """What the demo has not."""
+
+    def sent() -> JSON:
+        return {"model": "demo/echo", **{name: value() if callable(value) else value for name, value in body.items()}}
+
+    return Route(CALL, 400, sent, model=True, operation=True)
+
+
+def kept_nowhere() -> Route:
+    """About something that nobody has uploaded."""
+    return Route(CALL, 404, operation=True, code="not_found")
+
+
+MEDIA: Mapping[str, JSON] = {
+    "moderations": {"input": "hi"},
+    "rerank": {"query": "hi", "documents": ["hi"]},
+    "images/generations": {"prompt": "hi"},
+    "images/edits": {"prompt": "hi", "image": lambda: a_file()["file"]},
+    "images/variations": {"image": lambda: a_file()["file"]},
+    "audio/transcriptions": {"file": lambda: a_file()["file"]},
+    "audio/translations": {"file": lambda: a_file()["file"]},
+    "audio/speech": {"input": "hi", "voice": "alloy"},
+}
 CALLS: Mapping[str, Route] = {
     "POST /chat/completions": asking(messages=_MESSAGES),
     "POST /responses": asking(input="hi"),
@@ -97,6 +127,21 @@ CALLS: Mapping[str, Route] = {
     "POST /messages/count_tokens": asking(messages=_MESSAGES),
     "POST /completions": asking(prompt="hi"),
     "POST /embeddings": Route(CALL, 400, asking(input="hi").body, model=True, operation=True),  # the demo has none
+    **{f"POST /{path}": refused(**body) for path, body in MEDIA.items()},
+    # about no model, but for the name that stands for one; nobody here has files
+    "POST /files": Route(CALL, 400, lambda: {"purpose": "batch", **a_file()}, operation=True),
+    "GET /files": Route(CALL, 400, operation=True),
+    "GET /files/<id>": kept_nowhere(),
+    "GET /files/<id>/content": kept_nowhere(),
+    "DELETE /files/<id>": kept_nowhere(),
+    "POST /batches": Route(
+        *(CALL, 404, lambda: {"input_file_id": "f", "endpoint": "/v1/chat/completions", "completion_window": "24h"}),
+        operation=True,
+        code="not_found",
+    ),
+    "GET /batches": Route(CALL, 400, operation=True),
+    "GET /batches/<id>": kept_nowhere(),
+    "POST /batches/<id>/cancel": kept_nowhere(),
     "GET /models": Route(CALL),
     "GET /models/<path:name>": Route(CALL, model=True),
     "GET /me": Route(KNOWN),
@@ -105,6 +150,13 @@ CALLS: Mapping[str, Route] = {
 }
 ROUTES: Mapping[str, Route] = {
     **{name.replace(" /", f" {version}/"): row for name, row in CALLS.items() for version in ("", "/v1")},
+    **{
+        row.azure_path.replace("{id}", "<path:id>").replace("/", f"{row.method} /", 1): CALLS[
+            f"{row.method} {row.provider_path}"
+        ]
+        for row in ENDPOINTS
+        if row.azure
+    },
     **{f"GET {path}": Route(PUBLIC) for path in ("/", "/health", "/health/liveness", "/health/liveliness")},
     "GET /health/readiness": Route(PUBLIC),
     "GET /openapi.json": Route(KNOWN),
@@ -353,8 +405,15 @@ def ask(stage: Stage, who: Who, rule: str, method: str, number: int) -> Any:
         {"api-key": who.credential},
     )
     headers = who.headers if who.headers is not None else carried[number % 3]
-    path = rule.replace("<path:name>", "demo/echo").replace("<id>", there(stage, rule) if "<id>" in rule else "")
-    more = {"json": row.body()} if row is not None and row.body is not None else {}
+    path = (
+        rule.replace("<path:name>", "demo/echo")
+        .replace("<path:id>", "demo/echo")
+        .replace("<id>", there(stage, rule) if "<id>" in rule else "")
+    )
+    more: JSON = {}
+    if row is not None and row.body is not None:
+        body = row.body()
+        more = {"data" if any(isinstance(value, tuple) for value in body.values()) else "json": body}
     return stage.managed.client.open(path, method=method, headers=dict(headers), **more)
 
 
@@ -374,6 +433,8 @@ def _made(stage: Stage, rule: str) -> str:
         return str(getattr(managed.directory, found[1]).create(new_rule(), BOSS).rule.id)
     if found := re.match(r"/admin/v1/(projects|users)", rule):
         return str(getattr(managed.directory, found[1]).create(new()["name"], BOSS).id)
+    if rule.startswith(("/files", "/batches"), 3 if rule.startswith("/v1") else 0):
+        return "nobody"
     body = {"model": "demo/echo", "input": "hi"}
     return str(managed.got("POST", "/v1/responses", body, key=stage.owner)["id"])
 

@@ -9,7 +9,7 @@ import pytest
 from openai.types.chat import completion_create_params
 from openai.types.shared import ReasoningEffort
 
-from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint
+from gateway.core.endpoints import CHAT, ENDPOINTS, Endpoint, is_at
 from gateway.core.fields import Field, fault_of
 
 
@@ -32,7 +32,7 @@ def test_every_path_at_a_provider_is_of_one_operation_alone() -> None:
             found = [
                 other.name
                 for other in ENDPOINTS
-                if other.method == row.method and other.is_at(before + row.provider_path)
+                if other.method == row.method and is_at(other, before + row.provider_path)
             ]
             assert found == [row.name]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import select
 import socket
 import socketserver
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 JSON = dict[str, Any]
+_VALUE = re.compile(rb'name="model"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)\r\n')
 TICK_S = 0.02  # how stale a look at the client may be where one cannot block on its socket
 
 
@@ -58,8 +60,12 @@ class Received:
 
     @property
     def model(self) -> str | None:
-        """The `model` that the body names, if any."""
-        return self.body.get("model") if isinstance(self.body, dict) else None
+        """The `model` that the body names, if any; of a form the value of the part of that name."""
+        if isinstance(self.body, dict):
+            return self.body.get("model")
+        place = self.raw.find(b'name="model"')  # a pattern would hold everybody up for half a second in 64 MB
+        found = _VALUE.match(self.raw, place) if place >= 0 else None
+        return found[1].decode() if found is not None else None
 
 
 class Exchange:

@@ -13,6 +13,7 @@ import pytest
 from gateway.core.calls import Deployment
 from gateway.core.endpoints import CHAT, COUNT_TOKENS, ENDPOINTS, INPUT_TOKENS, RESPONSE, RESPONSES, Endpoint
 from gateway.core.fields import Field
+from gateway.core.multipart import MOST_HEAD_BYTES, MOST_PARTS, MOST_TEXT_BYTES
 from gateway.core.operations import KNOWN, OPERATIONS, PUBLIC, Operation
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE
 from gateway.upstream.bridge import Bridge
@@ -20,14 +21,15 @@ from gateway.upstream.counting import Counting
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs/endpoints.md"
 
-TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object", bytes: "file"}
 
 HEAD = """\
 # Operations
 
 <!-- made by tests/house/test_endpoints_guide.py from gateway/core/endpoints.py and operations.py: change those -->
 
-Each path is served with and without `/v1`. A key travels as `Authorization: Bearer`, `x-api-key` or `api-key`, on each.
+Each path is served with and without `/v1`; those that [Azure's clients](clients.md#azure) ask for, besides, at Azure's
+path of a deployment. A key travels as `Authorization: Bearer`, `x-api-key` or `api-key`, on each.
 `model` is a name as the [README](../README.md#call-real-models) says. Which way a call takes depends on its provider:
 
 - **natively**: the provider has the operation, and is asked for it with your own body ([what that means](fidelity.md));
@@ -67,6 +69,15 @@ Answered with no call, and described field by field in `/openapi.json`. [keys.md
 - **While the database is away** they are 503 `store_unavailable`, with `Retry-After`.
 
 """
+
+FORM_RULES = f"""\
+**The body** is `multipart/form-data` of up to `GATEWAY_MAX_UPLOAD_MB`. It goes to the provider as it comes, and waits
+  on disk, not in memory; only `model` is changed. Where `model` stands behind the file, the form is read to its end
+  first. At most {MOST_PARTS} parts, {MOST_HEAD_BYTES >> 10} KB of header each, and {MOST_TEXT_BYTES >> 20} MB of fields
+  besides the files; a parameter that comes twice is 400."""
+FORM = f"""\
+- {FORM_RULES}
+- By LiteLLM the files are in memory, so there it is 413 beyond `GATEWAY_MAX_BODY_MB`."""
 
 NOTES: dict[str, str] = {
     CHAT.name: f"""\
@@ -135,6 +146,64 @@ NOTES: dict[str, str] = {
   `base64` is made by the gateway where LiteLLM translates.
 - A provider without embeddings is 400 `unsupported`.
 - A trace keeps how many vectors there are and how long, not the vectors.""",
+    "moderations": """\
+- `model` is `omni-moderation-latest` where you name none, and the answer is the provider's. LiteLLM's
+  function speaks OpenAI's wire alone, so elsewhere it is 400 `unsupported`.""",
+    "rerank": """\
+- **Natively** where the server has `/rerank`; Cohere, Azure AI, DeepInfra, Bedrock, Vertex and others by LiteLLM.
+- `documents` is a list of texts, or of objects where the provider takes those.
+- Its trace has the query, the documents and the order; billed are the searches or the tokens that the provider
+  tells.""",
+    "images.generations": """\
+- `model` is `gpt-image-1` where you name none. With `"stream": true` partial pictures come as events where the
+  provider streams; by LiteLLM it is 400 `unsupported_parameter`.
+- Its trace has the prompt, and of each picture size, type and SHA-256, or its address.""",
+    "images.edits": f"""\
+{FORM}
+- Several pictures come as `image[]`, or as `image` several times.""",
+    "images.variations": f"""\
+{FORM}
+- `model` is `openai/dall-e-2` where you name none. Where the table has no provider it is 400 `unsupported`.""",
+    "audio.transcriptions": f"""\
+{FORM}
+- The answer is as the provider gave it: JSON, text, subtitles, or events with `stream`.
+- Its trace has the text that was heard, and of the recording size, type and SHA-256; billed are the tokens or the
+  seconds that the provider tells. Of a plain text nobody tells them, so it has no cost.""",
+    "audio.translations": """\
+- As a transcription, where the provider has it; LiteLLM has no translation, so elsewhere it is 400 `unsupported`.""",
+    "audio.speech": """\
+- The audio is passed on as it is made, with the provider's type. It has no `Content-Length`: its end comes once the
+  call is settled. Where the provider fails in mid-stream the body is cut off without its end.
+- With `"stream_format": "sse"` events come. By LiteLLM the audio comes in one piece.
+- Its trace has the text, and size, type and SHA-256 of the audio; billed are the characters, or the tokens where the
+  provider tells them.""",
+    "files": f"""\
+- {FORM_RULES}
+- No model is named. The file goes to `openai`, or to the provider that `?model=` says: `?model=azure/files`. Rights and
+  routes know that name as they know a model's: a key that may call only some models needs `openai/files` among them,
+  and with it may have a batch run on any model there.
+- Whose a file is stands in the gateway's database; for another tenant it is 404. Where the store does not answer it is
+  503, and the file that the provider has taken by then is nobody's.""",
+    "files.list": """\
+- The provider's list, of which those of other tenants are left out: up to 10 of its pages are looked through.
+- `?model=` as for `POST /v1/files`.""",
+    "files.retrieve": """\
+- Its provider's answer. For another tenant, and for what was not uploaded here, it is 404 `not_found`.""",
+    "files.content": """\
+- Passed on as it comes, whatever its size; its trace has size, type and SHA-256.""",
+    "files.delete": """\
+- Its provider's answer; after it nobody finds the file.""",
+    "batches": """\
+- `input_file_id` has to be a file of yours; the batch runs where that file is. The models in its lines are the
+  provider's own names, and go as they are.
+- The files that it makes are yours too, from when you have seen the batch that names them.""",
+    "batches.list": """\
+- As the list of files: the provider's, without those of others.""",
+    "batches.retrieve": """\
+- Its provider's answer, with the counts in it. What the batch has used is billed, at its model's price, to the call
+  that first sees it ended: where a provider tells no usage, or nobody asks, it is not.""",
+    "batches.cancel": """\
+- Its provider's answer.""",
     "models": """\
 - The models in LiteLLM's map whose provider has a credential or an address here, and the demo's. The catalogue is open:
   models that are not listed, such as those of your own servers, can be called all the same.
@@ -173,7 +242,7 @@ def takes(row: Operation) -> str:
 
 
 def _line(row: Endpoint) -> str:
-    streamed = "yes" if "stream" in {*row.parameters, *row.query} else "no"
+    streamed = "yes" if row.ends or row.answer == "bytes" or "stream" in {*row.parameters, *row.query} else "no"
     dialect = "Anthropic's" if row.dialect == "anthropic" else "OpenAI's"
     if not (row.native or row.upstream):  # answered by the gateway
         return (
@@ -201,8 +270,7 @@ def _elsewhere(row: Endpoint) -> str:
         return "a chat (its span: `Completion`)"
     if Counting(lambda _deployment, _text: 0).serves(row, Deployment("any", "model")):
         return "an estimate"
-    assert row.by_id
-    return "what the gateway keeps"
+    return "what the gateway keeps" if row.by_id and row.kind == "response" else "-"
 
 
 def _section(row: Endpoint) -> str:

@@ -142,9 +142,9 @@ def test_what_cannot_be_relayed_is_a_fault() -> None:
 
 
 def test_a_model_of_another_mode_is_told_and_kept_out_of_the_list() -> None:
-    text = entry(model_info={"mode": "rerank"})
-    assert read(text).aliases["fast"].mode == "rerank"
-    assert "this release does not answer mode rerank" in said(text)
+    text = entry(model_info={"mode": "ocr"})
+    assert read(text).aliases["fast"].mode == "ocr"
+    assert "this release does not answer mode ocr" in said(text)
     for mode in SERVED_MODES:
         assert "does not answer" not in said(entry(model_info={"mode": mode}))
 

@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 
+from gateway.errors import InvalidRequest
 from gateway.upstream import http1
 from gateway.upstream.http1 import BadAnswer, ConnectFailed, Connection, Connections, Origin, Target, target_of
 
@@ -72,6 +73,41 @@ def test_a_large_body_comes_through_whole(peer: Peer) -> None:
     reader.join(5)
     assert got.endswith(body[:1000])
     assert len(got) > len(body)
+
+
+class Pieces:
+    """A body that comes in pieces (calls.Streamed)."""
+
+    def __init__(self, *pieces: bytes | Exception, size: int | None = None) -> None:
+        self._pieces = pieces
+        self.size = size
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+
+def test_a_body_in_pieces_has_its_length_or_is_chunked(peer: Peer) -> None:
+    peer.connection.send("POST", TARGET, {}, Pieces(b"one", b"two", size=6))
+    assert peer.sock.recv(65536).endswith(b"\r\nContent-Length: 6\r\n\r\nonetwo")
+    peer.connection.send("POST", TARGET, {}, Pieces(b"one", b"sixteen bytes ok"))
+    head, _, body = peer.sock.recv(65536).partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    assert b"Content-Length" not in head
+    assert body == b"3\r\none\r\n10\r\nsixteen bytes ok\r\n0\r\n\r\n"
+
+
+def test_a_body_in_pieces_that_breaks_off_says_why(peer: Peer) -> None:
+    with pytest.raises(InvalidRequest):
+        peer.connection.send("POST", TARGET, {}, Pieces(b"one", InvalidRequest("cut off"), size=6))
+
+
+@pytest.mark.parametrize("pieces", [(b"one",), (b"one", b"two", b"three")], ids=["short", "long"])
+def test_a_body_in_pieces_of_another_size_is_a_failure(peer: Peer, pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(ConnectionAbortedError):
+        peer.connection.send("POST", TARGET, {}, Pieces(*pieces, size=6))
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\rb"])

@@ -36,6 +36,29 @@ WAYS = {
     "messages.count_tokens": ["count", "count", "count", "count", "direct", "count", "count", "count", "count"],
     "completions": ["direct", "direct", "chat", "chat", "chat", "chat", "direct", "direct", "chat"],
     "embeddings": ["litellm", "litellm", "litellm", "litellm", "litellm", "litellm", "litellm", "litellm", "none"],
+    "moderations": ["direct", "none", "none", "none", "none", "none", "direct", "direct", "none"],
+    "rerank": ["direct", "litellm", "litellm", "litellm", "litellm", "litellm", "direct", "direct", "none"],
+    "images.generations": ["direct", "litellm", "litellm", "litellm", "litellm", "litellm", "direct", "direct", "none"],
+    "images.edits": ["direct", "litellm", "litellm", "litellm", "litellm", "litellm", "direct", "direct", "none"],
+    "images.variations": ["direct", "none", "none", "none", "none", "none", "direct", "direct", "none"],
+    "audio.transcriptions": [
+        "direct",
+        "litellm",
+        "litellm",
+        "litellm",
+        "litellm",
+        "direct",
+        "direct",
+        "direct",
+        "none",
+    ],
+    "audio.speech": ["direct", "litellm", "litellm", "litellm", "litellm", "direct", "direct", "direct", "none"],
+    "audio.translations": ["direct", "none", "none", "none", "none", "direct", "direct", "direct", "none"],
+    **{
+        row.name: ["direct", "direct", "none", "none", "none", "none", "none", "direct", "none"]
+        for row in ENDPOINTS
+        if row.name.startswith(("files", "batches"))
+    },
 }
 ROWS = [row for row in ENDPOINTS if row not in (MODELS, MODEL)]
 CASES = [(row, name, way) for row in ROWS for name, way in zip(WAYS[""], WAYS[row.name], strict=True)]
