@@ -15,6 +15,9 @@ from gateway import logs, routes
 from gateway.auth import Authenticator, Verifier, pepper
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
+from gateway.cache import ResponseCache
+from gateway.cache.stores import PATIENCE_S as CACHE_PATIENCE_S
+from gateway.core import cachekey
 from gateway.core.keys import Pepper
 from gateway.core.pricing import Meter, Prices
 from gateway.core.providers import OPENAI_FOR_TEXT
@@ -44,6 +47,7 @@ from gateway.upstream.stored import StoredResponses
 
 if TYPE_CHECKING:
     from gateway.notify import Notifier
+    from gateway.storage.answers import Answers
     from gateway.storage.counters import Counters
     from gateway.storage.database import Database
     from gateway.storage.directory import Directory
@@ -145,6 +149,15 @@ def build(settings: Settings, *, whole_answer_s: float | None = None) -> Gateway
         authenticator=authenticator(settings),
         directory=directory(settings, shared),
         rules=followed_rules(settings),
+        cache=ResponseCache(
+            kept_answers(settings),
+            metrics,
+            use=cachekey.NEVER if settings.cache == "off" else settings.cache,
+            ttl_s=settings.cache_ttl_s,
+            room_bytes=_bytes(settings.cache_mb),
+            largest_bytes=_bytes(settings.cache_largest_mb),
+            silence_s=settings.keepalive_s,
+        ),
         notifier=notifier(settings, shared),
         redactor=redactor,
         limits=Limits(
@@ -318,6 +331,36 @@ def counters(settings: Settings, shared: Database | None = None) -> Counters:
         return RedisCounters(settings.redis_url)
     except StorageFailed as error:
         raise SettingsError([str(error)]) from error
+
+
+def kept_answers(settings: Settings, patience_s: float = CACHE_PATIENCE_S) -> Answers | None:
+    """Where the cache keeps answers for all workers; None where each has only its own. Opens nothing.
+
+    Args:
+        settings: the configuration.
+        patience_s: how long the store may take for an answer.
+
+    Raises:
+        SettingsError: the address cannot be used.
+    """
+    if settings.cache_store == "memory":
+        return None
+    largest_bytes = _bytes(settings.cache_largest_mb)
+    if settings.redis_url is None or settings.cache_store == "database":
+        from gateway.storage.answers_table import TableAnswers  # noqa: PLC0415  # as above
+
+        return TableAnswers(database(settings, patience_s), _bytes(settings.cache_mb), largest_bytes)
+    from gateway.storage.answers_redis import RedisAnswers  # noqa: PLC0415  # as above
+    from gateway.storage.faults import StorageFailed  # noqa: PLC0415
+
+    try:
+        return RedisAnswers(settings.redis_url, largest_bytes, timeout_s=patience_s)
+    except StorageFailed as error:
+        raise SettingsError([str(error)]) from error
+
+
+def _bytes(megabytes: float) -> int:
+    return int(megabytes * (1 << 20))
 
 
 def followed_rules(settings: Settings) -> FollowedRules:

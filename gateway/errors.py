@@ -27,6 +27,7 @@ GatewayError                    status  code                        another depl
 │   └── ProviderTimeout         504     provider_timeout            yes
 ├── ProviderNotConfigured       503     provider_not_configured     no
 ├── DeadlineExceeded            504     deadline_exceeded           no
+├── NotCached                   504     not_cached                  no
 ├── ShuttingDown                503     shutting_down               no
 ├── StoreUnavailable            503     store_unavailable           no
 ├── TraceBackpressure           503     trace_backpressure          no
@@ -274,6 +275,15 @@ class DeadlineExceeded(GatewayError):
     status = 504
     code = "deadline_exceeded"
     type = "timeout_error"
+
+
+class NotCached(GatewayError):
+    """Only an answer of before was wanted, and there is none (RFC 9111, section 5.2.1.7)."""
+
+    status = 504
+    code = "not_cached"
+    type = "invalid_request_error"
+    should_retry = False
 
 
 class TraceBackpressure(GatewayError):

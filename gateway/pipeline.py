@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gateway.attempts import Attempts
 from gateway.auth import Authenticator
+from gateway.cache import Recalled, ResponseCache
 from gateway.core import routing
-from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Chunk, Outcome
+from gateway.core.calls import CALLER_GONE, SHUTTING_DOWN, Call, Cancellation, Chunk, Outcome
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
 from gateway.core.rules import Standings
@@ -93,6 +94,7 @@ class Gateway:
         rules: the limits and budgets that there are; None where there can be none.
         standings: how they stand; None where nothing is counted.
         notifier: tells the operator of budgets that run out; None where nobody is told.
+        cache: answers of before; None where there is none.
         stores: whether these answer.
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
@@ -114,6 +116,7 @@ class Gateway:
     rules: FollowedRules | None = None
     standings: Standings | None = None
     notifier: Notifier | None = None
+    cache: ResponseCache | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
@@ -153,6 +156,8 @@ class Gateway:
             self.rules.start()
         if self.notifier is not None:
             self.notifier.start()
+        if self.cache is not None:
+            self.cache.start()
         self.authenticator.start()
         self._opened = True
 
@@ -198,6 +203,8 @@ class Gateway:
             self.rules.close()
         if self.notifier is not None:
             self.notifier.close()
+        if self.cache is not None:
+            self.cache.close()
         self.authenticator.close()
         self.on_close()
 
@@ -230,6 +237,8 @@ class Gateway:
             if not routing.may_call(call.caller.rights, call.model, self.catalogue):
                 raise routing.not_allowed(call.model)
             run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
+            if self.cache is not None and call.cache is not None:
+                run.recalled = self.cache.recall(call, run.attempts.planned, self.catalogue.revision, run.tries)
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:
             run.fail(error)
@@ -248,28 +257,54 @@ class _Run:
         self.call = call
         self.trace = trace
         self.settle = settle
-        self.attempts = Attempts(call, gateway.upstreams, trace.around, gateway.limits.keepalive_s)
+        self._gateway = gateway
+        self.attempts = self._attempts(call)
+        self.recalled: Recalled | None = None
+
+    def _attempts(self, call: Call) -> Attempts:
+        return Attempts(call, self._gateway.upstreams, self.trace.around, self._gateway.limits.keepalive_s)
+
+    def tries(self, cancellation: Cancellation | None) -> Attempts:
+        """The attempts, which `cancellation` stops in the place of the call's own where others wait for them too."""
+        if cancellation is not None:
+            planned = self.attempts.planned
+            self.attempts = self._attempts(replace(self.call, cancellation=cancellation))
+            self.attempts.planned = planned
+        return self.attempts
+
+    @property
+    def answers(self) -> Attempts | Recalled:
+        """What the answer comes from."""
+        return self.recalled or self.attempts
 
     def whole(self) -> Reply:
         """Answer a call that is not streamed."""
-        body = self.attempts.whole()
-        self.settle(self.outcome(self.attempts.tried[-1].error))  # an answer may say itself that it failed
+        body = self.answers.whole()
+        tried = self.attempts.tried
+        self.end(tried[-1].error if tried else None)  # an answer may say itself that it failed
         return Reply(self, body=body)
 
     def stream(self) -> Reply:
         """Answer a streamed call: with its first content in hand, or after `keepalive_s` of silence."""
-        reply = Reply(self, chunks=self.attempts.chunks())
+        reply = Reply(self, chunks=self.answers.chunks())
         reply.begin()
         return reply
 
     def fail(self, error: GatewayError) -> None:
         """Settle a call that failed before its answer began."""
-        self.settle(self.outcome(error, status=error.http_status))
-        self.attempts.close()
+        self.end(error, status=error.http_status)
+        self.answers.close()
+
+    def end(self, error: GatewayError | None, *, status: int = 200) -> None:
+        """Settle; only when they have it too, where others wait for the answer that this call is charged for."""
+        if self.recalled is None:
+            self.settle(self.outcome(error, status=status))
+        else:
+            self.recalled.when_over(lambda: self.settle(self.outcome(error, status=status)))
 
     def outcome(self, error: GatewayError | None = None, *, status: int = 200) -> Outcome:
         """What became of the call so far."""
-        tried = self.attempts.tried
+        tried, recalled = self.attempts.tried, self.recalled
         waited_s = sum((attempt.ended_s or time.time()) - attempt.started_s for attempt in tried)
         return Outcome(
             status=status,
@@ -277,7 +312,9 @@ class _Run:
             ended_s=time.time(),
             error=error,
             caller_gone=isinstance(error, CallerGone),
-            waited_s=waited_s,
+            waited_s=waited_s + (recalled.waited_s if recalled is not None else 0.0),
+            remembered=recalled.remembered if recalled is not None else None,
+            cache_asked=recalled is not None and recalled.asked,
         )
 
 
@@ -318,16 +355,20 @@ class Reply:
     def headers(self) -> dict[str, str]:
         """What the answer's headers say of the call."""
         headers = self._run.trace.headers()
-        attempts = self._run.attempts.tried
-        if attempts:
-            last = attempts[-1]
+        attempts, recalled = self._run.attempts.tried, self._run.recalled
+        remembered = None
+        if recalled is not None:
+            headers |= recalled.headers()
+            remembered = recalled.remembered
+        if attempts or remembered is not None:
+            last = attempts[-1] if attempts or remembered is None else remembered.attempt
             headers.update({name: header_value(value) for name, value in last.provider_headers.items()})
             headers["x-gateway-provider"] = last.deployment.provider
             headers["x-gateway-model-id"] = header_value(last.deployment.name)
-            headers["x-gateway-attempted-retries"] = str(len(attempts) - 1)
+            headers["x-gateway-attempted-retries"] = str(max(0, len(attempts) - 1))
             if last.dropped:
                 headers["x-gateway-dropped-params"] = ",".join(map(header_value, last.dropped[:_MOST_NAMED]))
-            spent_s = (last.ended_s or last.first_content_s or time.time()) - last.started_s
+            spent_s = (last.ended_s or last.first_content_s or time.time()) - last.started_s if attempts else 0.0
             overhead_s = time.time() - self._run.call.started_s - spent_s
             headers["x-gateway-overhead-duration-ms"] = f"{1000 * max(0.0, overhead_s):.1f}"
         return headers
@@ -354,7 +395,7 @@ class Reply:
 
     def _end(self, error: GatewayError | None) -> None:
         self._over = True
-        self._run.settle(self._run.outcome(error))
+        self._run.end(error)
 
     def _passed(self, chunk: Chunk | None) -> Chunk | None:
         """Keep the last event back."""
@@ -378,5 +419,5 @@ class Reply:
             self._run.call.cancellation.abort(CALLER_GONE)
             self._chunks.close()
             error = None if self._answered() else CallerGone("The caller closed the connection.")
-            self._run.settle(self._run.outcome(error))
-        self._run.attempts.close()
+            self._run.end(error)
+        self._run.answers.close()

@@ -196,6 +196,7 @@ def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stre
         traceparent=read_traceparent(headers) if parent is None else None,
         tags=tuple(dict.fromkeys((*now.caller.tags, *_tags(headers.get("x-gateway-tags", ""))))),
         recorded=recorded,
+        cache=gateway.cache.wish_of(headers.get) if gateway.cache is not None else None,
         query=urlencode([(name, value) for name in endpoint.query for value in args.getlist(name)]) if args else "",
         **more,
     )

@@ -5,13 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gateway.cli import accounts, audit, check, db, doctor, keys, rules, serve, spool, traces
+from gateway.cli import accounts, audit, cache, check, db, doctor, keys, rules, serve, spool, traces
 from gateway.cli.arguments import without_command
 
 #: Each adds its command to the parser, in the order in which the help lists them.
 _COMMANDS = (
     *(serve.add, check.add, doctor.add, traces.add, spool.add),
-    *(keys.add, accounts.add_projects, accounts.add_users, rules.add_limits, rules.add_budgets, audit.add, db.add),
+    *(
+        keys.add,
+        accounts.add_projects,
+        accounts.add_users,
+        rules.add_limits,
+        rules.add_budgets,
+        audit.add,
+        cache.add,
+        db.add,
+    ),
 )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
+from gateway.core.cachekey import Wish
 from gateway.core.endpoints import Endpoint
 from gateway.core.rights import ALL, UNLIMITED, Rights
 from gateway.core.transcript import ChatTranscript, Transcript, Usage
@@ -127,6 +128,19 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """An answer of before, or of another call at the same time, that stood in for an attempt; it cost nothing.
+
+    Attributes:
+        attempt: the answer as an attempt, which none was: it stands among no attempts and has no bill.
+        age_s: how old the answer was, seconds.
+    """
+
+    attempt: Attempt
+    age_s: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a call.
 
@@ -137,6 +151,8 @@ class Outcome:
         caller_gone: the caller left before the end.
         ended_s: seconds since the epoch.
         waited_s: seconds spent waiting for providers; the rest of the call's time is the gateway's own.
+        remembered: the answer that the cache gave, or None.
+        cache_asked: the cache had a part in the call.
     """
 
     status: int
@@ -145,11 +161,15 @@ class Outcome:
     error: GatewayError | None = None
     caller_gone: bool = False
     waited_s: float = 0.0
+    remembered: Remembered | None = None
+    cache_asked: bool = False
 
     @property
     def answered(self) -> Attempt | None:
-        """The attempt that the caller's answer is from: the last one."""
-        return self.attempts[-1] if self.attempts else None
+        """The attempt that the caller's answer is from: the last one, or the one that the cache stood in for."""
+        if self.attempts:
+            return self.attempts[-1]
+        return self.remembered.attempt if self.remembered is not None else None
 
     def overhead_s(self, started_s: float) -> float:
         """Seconds of the call that were the gateway's own. `started_s` is the call's, seconds since the epoch."""
@@ -237,6 +257,7 @@ class Call:
         deployment: the only one that can answer, `provider/model`; None where the model's name decides.
         history: items of the conversation before this call that the gateway keeps (Responses), oldest first.
         query: what of the request's query travels on, encoded.
+        cache: what the caller wants of the cache; None where it has no part in the call.
     """
 
     id: str
@@ -262,6 +283,7 @@ class Call:
     history: Sequence[JSON] = ()
     query: str = ""
     raw: bytes | None = None
+    cache: Wish | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property

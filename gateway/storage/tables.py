@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
 
 metadata = MetaData()
 
 #: The newest migration. Where a database names it, a start has nothing to do.
-REVISION = "0005"
+REVISION = "0006"
 
 #: Every row of a trace, as Braintrust would get it.
 spans = Table(
@@ -232,6 +244,21 @@ counter_values = Table(
     Column("text", Text),
     Column("ends_ms", BigInteger, nullable=False),
     Index("counter_values_by_end", "ends_ms"),
+)
+
+#: Answers that the cache keeps (`storage/answers_table.py`). The content comes last, as in `owned`.
+answers = Table(
+    "answers",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("made", Double, nullable=False),  # seconds since the epoch
+    Column("ends", Double, nullable=False),
+    Column("bytes", Integer, nullable=False),  # of the content, and of the row about
+    Column("content", LargeBinary, nullable=False),
+    Index("answers_by_end", "ends"),
+    Index("answers_by_age", "made", "bytes"),
+    Index("answers_by_tenant", "tenant"),
 )
 
 #: Traces are kept where they were made, in the file of their host, also where all else is on a server.
