@@ -14,6 +14,7 @@ GatewayError                    status  code                        another depl
 │   ├── ModelNotFound           404     model_not_found
 │   ├── ObjectNotFound          404     not_found
 │   ├── Conflict                409     conflict
+│   │   └── NameReused          409     idempotency_key_reused
 │   ├── NoSuchRoute             404     unknown_url
 │   └── MethodNotAllowed        405     method_not_allowed
 ├── UpstreamError                       (source "provider")
@@ -180,6 +181,13 @@ class Conflict(CallerError):
 
     status = 409
     code = "conflict"
+
+
+class NameReused(Conflict):
+    """Another request had the same `Idempotency-Key`."""
+
+    code = "idempotency_key_reused"
+    should_retry = False  # SDKs send a 409 again
 
 
 class NoSuchRoute(CallerError):

@@ -237,7 +237,7 @@ class Gateway:
             if not routing.may_call(call.caller.rights, call.model, self.catalogue):
                 raise routing.not_allowed(call.model)
             run.attempts.planned = routing.plan(call.model, self.catalogue, only=call.deployment)
-            if self.cache is not None and call.cache is not None:
+            if self.cache is not None and (call.cache is not None or call.name is not None):
                 run.recalled = self.cache.recall(call, run.attempts.planned, self.catalogue.revision, run.tries)
             return run.stream() if call.stream else run.whole()
         except GatewayError as error:

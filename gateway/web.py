@@ -48,7 +48,7 @@ _BREATH_S = 0.01
 #: What a browser's script may read of an answer (Fetch standard, "CORS-safelisted response-header name").
 _EXPOSED = (
     "x-request-id, request-id, retry-after, x-should-retry, x-bt-span-id, x-bt-span-export, x-gateway-provider, "
-    "x-gateway-model-id, x-gateway-dropped-params, x-bt-cached, age"
+    "x-gateway-model-id, x-gateway-dropped-params, x-bt-cached, age, idempotent-replayed"
 )
 
 

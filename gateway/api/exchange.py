@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Response, g, request
 
-from gateway.core import body, wire
+from gateway.core import body, cachekey, wire
 from gateway.core.calls import JSON, Call
 from gateway.core.endpoints import Endpoint
 from gateway.errors import GatewayError, InternalError, InvalidRequest, ObjectNotFound
@@ -197,6 +197,7 @@ def _call(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, stre
         tags=tuple(dict.fromkeys((*now.caller.tags, *_tags(headers.get("x-gateway-tags", ""))))),
         recorded=recorded,
         cache=gateway.cache.wish_of(headers.get) if gateway.cache is not None else None,
+        name=cachekey.name_of(headers.get, endpoint.name) if gateway.cache is not None else None,
         query=urlencode([(name, value) for name in endpoint.query for value in args.getlist(name)]) if args else "",
         **more,
     )

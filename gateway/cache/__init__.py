@@ -10,11 +10,11 @@ from gateway.cache.content import Answer
 from gateway.cache.flights import Flight, Flights, Tries, raise_if_stopped
 from gateway.cache.stores import Stores
 from gateway.core import cachekey
-from gateway.core.cachekey import NEVER, Wish
+from gateway.core.cachekey import NAMED_TTL_S, NEVER, Wish
 from gateway.core.calls import CALLER_GONE, Attempt, Call, Cancellation, Chunk, Remembered
-from gateway.errors import GatewayError, NotCached
+from gateway.errors import GatewayError, NameReused, NotCached
 from gateway.metrics import Metrics
-from gateway.offload import LARGE_BYTES
+from gateway.offload import LARGE_BYTES, offload
 from gateway.storage.answers import Answers, KeptAnswer, MemoryAnswers
 
 log = logging.getLogger(__name__)
@@ -105,10 +105,10 @@ class Recalled:
         revision: str,
         tries: Callable[[Cancellation | None], Tries],
     ) -> None:
-        assert call.cache is not None
         self._cache = cache
         self._call = call
-        self._wish = call.cache
+        self._wish = call.cache or Wish(use=NEVER)
+        self._fingerprint = ""
         self._tries = tries
         self._own: Tries | None = None
         self._flight: Flight | None = None
@@ -125,7 +125,16 @@ class Recalled:
             stream=call.stream, usage_asked=call.usage_asked, named_events=bool(call.endpoint.ends)
         )
         # to write a large body anew would hold up every other call
-        if cachekey.applies(self._wish, operation, body) and call.body_bytes <= LARGE_BYTES:
+        large = call.body_bytes > LARGE_BYTES
+        if call.name is not None:
+            self._wish = Wish(ttl_s=NAMED_TTL_S, only=self._wish.only)
+            of_name = (call.caller.tenant, operation, call.name, self._form, call.query, body)
+            if large:
+                digest, self._fingerprint = offload(cachekey.named, *of_name, call.raw)
+            else:
+                digest, self._fingerprint = cachekey.named(*of_name, None)
+            self._digests = (digest,)
+        elif cachekey.applies(self._wish, operation, body) and not large:
             self._digests = cachekey.digests(
                 call.caller.tenant,
                 operation,
@@ -157,7 +166,8 @@ class Recalled:
         """What the answer says of the cache (RFC 9111, section 5.1, for `Age`)."""
         if self._hit is not None or self._follows:
             age_s = self._flight.age_s if self._flight is not None else self._age_s
-            return {"x-bt-cached": "HIT", "Age": str(int(age_s))}
+            replayed = {"idempotent-replayed": "true"} if self._call.name is not None else {}
+            return {"x-bt-cached": "HIT", "Age": str(int(age_s)), **replayed}
         return {"x-bt-cached": "MISS"} if self.asked else {}
 
     def whole(self) -> bytes:
@@ -178,8 +188,8 @@ class Recalled:
             finally:
                 self.waited_s = time.time() - began_s
             if answer is None:
-                self._go_alone()
-                return self._ask().whole()
+                self._go_on(flight)
+                return self._ask().whole() if self._call.name is None else self.whole()
             self._cache.count("shared")
             return answer.body
         answer = None
@@ -216,15 +226,15 @@ class Recalled:
                 told = told or chunk is not None
                 yield chunk
         except GatewayError:
-            if told or self._call.cancellation.reason is not None:
+            if told or self._call.cancellation.reason is not None or isinstance(flight.error, NameReused):
                 raise
         else:
             self._cache.count("shared")
             return
         finally:
             self.waited_s = time.time() - began_s
-        self._go_alone()
-        yield from self._ask().chunks()
+        self._go_on(flight)
+        yield from self._ask().chunks() if self._call.name is None else self.chunks()
 
     def when_over(self, settle: Callable[[], object]) -> None:
         """Settle the call: now, or when those who share its answer have it too, which this call is charged for."""
@@ -253,7 +263,9 @@ class Recalled:
             if (found := self._usable(cache.stores.at_hand(self._call.caller.tenant, digests))) is not None:
                 return found
             if wish.keeps and not wish.only:
-                self._flight, self._leads = cache.flights.join(digests[0], self)
+                self._flight, self._leads = cache.flights.join(digests[0], self, self._fingerprint)
+                if self._flight.fingerprint != self._fingerprint:
+                    raise _reused()
                 if not self._leads:
                     self._follows = True
                     return None
@@ -269,14 +281,17 @@ class Recalled:
 
     def _looked_up(self) -> Answer | None:
         """Look into both stores; a flight that is led is over where there is an answer."""
-        found, well = None, False
+        found, well, reused = None, False, None
         try:
             found = self._usable(self._cache.stores.find(self._call.caller.tenant, self._digests))
             well = True
+        except NameReused as error:
+            reused = error
+            raise
         finally:
             if self._flight is not None and (found is not None or not well):
                 self._flight.age_s = self._age_s
-                self._flight.end(found)
+                self._flight.end(found, reused)
                 self._flight, self._leads = None, False
         return found
 
@@ -289,10 +304,14 @@ class Recalled:
         if not self._wish.takes(age_s, kept.ends_s - now_s):
             return None
         try:
-            found = Answer.unpacked(kept.content).in_form(self._form)
+            answer = Answer.unpacked(kept.content)
+            same = answer.facts["fingerprint"] == self._fingerprint
+            found = answer.in_form(self._form) if same else None
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             log.warning("a kept answer cannot be read", extra={"fields": {"why": type(error).__name__}})
             return None
+        if not same:
+            raise _reused()
         if found is not None:
             self._hit, self._age_s = found, age_s
             self._cache.count("hit")
@@ -312,14 +331,24 @@ class Recalled:
     def _stopped(self) -> None:
         assert self._flight is not None
         if (reason := self._call.cancellation.reason) == CALLER_GONE:
-            self._flight.leave(self)
+            if self._call.name is None or self._call.stream:
+                self._flight.leave(self)  # else its caller may ask for it again, and is not to pay again
         elif reason is not None:
             self._flight.stop(reason)
 
-    def _go_alone(self) -> None:
-        """The one that was waited for has failed, or may not be kept."""
+    def _go_on(self, flight: Flight) -> None:
+        """The one that was waited for has failed, or may not be kept.
+
+        Raises:
+            NameReused: there is an answer of its name, to another request.
+        """
+        if isinstance(flight.error, NameReused):
+            raise _reused()
         self._follows = False
-        self._cache.count("miss")
+        if self._call.name is None:
+            self._cache.count("miss")
+        else:
+            self._flight = None  # of those that wait the next one asks, and the others wait for it
 
     def _finished(self, asked: Tries, chunks: Sequence[Chunk]) -> Answer | None:
         body = b"".join(chunk.data for chunk in chunks if not chunk.last)
@@ -331,10 +360,14 @@ class Recalled:
         if attempt.error is not None or not attempt.transcript.complete:
             return None
         try:
-            answer = Answer.of(self._form, attempt, body, last)
+            answer = Answer.of(self._form, attempt, body, last, self._fingerprint)
             self._cache.keep(self._call, self._wish, self._digests[0], answer)
         except Exception:  # the caller has its answer, whatever becomes of the copy
             log.exception("an answer could not be kept")
             self._cache.count("error")
             return None
         return answer
+
+
+def _reused() -> NameReused:
+    return NameReused("Another request had this Idempotency-Key within 24 hours.", param=cachekey.NAME_HEADER)

@@ -26,7 +26,7 @@ class Answer:
     Attributes:
         form: how it was asked for (`core/cachekey.py`).
         facts: JSON: who answered (`provider`, `model`), `dropped` parameters, `id`, `served_model`, `finish_reasons`,
-            `usage` as the fields of `Usage`, and of a stream what it `said`.
+            `usage` as the fields of `Usage`, the `fingerprint` of a named request, and of a stream what it `said`.
         body: the whole answer, or a stream's events.
         last: a stream's terminal event, where that is one of the answer's own.
     """
@@ -37,12 +37,13 @@ class Answer:
     last: bytes = field(default=b"", repr=False)
 
     @classmethod
-    def of(cls, form: str, attempt: Attempt, body: bytes, last: bytes = b"") -> Answer:
-        """Make it of the attempt that it came from."""
+    def of(cls, form: str, attempt: Attempt, body: bytes, last: bytes = b"", fingerprint: str = "") -> Answer:
+        """Make it of the attempt that it came from; `fingerprint` is of a request whose name is its key."""
         told, deployment = attempt.told or attempt.transcript, attempt.deployment
         usage = attempt.transcript.usage or told.usage
         facts: JSON = {
             "form": form,
+            "fingerprint": fingerprint,
             "provider": deployment.provider,
             "model": deployment.model,
             "dropped": list(attempt.dropped),

@@ -41,16 +41,19 @@ class Flight:
     Args:
         over: called once when it has ended.
         most_bytes: of a stream that others may still join; beyond it nobody may.
+        fingerprint: of the request, where its name alone is its key.
 
     Attributes:
         cancellation: stops the call for all.
         answer: the whole of it, once it has ended well and may be kept.
         over: it has ended; whoever it did not give an answer has to ask for itself.
+        error: why it failed, where it did.
         tries: its attempts, once it has begun.
         age_s: of the answer, where that was kept before.
     """
 
-    def __init__(self, over: Callable[[Flight], None], most_bytes: int) -> None:
+    def __init__(self, over: Callable[[Flight], None], most_bytes: int, fingerprint: str = "") -> None:
+        self.fingerprint = fingerprint
         self.cancellation = Cancellation()
         self.answer: Answer | None = None
         self.over = False
@@ -68,7 +71,7 @@ class Flight:
         self._chunks: list[Chunk] = []
         self._dropped = 0
         self._size_bytes = 0
-        self._error: GatewayError | None = None
+        self.error: GatewayError | None = None
         self._closers: list[Callable[[], object]] = []
 
     def join(self, party: object) -> bool:
@@ -99,7 +102,7 @@ class Flight:
         with self._changed:
             if self.over:
                 return
-            self.answer, self._error, self.over = answer, error, True
+            self.answer, self.error, self.over = answer, error, True
             closers, self._closers = self._closers, []
             self._changed.notify_all()
         self._on_over(self)
@@ -168,8 +171,8 @@ class Flight:
                 if place - self._dropped < len(self._chunks):
                     return self._chunks[place - self._dropped]
                 if self.over:
-                    if self._error is not None:
-                        raise copy.copy(self._error)  # each caller's has headers of its own
+                    if self.error is not None:
+                        raise copy.copy(self.error)  # each caller's has headers of its own
                     return _OVER
                 raise_if_stopped(call)
                 if not self._busy:
@@ -240,7 +243,7 @@ class Flights:
         self._lock = threading.Lock()
         self._flights: dict[str, Flight] = {}
 
-    def join(self, digest: str, party: object) -> tuple[Flight, bool]:
+    def join(self, digest: str, party: object, fingerprint: str) -> tuple[Flight, bool]:
         """Join the one that there is, or begin one.
 
         Returns:
@@ -256,7 +259,7 @@ class Flights:
                     if self._flights.get(digest) is flight:
                         del self._flights[digest]
 
-            made = self._flights[digest] = Flight(forget, self._most_bytes)
+            made = self._flights[digest] = Flight(forget, self._most_bytes, fingerprint)
             made.join(party)
             return made, True
 

@@ -23,7 +23,11 @@ MODES = (AUTO, ALWAYS, NEVER)
 #: Longer than a week no answer is kept.
 LONGEST_TTL_S = 7 * 86_400
 
-USE_HEADER, TTL_HEADER = "x-bt-use-cache", "x-bt-cache-ttl"
+USE_HEADER, TTL_HEADER, NAME_HEADER = "x-bt-use-cache", "x-bt-cache-ttl", "idempotency-key"
+
+#: How long the answer of a request that its caller has named is kept, and how long a name may be.
+NAMED_TTL_S = 86_400
+_LONGEST_NAME = 255
 
 #: How an answer was asked for: at once, as a stream, as a stream whose last chunk has the usage.
 WHOLE, STREAM, STREAM_WITH_USAGE = "whole", "stream", "stream+usage"
@@ -110,6 +114,48 @@ def wish_of(header: Callable[[str], str | None], use: str, ttl_s: int) -> Wish |
         min_fresh_s=_seconds(directives.get("min-fresh", "0"), LONGEST_TTL_S + 1),
         only=only,
     )
+
+
+def name_of(header: Callable[[str], str | None], operation: str) -> str | None:
+    """Read the name that a caller gives to a request, so that it is answered once however often it comes.
+
+    Args:
+        header: returns a header's value or None.
+        operation: the name of its row in `ENDPOINTS`.
+
+    Returns:
+        None where there is none, or where the operation's requests have none.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or has other characters than visible ASCII and blanks.
+    """
+    if operation not in _LABELS or (name := header(NAME_HEADER)) is None:
+        return None
+    if not (0 < len(name) <= _LONGEST_NAME and name.isascii() and name.isprintable()):
+        raise InvalidRequest(f"Idempotency-Key must have 1 to {_LONGEST_NAME} characters.", param=NAME_HEADER)
+    return name
+
+
+def named(
+    tenant: str, operation: str, name: str, form: str, query: str, body: Mapping[str, Any], raw: bytes | None
+) -> tuple[str, str]:
+    """Make the key of a named request's answer, and what tells another request of the same name apart.
+
+    Args:
+        tenant: whose name it is.
+        operation: the name of its row in `ENDPOINTS`.
+        name: of `name_of`.
+        form: how the answer is asked for.
+        query: what travels on of the request's query.
+        body: as the caller sent it.
+        raw: the text that the body was read from, where that is too large to be written anew; else None.
+
+    Returns:
+        SHA-256, 64 hex digits each.
+    """
+    asked = raw if raw is not None else _canonical(body)
+    fingerprint = hashlib.sha256(_canonical([form, query]) + asked).hexdigest()
+    return hashlib.sha256(_canonical(["named", tenant, operation, name])).hexdigest(), fingerprint
 
 
 def _ttl_s(text: str) -> int:

@@ -258,6 +258,7 @@ class Call:
         history: items of the conversation before this call that the gateway keeps (Responses), oldest first.
         query: what of the request's query travels on, encoded.
         cache: what the caller wants of the cache; None where it has no part in the call.
+        name: that the caller gives to the request (`Idempotency-Key`), or None.
     """
 
     id: str
@@ -284,6 +285,7 @@ class Call:
     query: str = ""
     raw: bytes | None = None
     cache: Wish | None = None
+    name: str | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property

@@ -281,3 +281,30 @@ def test_an_answer_will_do_by_its_age_and_by_what_is_left() -> None:
 
 def test_the_longest_time_is_a_week() -> None:
     assert cachekey.LONGEST_TTL_S == 604_800
+
+
+@pytest.mark.parametrize("text", ["", "a" * 256, "a\n", "\u00e9"])
+def test_a_name_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        cachekey.name_of({"idempotency-key": text}.get, "chat")
+    assert caught.value.param == "idempotency-key"
+
+
+def test_a_name_is_read_where_an_answer_can_be_given_again() -> None:
+    header = {"idempotency-key": "order 1"}.get
+    assert cachekey.name_of(header, "chat") == "order 1"
+    assert cachekey.name_of(header, "responses.delete") is None
+    assert cachekey.name_of({}.get, "chat") is None
+
+
+@given(bodies, bodies)
+def test_named_requests_are_told_apart_by_all_of_their_body(one: JSON, other: JSON) -> None:
+    left, right = (cachekey.named("t", "chat", "n", WHOLE, "", body, None) for body in (one, other))
+    assert left[0] == right[0]
+    assert (left[1] == right[1]) is (json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+
+
+@given(names, names)
+def test_names_are_the_tenants_own(one: str, other: str) -> None:
+    left, right = (cachekey.named(tenant, "chat", "n", WHOLE, "", {}, None)[0] for tenant in (one, other))
+    assert (left == right) is (one == other)

@@ -189,6 +189,22 @@ def test_a_response_that_is_stored_elsewhere_is_not_kept(one: Caller, provider: 
     assert got[0].json()["id"] != got[1].json()["id"]
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_a_named_request_that_comes_again_pays_once(one: Caller, provider: FakeProvider, model: str, path: str) -> None:
+    asked = body(f"openai/{model}") if "chat" in path else {"model": f"openai/{model}", "input": "hi"}
+    headers = {"Idempotency-Key": f"order-{model}"}
+    first, second = (one.http.post(path, json=asked, headers=headers) for _ in range(2))
+    assert first.content == second.content
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+    assert len(provider.requests(model)) == 1
+    reused = one.http.post(path, json={**asked, "user": "another"}, headers=headers)
+    assert reused.status_code == 409
+    assert reused.json()["error"]["code"] == "idempotency_key_reused"
+    assert reused.headers["x-should-retry"] == "false"
+    assert one.http.post(path, json=asked, headers={"Idempotency-Key": ""}).status_code == 400
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_hit_is_traced_and_costs_nothing(one: Caller, braintrust: FakeBraintrust, model: str, stream: bool) -> None:
     asked = body(f"openai/{model}")
