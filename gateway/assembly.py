@@ -17,6 +17,9 @@ from gateway import logs, routes
 from gateway.auth import Authenticator, Verifier, pepper
 from gateway.auth.keys import VirtualKeys
 from gateway.auth.tokens import StaticTokens
+from gateway.cache import ResponseCache
+from gateway.cache.stores import PATIENCE_S as CACHE_PATIENCE_S
+from gateway.core import cachekey
 from gateway.core.calls import Deployment
 from gateway.core.keys import Pepper
 from gateway.core.periods import Period
@@ -59,6 +62,7 @@ from gateway.upstream.stored import StoredResponses
 
 if TYPE_CHECKING:
     from gateway.notify import Notifier
+    from gateway.storage.answers import Answers
     from gateway.storage.counters import Counters
     from gateway.storage.database import Database
     from gateway.storage.directory import Directory
@@ -173,6 +177,15 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         directory=directory(settings, shared),
         rules=rules,
         notifier=notices,
+        cache=ResponseCache(
+            kept_answers(settings),
+            metrics,
+            use=cachekey.NEVER if settings.cache == "off" else settings.cache,
+            ttl_s=settings.cache_ttl_s,
+            room_bytes=_bytes(settings.cache_mb),
+            largest_bytes=_bytes(settings.cache_largest_mb),
+            silence_s=settings.keepalive_s,
+        ),
         redactor=redactor,
         limits=Limits(
             timeout_s=settings.timeout_s,
@@ -445,6 +458,36 @@ def counters(settings: Settings, shared: Database | None = None) -> Counters:
         return RedisCounters(settings.redis_url)
     except StorageFailed as error:
         raise SettingsError([str(error)]) from error
+
+
+def kept_answers(settings: Settings, patience_s: float = CACHE_PATIENCE_S) -> Answers | None:
+    """Where the cache keeps answers for all workers; None where each has only its own. Opens nothing.
+
+    Args:
+        settings: the configuration.
+        patience_s: how long the store may take for an answer.
+
+    Raises:
+        SettingsError: the address cannot be used.
+    """
+    if settings.cache_store == "memory":
+        return None
+    largest_bytes = _bytes(settings.cache_largest_mb)
+    if settings.redis_url is None or settings.cache_store == "database":
+        from gateway.storage.answers_table import TableAnswers  # noqa: PLC0415  # as above
+
+        return TableAnswers(database(settings, patience_s), _bytes(settings.cache_mb), largest_bytes)
+    from gateway.storage.answers_redis import RedisAnswers  # noqa: PLC0415  # as above
+    from gateway.storage.faults import StorageFailed  # noqa: PLC0415
+
+    try:
+        return RedisAnswers(settings.redis_url, largest_bytes, timeout_s=patience_s)
+    except StorageFailed as error:
+        raise SettingsError([str(error)]) from error
+
+
+def _bytes(megabytes: float) -> int:
+    return int(megabytes * (1 << 20))
 
 
 def followed_rules(settings: Settings) -> FollowedRules:

@@ -82,6 +82,11 @@ class Attempts:
         self._turns = Turns(plan, self._watching, once=not self._call.fallback)
 
     @property
+    def plan(self) -> Plan:
+        """What is to be tried."""
+        return self._plan
+
+    @property
     def planned(self) -> Sequence[Attempt]:
         """What may be tried, the most wanted first; what is only tried after a refusal comes last."""
         plan = self._plan

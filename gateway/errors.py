@@ -15,6 +15,7 @@ GatewayError                    status  code                        another depl
 │   ├── ModelNotFound           404     model_not_found
 │   ├── ObjectNotFound          404     not_found
 │   ├── Conflict                409     conflict
+│   │   └── NameReused          409     idempotency_key_reused
 │   ├── LimitExceeded           429     rate_limit_exceeded
 │   │   └── BudgetExceeded      429     budget_exceeded
 │   ├── NoSuchRoute             404     unknown_url
@@ -30,6 +31,7 @@ GatewayError                    status  code                        another depl
 │   └── ProviderTimeout         504     provider_timeout            yes
 ├── ProviderNotConfigured       503     provider_not_configured     no
 ├── DeadlineExceeded            504     deadline_exceeded           no
+├── NotCached                   504     not_cached                  no
 ├── ShuttingDown                503     shutting_down               no
 ├── StoreUnavailable            503     store_unavailable           no
 ├── TraceBackpressure           503     trace_backpressure          no
@@ -194,6 +196,13 @@ class Conflict(CallerError):
     code = "conflict"
 
 
+class NameReused(Conflict):
+    """Another request had the same `Idempotency-Key`."""
+
+    code = "idempotency_key_reused"
+    should_retry = False  # SDKs send a 409 again
+
+
 class LimitExceeded(CallerError):
     """A limit of the gateway's has no room for the call now."""
 
@@ -303,6 +312,15 @@ class DeadlineExceeded(GatewayError):
     status = 504
     code = "deadline_exceeded"
     type = "timeout_error"
+
+
+class NotCached(GatewayError):
+    """Only an answer of before was wanted, and there is none (RFC 9111, section 5.2.1.7)."""
+
+    status = 504
+    code = "not_cached"
+    type = "invalid_request_error"
+    should_retry = False
 
 
 class TraceBackpressure(GatewayError):

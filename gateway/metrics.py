@@ -205,6 +205,13 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livemin",
         )
+        self._cache = Counter(
+            "gateway_cache_total",
+            "What the cache did for calls: hit, miss, shared (answered with another call at the same time); and for "
+            "answers: store, error (its store was too late or failed).",
+            ("result",),
+            registry=registry,
+        )
         self._sent, self._dropped, self._quarantined, self._damaged, self._interrupted = (
             Counter(name, words, ("sink",), registry=registry)
             for name, words in (
@@ -325,6 +332,11 @@ class Metrics:
             return names[0], OTHER
         self._models.add(names)
         return names
+
+    @_harmless
+    def cache_asked(self, result: str) -> None:
+        """Count what the cache did: `hit`, `miss`, `shared`, `store` or `error`."""
+        self._series(self._cache, result).inc()
 
     # Traces.
 

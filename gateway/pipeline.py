@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gateway.attempts import Attempts
 from gateway.auth import Authenticator
+from gateway.cache import Recalled, ResponseCache
 from gateway.core import routing
-from gateway.core.calls import CALLER_GONE, JSON, SHUTTING_DOWN, Attempt, Call, Chunk, Outcome, plain
+from gateway.core.calls import CALLER_GONE, JSON, SHUTTING_DOWN, Attempt, Call, Cancellation, Chunk, Outcome, plain
 from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
@@ -116,6 +117,7 @@ class Gateway:
         standings: how they stand; None where nothing is counted.
         notifier: tells the operator of budgets that run out; None where nobody is told.
         limiter: holds calls to them; None where there are none.
+        cache: answers of before; None where there is none.
         stores: whether these answer.
         meter: says what calls cost.
         usage_cost: callers are told of it in the usage of their answers.
@@ -144,6 +146,7 @@ class Gateway:
     standings: Standings | None = None
     notifier: Notifier | None = None
     limiter: Limiter | None = None
+    cache: ResponseCache | None = None
     stores: StoreHealth = field(default_factory=lambda: StoreHealth({}))
     meter: Meter = field(default_factory=lambda: Meter(Prices({})))
     usage_cost: bool = True
@@ -191,6 +194,8 @@ class Gateway:
         if self.limiter is not None:
             self.limiter.start()
         self.health.start()
+        if self.cache is not None:
+            self.cache.start()
         self.authenticator.start()
         if self.routes is not None:
             self.routes.open()
@@ -245,6 +250,8 @@ class Gateway:
             self.rules.close()
         if self.notifier is not None:
             self.notifier.close()
+        if self.cache is not None:
+            self.cache.close()
         self.authenticator.close()
         self.on_close()
 
@@ -287,10 +294,12 @@ class Gateway:
                 run.hold(self.limiter.admit(call, run.attempts.planned))
             settle.add(entry.close)  # before what was reserved is settled
             entry.open(run.attempts.planned)
+            if self.cache is not None and (call.cache is not None or call.name is not None):
+                run.recalled = self.cache.recall(call, run.attempts.planned, catalogue.revision, run.tries)
             return run.stream() if call.stream or call.pieces else run.whole()
         except GatewayError as error:
             run.fail(error)
-            error.reply_headers = {**run.limits(), **error.reply_headers, **trace.headers(), **run.tries()}
+            error.reply_headers = {**run.limits(), **error.reply_headers, **trace.headers(), **run.counts()}
             raise
         except BaseException:  # even a greenlet that is killed must settle
             call.cancellation.abort(SHUTTING_DOWN)
@@ -306,12 +315,16 @@ class _Run:
         self.trace = trace
         self.settle = settle
         self.meter = gateway.meter
+        self._gateway = gateway
+        self.attempts = self._attempts(call)
+        self.recalled: Recalled | None = None
+        self._ticket: Ticket | None = None
+
+    def _attempts(self, call: Call) -> Attempts:
+        gateway = self._gateway
         meter = gateway.meter if gateway.usage_cost and call.endpoint.metered else None
         silence_s = gateway.limits.keepalive_s
-        self.attempts = Attempts(
-            call, gateway.upstreams, trace.around, silence_s, gateway.health, gateway.watcher, meter
-        )
-        self._ticket: Ticket | None = None
+        return Attempts(call, gateway.upstreams, self.trace.around, silence_s, gateway.health, gateway.watcher, meter)
 
     def hold(self, ticket: Ticket) -> None:
         """Keep what was reserved for the call until it is settled."""
@@ -323,26 +336,47 @@ class _Run:
         """What the answer's headers say of limits and budgets."""
         return {} if self._ticket is None else self._ticket.headers()
 
+    def tries(self, cancellation: Cancellation | None) -> Attempts:
+        """The attempts, which `cancellation` stops in the place of the call's own where others wait for them too."""
+        if cancellation is not None:
+            plan = self.attempts.plan
+            self.attempts = self._attempts(replace(self.call, cancellation=cancellation))
+            self.attempts.follow(plan)
+        return self.attempts
+
+    @property
+    def answers(self) -> Attempts | Recalled:
+        """What the answer comes from."""
+        return self.recalled or self.attempts
+
     def whole(self) -> Reply:
         """Answer a call that is not streamed."""
-        body = self.attempts.whole()
-        self.settle(self.outcome(self.attempts.tried[-1].error))  # an answer may say itself that it failed
+        body = self.answers.whole()
+        tried = self.attempts.tried
+        self.end(tried[-1].error if tried else None)  # an answer may say itself that it failed
         return Reply(self, body=body)
 
     def stream(self) -> Reply:
         """Answer a streamed call: with its first content in hand, or after `keepalive_s` of silence."""
-        reply = Reply(self, chunks=self.attempts.chunks())
+        reply = Reply(self, chunks=self.answers.chunks())
         reply.begin()
         return reply
 
     def fail(self, error: GatewayError) -> None:
         """Settle a call that failed before its answer began."""
-        self.settle(self.outcome(error, status=error.http_status))
-        self.attempts.close()
+        self.end(error, status=error.http_status)
+        self.answers.close()
+
+    def end(self, error: GatewayError | None, *, status: int = 200) -> None:
+        """Settle; only when they have it too, where others wait for the answer that this call is charged for."""
+        if self.recalled is None:
+            self.settle(self.outcome(error, status=status))
+        else:
+            self.recalled.when_over(lambda: self.settle(self.outcome(error, status=status)))
 
     def outcome(self, error: GatewayError | None = None, *, status: int = 200) -> Outcome:
         """What became of the call so far."""
-        tried = self.attempts.tried
+        tried, recalled = self.attempts.tried, self.recalled
         waited_s = sum((attempt.ended_s or time.time()) - attempt.started_s for attempt in tried)
         return Outcome(
             status=status,
@@ -350,12 +384,14 @@ class _Run:
             ended_s=time.time(),
             error=error,
             caller_gone=isinstance(error, CallerGone),
-            waited_s=waited_s + self.attempts.paused_s,
+            waited_s=waited_s + self.attempts.paused_s + (recalled.waited_s if recalled is not None else 0.0),
             limits=self._ticket.rules if self._ticket is not None else error.held_to if error is not None else (),
             routed_by=self.attempts.routed_by,
+            remembered=recalled.remembered if recalled is not None else None,
+            cache_asked=recalled is not None and recalled.asked,
         )
 
-    def tries(self) -> dict[str, str]:
+    def counts(self) -> dict[str, str]:
         """What the headers of an answer say of how often the call was tried; nothing where it was not."""
         if not self.attempts.tried:
             return {}
@@ -418,13 +454,17 @@ class Reply:
     def headers(self) -> dict[str, str]:
         """What the answer's headers say of the call."""
         headers = {**self._run.limits(), **self._run.trace.headers()}
-        attempts = self._run.attempts.tried
-        if attempts:
-            last = attempts[-1]
+        attempts, recalled = self._run.attempts.tried, self._run.recalled
+        remembered = None
+        if recalled is not None:
+            headers |= recalled.headers()
+            remembered = recalled.remembered
+        if attempts or remembered is not None:
+            last = attempts[-1] if attempts or remembered is None else remembered.attempt
             headers.update({name: header_value(value) for name, value in last.provider_headers.items()})
             headers["x-gateway-provider"] = last.deployment.provider
             headers["x-gateway-model-id"] = header_value(last.deployment.name)
-            headers.update(self._run.tries())
+            headers.update(self._run.counts())
             if self.body is not None and (cost := self._run.meter.bill(self._run.call, last).cost_usd) is not None:
                 headers["x-gateway-response-cost"] = plain(cost)
             if last.dropped:
@@ -457,7 +497,7 @@ class Reply:
 
     def _end(self, error: GatewayError | None) -> None:
         self._over = True
-        self._run.settle(self._run.outcome(error))
+        self._run.end(error)
 
     def _passed(self, chunk: Chunk | None) -> Chunk | None:
         """Keep the last event back."""
@@ -481,5 +521,5 @@ class Reply:
             self._run.call.cancellation.abort(CALLER_GONE)
             self._chunks.close()
             error = None if self._answered() else CallerGone("The caller closed the connection.")
-            self._run.settle(self._run.outcome(error))
-        self._run.attempts.close()
+            self._run.end(error)
+        self._run.answers.close()

@@ -334,6 +334,41 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
             maximum=1_048_576,
         ),
     ),
+    "Cache": (
+        Setting(
+            *("GATEWAY_CACHE", "cache", "choice", "off"),
+            help="What is answered from the cache where a caller does not say (docs/caching.md): nothing (`off`), what "
+            "is asked for without chance (`auto`), or whatever can be (`always`).",
+            choices=("off", "auto", "always"),
+        ),
+        Setting(
+            *("GATEWAY_CACHE_TTL_S", "cache_ttl_s", "integer", "3600"),
+            help="How long an answer is kept where a caller does not say.",
+            unit="seconds",
+            minimum=1,
+            maximum=604_800,
+        ),
+        Setting(
+            *("GATEWAY_CACHE_STORE", "cache_store", "choice", "auto"),
+            help="Where answers are kept: in the `memory` of each worker, in the `database`, or on the server of "
+            "REDIS_URL (`redis`); `auto`: there if it is set, else in the database.",
+            choices=("auto", "memory", "database", "redis"),
+        ),
+        Setting(
+            *("GATEWAY_CACHE_MB", "cache_mb", "number", "256"),
+            help="How much room answers may take, in the database or in each worker's memory; a Redis server has a "
+            "bound of its own (`maxmemory`).",
+            unit="MB of 1,048,576 bytes",
+            minimum=1,
+            maximum=1_048_576,
+        ),
+        Setting(
+            *("GATEWAY_CACHE_LARGEST_MB", "cache_largest_mb", "number", "1"),
+            help="The largest answer that is kept.",
+            unit="MB of 1,048,576 bytes",
+            maximum=64,
+        ),
+    ),
     "Limits and budgets": (
         Setting(
             *("GATEWAY_WEBHOOK_SECRET", "webhook_secret", "webhook", None),
@@ -497,6 +532,11 @@ class Settings:
     prices: Path | None = None
     stored_responses_days: float = 30.0
     stored_responses_mb: float = 256.0
+    cache: str = "off"
+    cache_ttl_s: int = 3600
+    cache_store: str = "auto"
+    cache_mb: float = 256.0
+    cache_largest_mb: float = 1.0
     webhook_secret: Secret | None = None
     database_url: Secret | None = None
     redis_url: Secret | None = None
@@ -705,6 +745,8 @@ def _read(variables: Variables) -> tuple[Settings, list[str]]:
     if "config" in values and "config_yaml" in values:
         faults.append("GATEWAY_CONFIG and GATEWAY_CONFIG_YAML are both set: remove one of them")
     faults += _conflicts(values)
+    if values.get("cache_store") == "redis" and "redis_url" not in values:
+        faults.append("GATEWAY_CACHE_STORE is redis, and REDIS_URL names no server")
     misspelt, warnings = _strangers(variables)
     credentials = {}
     for provider in PROVIDERS.values():

@@ -52,7 +52,8 @@ _BREATH_S = 0.01
 _EXPOSED = (
     "x-request-id, request-id, retry-after, retry-after-ms, x-should-retry, x-bt-span-id, x-bt-span-export, "
     "x-gateway-provider, x-gateway-model-id, x-gateway-attempted-retries, x-gateway-attempted-fallbacks, "
-    "x-gateway-dropped-params, x-gateway-response-cost, x-gateway-budget-warning, x-gateway-key-spend, "
+    "x-bt-cached, age, idempotent-replayed, x-gateway-dropped-params, "
+    "x-gateway-response-cost, x-gateway-budget-warning, x-gateway-key-spend, "
     + ", ".join(
         name
         for measure in ("requests", "tokens")

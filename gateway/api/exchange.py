@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from flask import Response, g, request
 
 from gateway.api.incoming import Incoming
-from gateway.core import body, wire
+from gateway.core import body, cachekey, wire
 from gateway.core.calls import JSON, Call
 from gateway.core.endpoints import BATCHES, Endpoint
 from gateway.core.multipart import MOST_TEXT_BYTES, Form, boundary_of
@@ -298,6 +298,8 @@ def call_of(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, st
         traceparent=read_traceparent(headers) if parent is None else None,
         tags=tuple(dict.fromkeys((*now.caller.tags, *_tags(headers.get("x-gateway-tags", ""))))),
         recorded=recorded,
+        cache=gateway.cache.wish_of(headers.get) if gateway.cache is not None else None,
+        name=cachekey.name_of(headers.get, endpoint.name) if gateway.cache is not None else None,
         query=urlencode([(name, value) for name in endpoint.query for value in args.getlist(name)]) if args else "",
         headers={name: value for name in gateway.catalogue.asked_headers if (value := headers.get(name)) is not None},
         fallback=_may_fall_back(headers.get("x-gateway-fallback")),

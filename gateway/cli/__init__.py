@@ -5,13 +5,29 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from gateway.cli import accounts, audit, check, db, doctor, keys, prices, routes, rules, serve, spool, traces, usage
+from gateway.cli import (
+    accounts,
+    audit,
+    cache,
+    check,
+    db,
+    doctor,
+    keys,
+    prices,
+    routes,
+    rules,
+    serve,
+    spool,
+    traces,
+    usage,
+)
 from gateway.cli.arguments import without_command
 
 #: Each adds its command to the parser, in the order in which the help lists them.
 _COMMANDS = (
     *(serve.add, check.add, routes.add, doctor.add, traces.add, spool.add, usage.add, prices.add),
-    *(keys.add, accounts.add_projects, accounts.add_users, rules.add_limits, rules.add_budgets, audit.add, db.add),
+    *(keys.add, accounts.add_projects, accounts.add_users, rules.add_limits, rules.add_budgets, audit.add),
+    *(cache.add, db.add),
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
 
+from gateway.core.cachekey import Wish
 from gateway.core.endpoints import Endpoint
 from gateway.core.multipart import Form, Sent
 from gateway.core.rights import ALL, UNLIMITED, Rights
@@ -199,6 +200,19 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Remembered:
+    """An answer of before, or of another call at the same time, that stood in for an attempt; it cost nothing.
+
+    Attributes:
+        attempt: the answer as an attempt, which none was: it stands among no attempts and has no bill.
+        age_s: how old the answer was, seconds.
+    """
+
+    attempt: Attempt
+    age_s: float
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a call.
 
@@ -211,6 +225,8 @@ class Outcome:
         waited_s: seconds spent waiting for providers; the rest of the call's time is the gateway's own.
         limits: the ids of the limits and budgets that it was held to.
         routed_by: the strategy that chose the deployments; None where there was nothing to choose.
+        remembered: the answer that the cache gave, or None.
+        cache_asked: the cache had a part in the call.
     """
 
     status: int
@@ -221,11 +237,15 @@ class Outcome:
     waited_s: float = 0.0
     limits: Sequence[str] = ()
     routed_by: str | None = None
+    remembered: Remembered | None = None
+    cache_asked: bool = False
 
     @property
     def answered(self) -> Attempt | None:
-        """The attempt that the caller's answer is from: the last one."""
-        return self.attempts[-1] if self.attempts else None
+        """The attempt that the caller's answer is from: the last one, or the one that the cache stood in for."""
+        if self.attempts:
+            return self.attempts[-1]
+        return self.remembered.attempt if self.remembered is not None else None
 
     def overhead_s(self, started_s: float) -> float:
         """Seconds of the call that were the gateway's own. `started_s` is the call's, seconds since the epoch."""
@@ -349,6 +369,8 @@ class Call:
         upload: the body of a form; `body` then grows while that is read.
         content_type: of the form.
         pieces: its answer is passed on in pieces, be it events or not, as the head of the answer tells.
+        cache: what the caller wants of the cache; None where it has no part in the call.
+        name: that the caller gives to the request (`Idempotency-Key`), or None.
     """
 
     id: str
@@ -380,6 +402,8 @@ class Call:
     upload: Upload | None = None
     content_type: str = ""
     pieces: bool = False
+    cache: Wish | None = None
+    name: str | None = None
     cancellation: Cancellation = field(default_factory=Cancellation)
 
     @property

@@ -52,6 +52,7 @@ class RedisLink:
     Args:
         address: `redis://`, `rediss://` or `unix://`, as redis-py has it, of one server.
         timeout_s: what an answer may take.
+        keeps: what the server is for, as the log calls it.
 
     Attributes:
         name: the address without user and password.
@@ -60,7 +61,7 @@ class RedisLink:
         StorageFailed: the address cannot be read.
     """
 
-    def __init__(self, address: Secret, timeout_s: float = ANSWER_S) -> None:
+    def __init__(self, address: Secret, timeout_s: float = ANSWER_S, keeps: str = "the store of limits") -> None:
         try:
             options = parse_url(address.reveal())
             self._class: type[AbstractConnection] = options.pop("connection_class", Connection)
@@ -78,6 +79,7 @@ class RedisLink:
         at = f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
         self.name = f"unix:{options['path']}" if "path" in options else f"redis://{at}"
         self._timeout_s = timeout_s
+        self._keeps = keeps
         #: Guards what follows it; told of each connection that is free, and when there is no use in waiting.
         self._changed = threading.Condition()
         self._idle: list[AbstractConnection] = []
@@ -105,7 +107,7 @@ class RedisLink:
             self._keeper.join(_CONNECT_S * 2)
         self._drop_idle()
 
-    def run(self, script: Script, *arguments: str | int) -> Any:
+    def run(self, script: Script, *arguments: str | int | bytes) -> Any:
         """Run a script and return what it returns: whole numbers, bytes, lists of these, or None.
 
         Raises:
@@ -202,13 +204,13 @@ class RedisLink:
             before, self._trouble = self._trouble, why
             self._changed.notify_all()
         if before is None:
-            log.warning("the store of limits is away", extra={"fields": {"why": why}})
+            log.warning("%s is away", self._keeps, extra={"fields": {"why": why}})
         self._wake.set()
 
     def _mend(self) -> None:
         before, self._trouble = self._trouble, None
         if before is not None:
-            log.info("the store of limits is back")
+            log.info("%s is back", self._keeps)
 
     def _keep(self) -> None:
         while not self._closed.is_set():
@@ -251,7 +253,9 @@ class RedisLink:
         return f"{self.name}: {' '.join(str(error).split())[:300] or type(error).__name__}"
 
 
-def _ask(connection: AbstractConnection, script: Script, arguments: tuple[str | int, ...], timeout_s: float) -> Any:
+def _ask(
+    connection: AbstractConnection, script: Script, arguments: tuple[str | int | bytes, ...], timeout_s: float
+) -> Any:
     end_s = time.monotonic() + timeout_s
     try:
         connection.send_command("EVALSHA", script.sha, 0, *arguments)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKey, Index, Integer, MetaData, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
 
 metadata = MetaData()
 
 #: The newest migration. Where a database names it, a start has nothing to do.
-REVISION = "0006"
+REVISION = "0007"
 
 #: Every row of a trace, as Braintrust would get it.
 spans = Table(
@@ -295,6 +307,21 @@ usage_days = Table(
     Column("cost_nano", BigInteger, nullable=False),
     Column("unpriced", BigInteger, nullable=False),
     Index("usage_days_by_day", "day"),
+)
+
+#: Answers that the cache keeps (`storage/answers_table.py`). The content comes last, as in `owned`.
+answers = Table(
+    "answers",
+    metadata,
+    Column("digest", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("made", Double, nullable=False),  # seconds since the epoch
+    Column("ends", Double, nullable=False),
+    Column("bytes", Integer, nullable=False),  # of the content, and of the row about
+    Column("content", LargeBinary, nullable=False),
+    Index("answers_by_end", "ends"),
+    Index("answers_by_age", "made", "bytes"),
+    Index("answers_by_tenant", "tenant"),
 )
 
 #: Traces are kept where they were made, in the file of their host, also where all else is on a server.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway.core.calls import Attempt, Call, Caller, Outcome, Parent
+from gateway.core.calls import Attempt, Call, Caller, Outcome, Parent, Remembered
 from gateway.core.endpoints import CHAT, Endpoint
 from gateway.core.pricing import Meter
 from gateway.core.redaction import Redactor
@@ -225,6 +225,10 @@ class RowBuilder:
                 cost_usd=last["metrics"].get("estimated_cost"),
                 time_to_first_token_s=last["metrics"].get("time_to_first_token"),
             )
+        if outcome.cache_asked:
+            metadata["cached"] = outcome.remembered is not None
+        if outcome.remembered is not None and last is None:
+            metadata.update(_of_remembered(outcome.remembered))
         root = bare(
             self._ids,
             f"{call.endpoint.name} {call.model}",
@@ -237,6 +241,8 @@ class RowBuilder:
             root["input"] = self._asked
             if last is not None and (told := self._told(last)) is not None:
                 root["output"] = told
+            elif last is None and outcome.remembered is not None and outcome.remembered.attempt.transcript.started:
+                root["output"] = self._cleaned(outcome.remembered.attempt.transcript.said())
         if error is not None:
             root["error"] = self._said_of(error)
         if call.tags:
@@ -315,6 +321,19 @@ class RowBuilder:
         return self._redactor.text(error.message)
 
 
+def _of_remembered(remembered: Remembered) -> JSON:
+    """What the root says of an answer of the cache: no span is under it, and its tokens were paid for before."""
+    attempt = remembered.attempt
+    return {
+        "cached_age_s": round(remembered.age_s, 1),
+        "provider": attempt.deployment.provider,
+        "served_model": attempt.transcript.model,
+        "finish_reasons": attempt.transcript.finish_reasons or None,
+        "usage": _tokens(attempt.transcript.usage) if attempt.transcript.usage is not None else None,
+        "cost_usd": 0.0,
+    }
+
+
 def _tokens(usage: Usage) -> dict[str, int]:
     """Token counts under Braintrust's names of them."""
     return dict(
@@ -346,6 +365,7 @@ _OURS = frozenset(
         "error_code", "error_source", "caller_gone", "overhead_ms", "usage", "usage_estimated", "cost_usd",
         "time_to_first_token_s", "open", "interrupted", "rows_dropped", "cut_from_bytes", "key_id", "key_name",
         "caller_project", "caller_user", "operation", "traceparent", "limits", "refused_by", "routed_by", "chosen",
+        "cached", "cached_age_s",
     }
 )  # fmt: skip
 

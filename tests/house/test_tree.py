@@ -21,6 +21,7 @@ GATEWAY = TOP / "gateway"
 MAY_CATCH_ALL = {
     "pipeline.py": "settles whatever came, and raises it again",
     "attempts.py": "a fault of ours while an answer is read becomes the attempt's, and is logged",
+    "cache/": "a caller has its answer, whatever becomes of the copy that is kept of it",
     "web.py": "each server raises classes of its own where a body breaks off",
     "tracing/": "an observer that fails must not fail the call",
     "ledger/": "nor may its books, which then lack that call; it is logged",

@@ -55,8 +55,8 @@ def test_the_migrations_make_the_tables_that_the_code_knows(place: Place) -> Non
 def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
     shutil.copytree(PACKAGE / "migrations", scripts)
-    for newer in ("0002_owned.py", "0003_counters.py", "0004_keys.py", "0005_rules.py", "0006_usage.py"):
-        (scripts / "versions" / newer).unlink()
+    for newer in ("0002_owned", "0003_counters", "0004_keys", "0005_rules", "0006_usage", "0007_cache"):
+        (scripts / "versions" / f"{newer}.py").unlink()
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
     upgrade(path)
     assert tables(path) == {"alembic_version", "spans", "traces"}
@@ -222,7 +222,8 @@ def test_a_full_disk_is_said_to_be_full(small_disk: Path) -> None:
 def test_the_wheel_has_the_migrations() -> None:
     names = [file.name for file in sorted(PACKAGE.glob("migrations/versions/0*.py"))]
     assert names == [
-        *("0001_traces.py", "0002_owned.py", "0003_counters.py", "0004_keys.py", "0005_rules.py", "0006_usage.py")
+        *("0001_traces.py", "0002_owned.py", "0003_counters.py", "0004_keys.py", "0005_rules.py", "0006_usage.py"),
+        "0007_cache.py",
     ]
     top = PACKAGE.parents[1]
     ignored = subprocess.run(

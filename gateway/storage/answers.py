@@ -1,0 +1,174 @@
+"""Where the cache keeps answers: what every store of them does, and the one in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.storage.faults import StorageFailed
+
+#: What an entry takes beside its content, about: keys, times, the row or object around them.
+ENTRY_BYTES = 400
+#: Less than this does not get smaller.
+_COMPRESSED_FROM_BYTES = 512
+_PLAIN, _DEFLATED = b"0", b"1"
+
+
+@dataclass(frozen=True)
+class KeptAnswer:
+    """An answer that is kept.
+
+    Attributes:
+        tenant: whose it is.
+        digest: its key (`core/cachekey.py`), in which the tenant is too.
+        made_s, ends_s: when it was kept and until when it is, seconds since the epoch.
+        content: what only the cache reads.
+    """
+
+    tenant: str
+    digest: str
+    made_s: float
+    ends_s: float
+    content: bytes = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes."""
+        return len(self.content) + ENTRY_BYTES
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """How many answers a store keeps, and the size of their contents there, compressed where they are."""
+
+    answers: int
+    size_bytes: int
+
+
+class Answers(Protocol):
+    """A store of answers. What it loses is only a miss, so it may lose anything, and never gives a wrong one.
+
+    Every verb but `start` and `close` raises `storage.faults.StorageError` where the store cannot be used.
+    """
+
+    def start(self) -> None:
+        """Make ready in this process, after the fork; safe to call again."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held; safe to call again."""
+        ...
+
+    def find(self, tenant: str, digests: Sequence[str]) -> KeptAnswer | None:
+        """Return the first of these that the tenant has, past its time never; None where it has none."""
+        ...
+
+    def keep(self, answer: KeptAnswer) -> None:
+        """Keep an answer, in the place of one with the same key."""
+        ...
+
+    def clear(self, tenant: str | None = None) -> int:
+        """Forget all answers, or all of a tenant, and return how many there were."""
+        ...
+
+    def holdings(self, tenant: str | None = None) -> Holdings:
+        """Say what is kept of all, or of a tenant; what is past its time may still count."""
+        ...
+
+
+class MemoryAnswers:
+    """`Answers` of one process; those that were asked for longest ago make room.
+
+    Args:
+        room_bytes: for all of them.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, room_bytes: int, clock: Callable[[], float] = time.time) -> None:
+        self._room_bytes = room_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, KeptAnswer] = OrderedDict()
+        self._size_bytes = 0
+
+    def start(self) -> None:
+        """Nothing has to be."""
+
+    def close(self) -> None:
+        """Nothing has to be."""
+
+    def find(self, tenant: str, digests: Sequence[str]) -> KeptAnswer | None:
+        """See `Answers.find`."""
+        with self._lock:
+            for digest in digests:
+                if (found := self._kept.get(digest)) is None or found.tenant != tenant:
+                    continue
+                if found.ends_s <= self._clock():
+                    self._drop(digest)
+                    continue
+                self._kept.move_to_end(digest)
+                return found
+        return None
+
+    def keep(self, answer: KeptAnswer) -> None:
+        """See `Answers.keep`; one that is larger than the room is not kept."""
+        with self._lock:
+            self._drop(answer.digest)
+            if answer.size_bytes > self._room_bytes:
+                return
+            self._kept[answer.digest] = answer
+            self._size_bytes += answer.size_bytes
+            while self._size_bytes > self._room_bytes:
+                self._drop(next(iter(self._kept)))
+
+    def clear(self, tenant: str | None = None) -> int:
+        """See `Answers.clear`."""
+        with self._lock:
+            gone = [digest for digest, one in self._kept.items() if tenant is None or one.tenant == tenant]
+            for digest in gone:
+                self._drop(digest)
+        return len(gone)
+
+    def holdings(self, tenant: str | None = None) -> Holdings:
+        """See `Answers.holdings`."""
+        with self._lock:
+            sizes = [len(one.content) for one in self._kept.values() if tenant is None or one.tenant == tenant]
+        return Holdings(len(sizes), sum(sizes))
+
+    def _drop(self, digest: str) -> None:
+        if (gone := self._kept.pop(digest, None)) is not None:
+            self._size_bytes -= gone.size_bytes
+
+
+def compressed(content: bytes) -> bytes:
+    """Make a content smaller for a store outside of the process (RFC 1950, at the fastest level)."""
+    if len(content) < _COMPRESSED_FROM_BYTES:
+        return _PLAIN + content
+    return _DEFLATED + zlib.compress(content, 1)
+
+
+def uncompressed(stored: bytes, most_bytes: int) -> bytes:
+    """Undo `compressed`.
+
+    Args:
+        stored: as the store gave it.
+        most_bytes: more than that it cannot have been.
+
+    Raises:
+        StorageFailed: it is no content of ours.
+    """
+    if stored[:1] == _PLAIN:
+        return stored[1:]
+    reader = zlib.decompressobj()
+    try:
+        content = reader.decompress(stored[1:], most_bytes) if stored[:1] == _DEFLATED else b""
+    except zlib.error:
+        content = b""
+    if not content or not reader.eof:
+        raise StorageFailed("a kept answer is damaged")
+    return content
