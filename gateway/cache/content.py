@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,7 +27,7 @@ class Answer:
     Attributes:
         form: how it was asked for (`core/cachekey.py`).
         facts: JSON: who answered (`provider`, `model`), `dropped` parameters, `id`, `served_model`, `finish_reasons`,
-            `usage` as the fields of `Usage`, the `fingerprint` of a named request, and of a stream what it `said`.
+            `usage` as the sums of `Usage` (an answer that is kept has no bill), the `fingerprint` of a named request, and of a stream what it `said`.
         body: the whole answer, or a stream's events.
         last: a stream's terminal event, where that is one of the answer's own.
     """
@@ -51,7 +51,7 @@ class Answer:
             "id": told.id,
             "served_model": attempt.transcript.model,
             "finish_reasons": told.finish_reasons,
-            "usage": list(astuple(usage)) if usage is not None else None,
+            "usage": [getattr(usage, name) for name in _SUMS] if usage is not None else None,
         }
         if form != WHOLE:
             facts["said"] = told.said()
@@ -82,7 +82,7 @@ class Answer:
     def usage(self) -> Usage | None:
         """What the provider counted, when it was asked."""
         counts = self.facts["usage"]
-        return Usage(*counts) if counts is not None else None
+        return Usage(**dict(zip(_SUMS, counts, strict=True))) if counts is not None else None
 
     def attempt(self, endpoint: Endpoint) -> Attempt:
         """The answer as an attempt that costs nothing, for headers and records."""
