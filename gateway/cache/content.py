@@ -20,6 +20,10 @@ from gateway.core.wire import DONE, Events, data_event, data_of, dumps, loads
 _SIZES = struct.Struct("!II")
 
 
+#: What a kept answer tells of its usage: it has no bill, and so no use for more.
+_SUMS = ("prompt", "completion", "cached", "cache_write", "reasoning")
+
+
 @dataclass(frozen=True)
 class Answer:
     """An answer as one caller saw it.
@@ -27,7 +31,7 @@ class Answer:
     Attributes:
         form: how it was asked for (`core/cachekey.py`).
         facts: JSON: who answered (`provider`, `model`), `dropped` parameters, `id`, `served_model`, `finish_reasons`,
-            `usage` as the sums of `Usage` (an answer that is kept has no bill), the `fingerprint` of a named request, and of a stream what it `said`.
+            the sums of its `usage`, the `fingerprint` of a named request, and of a stream what it `said`.
         body: the whole answer, or a stream's events.
         last: a stream's terminal event, where that is one of the answer's own.
     """
