@@ -105,6 +105,8 @@ class Stores:
         self._directory = Directory.of(self._database, lambda: pepper)
         self._keys = [self._key(f"unseen {number}") for number in range(_MOST_KEYS)]
         self.known = self._key("known")
+        rule = {"name": "a store is asked for each call", "measure": "requests", "most": 10**6, "period": "minute"}
+        self._directory.limits.create(rule | {"each": ["key"]}, By("tests"))
         self._database.release()
 
     def _key(self, name: str) -> str:
