@@ -71,8 +71,8 @@ def _lines(gateway: Gateway, view: View) -> list[Line]:
     pace = view.rows.pace(view.wanted())
     nothing: tuple[list[str], Target | None] = ([], None)
     named: dict[str, tuple[list[str], Target | None]] = {}
-    for alias, target in _targets(gateway):
-        named.setdefault(f"{target.provider}/{target.model}", ([], target))[0].append(alias)
+    for alias, one in _targets(gateway):
+        named.setdefault(f"{one.provider}/{one.model}", ([], one))[0].append(alias)
     found = []
     for name in dict.fromkeys([*(name for name in used if name), *named]):
         if name is None:
