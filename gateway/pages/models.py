@@ -75,8 +75,6 @@ def _lines(gateway: Gateway, view: View) -> list[Line]:
         named.setdefault(f"{one.provider}/{one.model}", ([], one))[0].append(alias)
     found = []
     for name in dict.fromkeys([*(name for name in used if name), *named]):
-        if name is None:
-            continue
         aliases, target = named.get(name, nothing)
         provider, _, model = name.partition("/")
         priced_as = target.priced_as if target is not None and target.priced_as else (provider, model)
