@@ -38,6 +38,10 @@ _MOST_WORKERS = 4
 #: Models that the greeting names.
 _MOST_NAMED = 20
 
+#: Tokens of the data folder, and the variables that set others.
+CALLER, ADMIN = "auth-token", "admin-token"
+_VARIABLES = {CALLER: "GATEWAY_AUTH_TOKEN", ADMIN: "GATEWAY_ADMIN_TOKEN"}
+
 #: Set by gunicorn.conf.py, so that wsgi.py can tell that it was read.
 configured = False
 
@@ -144,6 +148,14 @@ def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int], processes:
                 ]
             )
         gateway.authenticator.add(StaticTokens([first_token(chosen.data_dir)]))
+    if _is_led_in(chosen, binds):
+        gateway.authenticator.add(StaticTokens([first_token(chosen.data_dir, ADMIN)], admin=True))
+
+
+def _is_led_in(chosen: Settings, binds: Sequence[tuple[str, int] | str | int]) -> bool:
+    """Whether the operator is given an admin token and a link to the pages: where nobody else could sign in so."""
+    alone = not chosen.tokens and chosen.admin_token is None and chosen.oidc_issuer is None
+    return alone and chosen.ui == "on" and all(_is_local(bind) for bind in binds)
 
 
 def drain_on_sigterm(gateway: Gateway, grace_s: float) -> None:
@@ -182,9 +194,14 @@ def _shown(bind: tuple[str, int] | str | int) -> str:
     return f"[{bind[0]}]:{bind[1]}" if ":" in bind[0] else f"{bind[0]}:{bind[1]}"
 
 
-def first_token(data_dir: Path) -> Secret:
-    """Return the token of the data folder, made on the first start: readable by its owner only."""
-    path = data_dir / "auth-token"
+def first_token(data_dir: Path, name: str = CALLER) -> Secret:
+    """Return a token of the data folder, made on the first start: readable by its owner only.
+
+    Args:
+        data_dir: the folder.
+        name: of the token, `CALLER` or `ADMIN`.
+    """
+    path = data_dir / name
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -192,14 +209,14 @@ def first_token(data_dir: Path) -> Secret:
         except FileExistsError:
             kept = path.read_text(encoding="ascii").strip()
             if not kept:
-                _exit([f"{path} is empty: delete it, or set GATEWAY_AUTH_TOKEN."])
+                _exit([f"{path} is empty: delete it, or set {_VARIABLES[name]}."])
             return Secret(kept)
-        token = f"sk-local-{secrets.token_hex(24)}"
+        token = f"{'sk' if name == CALLER else 'admin'}-local-{secrets.token_hex(24)}"
         with os.fdopen(handle, "w", encoding="ascii") as file:
             file.write(token + "\n")
         return Secret(token)
     except (OSError, UnicodeDecodeError) as error:
-        _exit([f"no token can be kept in {data_dir}: {error}; set GATEWAY_AUTH_TOKEN or GATEWAY_DATA_DIR."])
+        _exit([f"no token can be kept in {data_dir}: {error}; set {_VARIABLES[name]} or GATEWAY_DATA_DIR."])
 
 
 def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
@@ -243,6 +260,12 @@ def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
         f"  curl -N http://{_shown(where)}/v1/chat/completions -H 'Authorization: Bearer {token.reveal()}' "
         f"-H 'Content-Type: application/json' -d {shlex.quote(body)}\n\n"
     )
+    if chosen.ui == "on":
+        # behind the #, so that no server and no log is told
+        keys = f"key={token.reveal()}"
+        if _is_led_in(chosen, binds):
+            keys = f"key={first_token(chosen.data_dir, ADMIN).reveal()}&calls={token.reveal()}"
+        sys.stderr.write(f"The gateway's own pages, signed in:\n\n  http://{_shown(where)}/ui/sign-in#{keys}\n\n")
 
 
 #: glibc's mallopt(3): blocks from this size on are mapped one by one.

@@ -140,6 +140,46 @@ def test_where_only_this_machine_can_call_a_key_is_made_and_shown(
         assert "curl" in said
 
 
+def test_where_only_this_machine_can_call_a_link_signs_the_operator_in(
+    home: Path, app: Flask, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serving.prepare(app, LOCAL)
+    serving.greet(LOCAL)
+    path = home / ".gateway" / "admin-token"
+    admin, key = path.read_text().strip(), kept(home).read_text().strip()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert f"http://127.0.0.1:8000/ui/sign-in#key={admin}&calls={key}\n" in capsys.readouterr().err
+    found = app.extensions["gateway"].authenticator.identify({"Authorization": f"Bearer {admin}"})
+    assert found.kind == "admin"
+    assert found.id.startswith("adm_")
+
+
+@pytest.mark.parametrize(
+    ("environ", "link"),
+    [
+        ({"GATEWAY_UI": "off"}, False),
+        ({"GATEWAY_ADMIN_TOKEN": "adm-of-the-operator"}, True),
+        ({"GATEWAY_OIDC_ISSUER": "https://id.example", "GATEWAY_OIDC_AUDIENCE": "gateway"}, True),
+    ],
+)
+def test_no_admin_token_is_made_where_there_is_another_way_to_manage_or_no_page(
+    home: Path,
+    app: Flask,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    environ: dict[str, str],
+    link: bool,
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    serving.prepare(app, LOCAL)
+    serving.greet(LOCAL)
+    told = capsys.readouterr().err
+    assert not (home / ".gateway" / "admin-token").exists()
+    assert ("/ui/sign-in#key=sk-local-" in told) is link
+    assert "adm-of-the-operator" not in told
+
+
 @pytest.mark.parametrize(
     "bind",
     [

@@ -1,14 +1,13 @@
-"""The list of requests, and one of them."""
+"""One request: what was said, what became of it, what it cost."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from flask import abort, g, render_template, request
 
@@ -16,11 +15,10 @@ from gateway.core.conversation import choices_of, messages_of
 from gateway.core.endpoints import ENDPOINTS
 from gateway.pages.sign_in import Route
 from gateway.pipeline import Gateway
-from gateway.tracing.search import Ambiguous, Filters, NoSuchTrace, Trace
+from gateway.tracing.search import Ambiguous, NoSuchTrace, Trace
 
 JSON = dict[str, Any]
 
-_PAGE = 50
 #: What a row says of an attempt besides the parameters that the caller sent.
 _OURS = frozenset(
     {
@@ -33,100 +31,46 @@ _OURS = frozenset(
 def routes(gateway: Gateway) -> dict[str, Route]:
     """Return the routes."""
 
-    def listed() -> Any:
-        search = gateway.local_traces
-        asked = {name: text for name in _FIELDS if (text := request.args.get(name, "").strip())}
-        filters, faults = _filters(asked)
-        found: list[Trace] = []
-        more = False
-        if search is not None and not faults:
-            page = search.list(filters, limit=_PAGE + 1, before=_cursor(request.args.get("before", "")))
-            found, more = list(page[:_PAGE]), len(page) > _PAGE
-        following = urlencode({**asked, "before": f"{found[-1].started!r},{found[-1].id}"}) if more else ""
-        template = "part_requests.html" if "HX-Request" in request.headers else "requests.html"
-        return render_template(
-            template,
-            kept=search is not None,
-            asked=asked,
-            faults=faults,
-            traces=found,
-            following=following,
-            query=urlencode(asked),
-            live=not request.args.get("before"),
-        )
-
     def shown(id: str) -> Any:
         trace, rows = find(gateway, id)
-        if trace is None:
+        call = _entry(gateway, trace.request_id if trace is not None else id)
+        if trace is None and call is None:
             abort(404)
-        return render_template("request.html", trace=trace, told=_told(rows))
+        return render_template(
+            "request.html",
+            trace=trace,
+            told=_told(rows) if trace is not None else None,
+            call=call,
+            id=trace.request_id if trace is not None else id,
+            elsewhere=_elsewhere(gateway, rows),
+        )
 
-    def home() -> Any:
-        return listed()
-
-    return {
-        "home": ("/", ("GET",), home),
-        "requests": ("/requests", ("GET",), listed),
-        "request": ("/requests/<id>", ("GET",), shown),
-    }
-
-
-#: What the list can be asked for, each with its label.
-_FIELDS: Mapping[str, str] = {
-    "model": "Model",
-    "status": "Status",
-    "caller": "Caller",
-    "tag": "Tag",
-    "min_cost": "Cost from, USD",
-    "since": "Since",
-    "until": "Until",
-    "text": "Text",
-}
+    return {"request": ("/requests/<id>", ("GET",), shown)}
 
 
-def _filters(asked: Mapping[str, str]) -> tuple[Filters, list[str]]:
-    """Read the filters; and say which of them cannot be."""
-    faults: list[str] = []
-
-    def read(name: str, how: Callable[[str], float], what: str) -> float | None:
-        if name not in asked:
-            return None
-        try:
-            return how(asked[name])
-        except ValueError:
-            faults.append(f"{_FIELDS[name]}: {asked[name][:40]!r} is no {what}.")
-            return None
-
-    status = asked.get("status")
-    if status is not None and not (
-        status in ("error", "open", "interrupted") or (len(status) == 3 and status[0].isdigit())
-    ):
-        faults.append("Status: one is 404, 4xx, error, open or interrupted.")
-        status = None
-    filters = Filters(
-        since_s=read("since", _seconds, "time"),
-        until_s=read("until", _seconds, "time"),
-        model=asked.get("model"),
-        caller=asked.get("caller") if g.session.is_admin else g.session.caller.id,
-        status=status,
-        min_cost_usd=read("min_cost", float, "amount"),
-        text=asked.get("text"),
-        tag=asked.get("tag"),
-    )
-    return filters, faults
-
-
-def _seconds(text: str) -> float:
-    """A moment as an `<input type="datetime-local">` gives it, in UTC."""
-    return datetime.fromisoformat(text if "+" in text or text.endswith("Z") else f"{text}+00:00").timestamp()
-
-
-def _cursor(text: str) -> tuple[float, str] | None:
-    started, comma, id = text.partition(",")
-    try:
-        return (float(started), id) if comma else None
-    except ValueError:
+def _entry(gateway: Gateway, id: str) -> JSON | None:
+    """What the ledger has of a request; None where that is nothing, or not this reader's to see."""
+    rows = gateway.ledger.rows
+    row = rows.of_requests([id]).get(id) if rows is not None else None
+    if row is None or not (g.session.is_admin or row["caller"] == g.session.caller.id):
         return None
+    return row
+
+
+def _elsewhere(gateway: Gateway, rows: Sequence[JSON]) -> str | None:
+    """Where Braintrust shows the traces of this gateway, of this one where it is known; None without an organisation.
+
+    The address is the one that Braintrust's SDK makes (`Logger.link`), with the root span that its pages take as `r`.
+    """
+    settings = {row.env: row.value for _, group in gateway.shown_settings for row in group}
+    organisation, project = settings.get("BRAINTRUST_ORG_NAME"), settings.get("BRAINTRUST_PROJECT")
+    if settings.get("BRAINTRUST_API_KEY") is None or not organisation or not project:
+        return None
+    app = (settings.get("BRAINTRUST_APP_URL") or "https://www.braintrust.dev").rstrip("/")
+    if not app.startswith(("https://", "http://")):
+        return None
+    logs = f"{app}/app/{quote(organisation, safe='')}/p/{quote(project, safe='')}/logs"
+    return f"{logs}?{urlencode({'r': rows[-1]['root_span_id']})}" if rows else logs
 
 
 @dataclass(frozen=True)

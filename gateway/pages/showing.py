@@ -72,6 +72,16 @@ def clock(seconds: float | None) -> str:
     return UNKNOWN if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def day(seconds: float) -> str:
+    """The day (UTC) of a moment, as an `<input type="date">` has it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def compactly(value: Any) -> str:
+    """JSON in one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def pretty(value: Any) -> str:
     """JSON for people; text stays text."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
@@ -85,5 +95,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "size": size,
     "moment": moment,
     "clock": clock,
+    "day": day,
+    "compactly": compactly,
     "pretty": pretty,
 }

@@ -14,7 +14,19 @@ from flask import Blueprint, Response, g, make_response, redirect, render_templa
 from werkzeug.exceptions import HTTPException
 
 from gateway.errors import GatewayError, NotPermitted
-from gateway.pages import playground, requests, showing, sign_in, state
+from gateway.pages import (
+    failures,
+    keys,
+    limits,
+    listing,
+    models,
+    overview,
+    playground,
+    requests,
+    showing,
+    sign_in,
+    state,
+)
 from gateway.pages.session import CSRF_HEADER, Session, Sessions, is_forged
 from gateway.pipeline import Gateway
 from gateway.storage.database import StorageError
@@ -50,17 +62,23 @@ def blueprint(gateway: Gateway, key: Callable[[], bytes]) -> Blueprint:
     pages.register_error_handler(GatewayError, _failed)
     pages.register_error_handler(StorageError, _store_failed)
     pages.register_error_handler(HTTPException, _http_failed)
-    pages.context_processor(_shared)
     for name, show in showing.FILTERS.items():
         pages.add_app_template_filter(show, name)
     routes: Mapping[str, tuple[str, tuple[str, ...], Callable[..., Any]]] = {
         "static": ("/static/<path:name>", ("GET",), _static),
         **sign_in.routes(sessions),
+        **overview.routes(gateway),
+        **listing.routes(gateway),
         **requests.routes(gateway),
+        **models.routes(gateway),
+        **keys.routes(gateway),
+        **limits.routes(gateway),
+        **failures.routes(gateway),
         **playground.routes(gateway, sessions),
         **state.routes(gateway),
         "nothing": ("/<path:rest>", ("GET", "POST"), _nothing),
     }
+    pages.context_processor(lambda: _shared(frozenset(routes)))
     for name, (path, methods, view) in routes.items():
         pages.add_url_rule(path, name, _unkeyed(view), methods=list(methods))
     return pages
@@ -110,12 +128,13 @@ def _protect(response: Response) -> Response:
     return response
 
 
-def _shared() -> dict[str, Any]:
+def _shared(names: frozenset[str]) -> dict[str, Any]:
     return {
         "session": g.get("session"),
         "csrf_header": CSRF_HEADER,
         "asset": _asset,
         "here": (request.endpoint or "").rpartition(".")[2],
+        "managing": "keys" in names,
     }
 
 

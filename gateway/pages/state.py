@@ -15,11 +15,11 @@ def routes(gateway: Gateway) -> dict[str, Route]:
     """Return the routes."""
 
     def pipeline() -> Any:
-        _admins_only()
+        admins_only()
         return render_template("pipeline.html", backlogs=list(gateway.tracer.backlogs().values()))
 
     def settings() -> Any:
-        _admins_only()
+        admins_only()
         return render_template("settings.html", groups=gateway.shown_settings, stores=gateway.stores.states())
 
     return {
@@ -28,6 +28,11 @@ def routes(gateway: Gateway) -> dict[str, Route]:
     }
 
 
-def _admins_only() -> None:
+def admins_only() -> None:
+    """Refuse who does not manage this gateway.
+
+    Raises:
+        NotPermitted: they do not.
+    """
     if not g.session.is_admin:
         raise NotPermitted("Only who manages this gateway may see that.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -192,6 +192,15 @@ class Keys:
 
         found = self._database.read(work)
         return Page(found[:limit], len(found) > limit)
+
+    def names(self, ids: Collection[str]) -> dict[str, str]:
+        """Return what the keys with these ids are called, also those that are deleted; unknown ones are left out.
+
+        Raises:
+            StorageError: the database is busy or cannot be read.
+        """
+        asked = select(keys.c.id, keys.c.name).where(keys.c.id.in_([id for id in ids if is_id(id)]))
+        return self._database.read(lambda connection: {row.id: row.name for row in connection.execute(asked)})
 
     def change(self, id: str, by: By, changes: KeyChanges) -> Key:
         """Change a key; it is felt by every worker within seconds.

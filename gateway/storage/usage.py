@@ -15,18 +15,35 @@ from gateway.core.ledger import ENDED
 from gateway.core.paging import Page
 from gateway.core.rights import matches
 from gateway.core.rules import USD, Match
-from gateway.storage import usage_days
+from gateway.storage import usage_days, usage_times
 from gateway.storage.database import Database, vacuum
 from gateway.storage.tables import usage as table
-from gateway.storage.usage_sums import GROUPS, KINDS, Report, Sums, Wanted, conditions, of_day, report, whose
+from gateway.storage.usage_sums import (
+    ERRORS,
+    GROUPS,
+    HOURS,
+    KINDS,
+    Report,
+    Sums,
+    Wanted,
+    conditions,
+    of_day,
+    report,
+    whose,
+)
+from gateway.storage.usage_times import FIRST, TOOK, Histogram, Span, Step, bin_of
 
-__all__ = ["GROUPS", "Report", "Sums", "UsageRows", "Wanted", "room_bytes"]
+__all__ = ["GROUPS", "Histogram", "Report", "Span", "Step", "Sums", "UsageRows", "Wanted", "room_bytes"]
 
 JSON = dict[str, Any]
 
 _DAY_S = 86_400
 _SWEEP_ROWS = 1000
 _SWEEP_PAUSE_S = 0.02  # others' turn to write
+#: Sums of days that `usage_times` makes.
+_TIMES = (HOURS, TOOK, FIRST, ERRORS)
+#: Of the newest calls, so that their times are known at once however many there are.
+_NEWEST = 20_000
 #: Measured: a row with its entries in the indexes.
 ROW_BYTES = 620
 
@@ -114,7 +131,7 @@ class UsageRows:
         """
         since_s = now_s - self._keep_s if self._keep_s else 0.0
         days = self._database.read(lambda connection: usage_days.missing(connection, now_s, since_s))[:most]
-        return sum(usage_days.add_up(self._database, day, KINDS, of_day) for day in days)
+        return sum(usage_days.add_up(self._database, day, (*KINDS, *_TIMES), _of_day) for day in days)
 
     def report(self, wanted: Wanted, by: Sequence[str] = (), *, limit: int = 1000) -> Report:
         """Add rows up.
@@ -153,10 +170,67 @@ class UsageRows:
             query = query.order_by(table.c.started.desc(), table.c.request_id.desc()).limit(limit + 1)
             return [dict(row._mapping) for row in connection.execute(query)]
 
-        rows = self._database.read(work)
-        for row in rows:
-            row.update({name: json.loads(row[name]) for name in ("tags", "planned", "price") if row[name] is not None})
+        rows = [_read(row) for row in self._database.read(work)]
         return Page(rows[:limit], len(rows) > limit)
+
+    def of_requests(self, ids: Sequence[str]) -> dict[str, JSON]:
+        """Return single rows by column, by the ids of their requests, as far as there are any.
+
+        Raises:
+            StorageError: the database is busy or cannot be read.
+        """
+        asked = [id for id in ids if id.isascii() and id.isprintable()]
+        query = select(table).where(table.c.request_id.in_(asked))
+        found = self._database.read(lambda connection: [dict(row._mapping) for row in connection.execute(query)])
+        return {row["request_id"]: _read(row) for row in found}
+
+    def timeline(self, wanted: Wanted, span: Span) -> list[Step]:
+        """Add rows up by when their calls began.
+
+        Args:
+            wanted: which rows; its times do not count.
+            span: the time, and its steps; one of hours that begins with an hour is answered from what was added up.
+
+        Returns:
+            Each step of the span, in order.
+
+        Raises:
+            StorageError: the database is busy or cannot be read.
+        """
+        return self._database.read(lambda connection: usage_times.timeline(connection, wanted, span))
+
+    def errors(self, wanted: Wanted, span: Span) -> dict[tuple[str, str], list[int]]:
+        """Count calls that failed though their caller stayed.
+
+        Args:
+            wanted: which rows; its times do not count.
+            span: the time, and its steps; one of days that begins with a day is answered from what was added up.
+
+        Returns:
+            By the error's code and the provider (empty where none answered): how many in each step.
+
+        Raises:
+            StorageError: the database is busy or cannot be read.
+        """
+        return self._database.read(lambda connection: usage_times.errors(connection, wanted, span))
+
+    def pace(self, wanted: Wanted) -> dict[str, Histogram]:
+        """Return how long the newest 20,000 calls took that were answered, by deployment.
+
+        Raises:
+            StorageError: the database is busy or cannot be read.
+        """
+
+        def work(connection: Connection) -> dict[str, Histogram]:
+            answered = (table.c.deployment.is_not(None), table.c.error_code.is_(None))
+            newest = select(table.c.deployment, table.c.ended - table.c.started)
+            newest = newest.where(*conditions(wanted, connection.dialect.name), *answered)
+            found: dict[str, Histogram] = {}
+            for name, took_s in connection.execute(newest.order_by(table.c.started.desc()).limit(_NEWEST)):
+                found.setdefault(name, Histogram()).add(bin_of(took_s), 1)
+            return found
+
+        return self._database.read(work)
 
     def spent(self, match: Match, each: Mapping[str, str | None], since_s: float, measure: str) -> int:
         """Return what calls have used up of a budget.
@@ -192,6 +266,14 @@ class UsageRows:
             lambda connection: connection.execute(query.group_by(table.c.model, table.c.planned)).all()
         )
         return sum(int(row.amount) for row in rows if _takes(match.model, each, row.model, json.loads(row.planned)))
+
+
+def _of_day(kind: str, bounds_s: tuple[float, float], dialect: str) -> Any:
+    return (usage_times.of_day if kind in _TIMES else of_day)(kind, bounds_s, dialect)
+
+
+def _read(row: JSON) -> JSON:
+    return row | {name: json.loads(row[name]) for name in ("tags", "planned", "price") if row[name] is not None}
 
 
 def room_bytes(connection: Connection) -> int:

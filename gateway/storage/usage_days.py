@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 from sqlalchemy.engine import Row
 
 from gateway.storage.database import Database
@@ -23,6 +23,8 @@ GRACE_S = 2 * 3_600
 
 #: What days are added up by; nothing, for the sum of all.
 TOTAL = ""
+#: A kind that each day with calls has, of those that came last.
+NEWEST = "hour"
 _REVISION = "usage"
 _SUMS = [column for column in usage_days.c if column.name not in ("kind", "day", "value")]
 
@@ -64,7 +66,9 @@ def missing(connection: Connection, now_s: float, since_s: float) -> list[int]:
     if first is None:
         return []
     least = day_of(first) if since_s <= 0 else max(day_of(first), day_of(since_s) + 1)
-    known = set(connection.execute(select(usage_days.c.day).where(usage_days.c.kind == TOTAL)).scalars())
+    # a day with calls that lacks the newest kind was added up by an earlier release: again
+    empty = and_(usage_days.c.kind == TOTAL, usage_days.c.requests == 0)
+    known = set(connection.execute(select(usage_days.c.day).where(or_(empty, usage_days.c.kind == NEWEST))).scalars())
     return [day for day in range(least, day_of(now_s - GRACE_S)) if day not in known]
 
 
@@ -140,3 +144,18 @@ def sums(
     where = (usage_days.c.kind == kind, day >= first, day < last)
     found = connection.execute(select(*keys, *added).where(*where).group_by(*keys))
     return [(row.day if by_day else 0, row.value[1:] if row.value else None, row) for row in found]
+
+
+def with_kind(connection: Connection, kind: str, first: int, last: int) -> list[int]:
+    """The days from `first` to before `last` that have sums of a kind, in order."""
+    wanted = select(usage_days.c.day).distinct().where(usage_days.c.kind == kind, usage_days.c.day >= first)
+    return list(connection.execute(wanted.where(usage_days.c.day < last).order_by(usage_days.c.day)).scalars())
+
+
+def sums_of(connection: Connection, kind: str, days: Sequence[int]) -> list[tuple[int, str | None, Row[Any]]]:
+    """The sums of these days, which are in order, by the values of a kind; each day apart."""
+    if not days:
+        return []
+    wanted = set(days)
+    found = sums(connection, kind, days[0], days[-1] + 1, by_day=True)
+    return [one for one in found if one[0] in wanted]

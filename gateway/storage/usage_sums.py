@@ -31,6 +31,8 @@ _SUBJECTS = ("key", "user", "project", "caller", "model", "provider", "deploymen
 GROUPS = (*_SUBJECTS, *TIMES)
 #: What whole days are added up by.
 KINDS = (usage_days.TOTAL, *_SUBJECTS)
+#: Further kinds, which `usage_times` adds up and reads: the hours of a day; codes of errors with their providers.
+HOURS, ERRORS = "hour", "error"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Wanted:
         model: as callers name it; `deployment` is the `provider/model` that answered.
         tag: one of the call's tags.
         operation: as `core/endpoints.py` names it.
+        named: the model that was asked for or served, or the deployment; `*` stands for any characters.
+        status: `404`, `4xx`, `error` (any failure but a caller who left) or `lost`.
+        error_code: of the error that it ended with.
+        min_cost_nano: cost that much or more, nano-dollars.
+        min_took_s: took that long or longer.
     """
 
     since_s: float | None = None
@@ -57,6 +64,11 @@ class Wanted:
     deployment: str | None = None
     tag: str | None = None
     operation: str | None = None
+    named: str | None = None
+    status: str | None = None
+    error_code: str | None = None
+    min_cost_nano: int | None = None
+    min_took_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ def report(connection: Connection, wanted: Wanted, by: Sequence[str], limit: int
     rows = connection.execute(_grouped(by, which, dialect).limit(limit + 1)).all() if by else []
     groups, more = [_sums(row, by) for row in rows[:limit]], len(rows) > limit
     if not by or more or "tag" in by:
-        return Report(groups, _sums(connection.execute(select(*_AGGREGATES).where(*which)).one(), ()), more)
+        return Report(groups, _sums(connection.execute(select(*AGGREGATES).where(*which)).one(), ()), more)
     return Report(groups, _added(groups), more)
 
 
@@ -132,7 +144,44 @@ def conditions(wanted: Wanted, dialect: str) -> list[ColumnElement[bool]]:
     if wanted.tag is not None:
         each = _tags(dialect)
         found.append(select(true()).select_from(each).where(each.c.value == wanted.tag).exists())
+    if wanted.named is not None:
+        found.append(or_(*(_like(column, wanted.named) for column in _NAMES)))
+    if wanted.status is not None:
+        found.append(_status(wanted.status))
+    if wanted.error_code is not None:
+        found.append(table.c.error_code == wanted.error_code)
+    if wanted.min_cost_nano is not None:
+        found.append(table.c.cost_nano >= wanted.min_cost_nano)
+    if wanted.min_took_s is not None:
+        found.append(table.c.ended - table.c.started >= wanted.min_took_s)
     return found
+
+
+_NAMES = (table.c.model, table.c.served_model, table.c.deployment)
+
+
+def _like(column: ColumnElement[Any], pattern: str) -> ColumnElement[bool]:
+    if "*" not in pattern:
+        return column == pattern
+    spelt = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_").replace("*", "%")
+    return column.like(spelt, escape="\\")
+
+
+def _status(asked: str) -> ColumnElement[bool]:
+    """Compare with a status.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if asked == "lost":
+        return table.c.state == LOST
+    if asked == "error":
+        return FAILED
+    if len(asked) == 3 and asked.isascii() and asked[0].isdigit() and asked[1:] == "xx":
+        return table.c.status.between(int(asked[0]) * 100, int(asked[0]) * 100 + 99)
+    if not (len(asked) == 3 and asked.isascii() and asked.isdigit()):
+        raise ValueError(f"{asked} is no status; one is 404, 4xx, error or lost")
+    return table.c.status == int(asked)
 
 
 def _tags(dialect: str) -> Any:
@@ -142,10 +191,10 @@ def _tags(dialect: str) -> Any:
     return func.json_each(table.c.tags).table_valued("value", name="tag")
 
 
-_FAILED = and_(table.c.error_code.is_not(None), table.c.caller_gone.is_not(true()))
-_AGGREGATES = (
+FAILED = and_(table.c.error_code.is_not(None), table.c.caller_gone.is_not(true()))
+AGGREGATES = (
     func.count().label("requests"),
-    func.coalesce(func.sum(case((_FAILED, 1), else_=0)), 0).label("failed"),
+    func.coalesce(func.sum(case((FAILED, 1), else_=0)), 0).label("failed"),
     func.coalesce(func.sum(case((table.c.state == LOST, 1), else_=0)), 0).label("lost"),
     *(func.coalesce(func.sum(table.c[name]), 0).label(name) for name in TOKENS),
     func.coalesce(func.sum(table.c.cost_nano), 0).label("cost_nano"),
@@ -159,7 +208,7 @@ def _grouped(by: Sequence[str], which: Sequence[ColumnElement[bool]], dialect: s
     tags = _tags(dialect) if "tag" in by else None
     keys = [_key(name, tags, dialect).label(f"by_{name}") for name in by]
     source = table if tags is None else table.outerjoin(tags, true())
-    query = select(*keys, *_AGGREGATES).select_from(source).where(*which)
+    query = select(*keys, *AGGREGATES).select_from(source).where(*which)
     names: list[ColumnElement[Any]] = [literal_column(f"by_{name}") for name in by]
     dearest: list[ColumnElement[Any]] = [literal_column("cost_nano").desc(), literal_column("requests").desc()]
     order = [*names[:1], *dearest, *names[1:]] if by[0] in TIMES else [*dearest, *names]
@@ -214,7 +263,7 @@ def _added(groups: Sequence[Sums]) -> Sums:
 def of_day(kind: str, bounds_s: tuple[float, float], dialect: str) -> Any:
     """Make the query that adds up a day; the first column is the value of the kind, where it is one."""
     which = [table.c.started >= bounds_s[0], table.c.started < bounds_s[1]]
-    return _grouped([kind], which, dialect) if kind else select(*_AGGREGATES).where(*which)
+    return _grouped([kind], which, dialect) if kind else select(*AGGREGATES).where(*which)
 
 
 def _from_days(connection: Connection, wanted: Wanted, by: Sequence[str]) -> list[Sums] | None:
@@ -232,9 +281,9 @@ def _from_days(connection: Connection, wanted: Wanted, by: Sequence[str]) -> lis
         date = _said("day", day) or ""
         values = {"day": date, "month": date[:7], **dict.fromkeys(kinds, value)}
         found.append(replace(_sums(row, ()), by={name: values[name] for name in by}))
-    for since_s, until_s in _gaps(days, wanted):
+    for since_s, until_s in gaps(days, wanted):
         which = conditions(Wanted(since_s, until_s), dialect)
-        query = _grouped(by, which, dialect) if by else select(*_AGGREGATES).where(*which)
+        query = _grouped(by, which, dialect) if by else select(*AGGREGATES).where(*which)
         found += [_sums(row, by) for row in connection.execute(query)]
     groups: dict[tuple[str | None, ...], list[Sums]] = {}
     for one in found:
@@ -246,7 +295,7 @@ def _from_days(connection: Connection, wanted: Wanted, by: Sequence[str]) -> lis
 _LAST_DAY = 2_932_896
 
 
-def _gaps(days: Sequence[int], wanted: Wanted) -> Iterator[tuple[float | None, float | None]]:
+def gaps(days: Sequence[int], wanted: Wanted) -> Iterator[tuple[float | None, float | None]]:
     """The spans of time that are wanted and in none of these days, which are in order."""
     at_s = wanted.since_s
     for day in days:

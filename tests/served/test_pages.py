@@ -12,7 +12,7 @@ from tests.served.browser import Watched, browser
 from tests.served.process import TOKEN, Served
 
 ADMIN_TOKEN = "admin-token-of-the-pages-51ab"
-PAGES = ("", "requests", "playground", "traces", "settings")
+PAGES = ("", "requests", "errors", "models", "keys", "limits", "playground", "traces", "settings")
 
 #: What would run where text becomes HTML, an attribute, an address or a script.
 PAYLOADS = (
@@ -82,6 +82,19 @@ def say(site: Served, text: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {TOKEN}", "X-Gateway-Tags": text.encode("ascii", "replace").decode()}
     httpx.post(f"{site.url}/v1/chat/completions", json={**asked, "model": text}, headers=headers, timeout=30)
     return httpx.post(f"{site.url}/v1/chat/completions", json=asked, headers=headers, timeout=30)
+
+
+def test_a_first_start_leads_to_a_first_call(site: Served, chromium: Browser) -> None:
+    watched = signed_in(site, chromium)
+    page = watched.page
+    for name in ("requests", "errors", "models", "keys", "limits"):
+        page.goto(f"{site.url}/ui/{name}")
+        assert page.locator("main article p").count() >= 1, name  # which says what to do next
+    page.goto(f"{site.url}/ui/")
+    assert "No request yet" in page.inner_text("h1")
+    page.click("text=Open the playground")
+    page.wait_for_url(f"{site.url}/ui/playground")
+    assert watched.wrong == []
 
 
 @pytest.mark.parametrize("width", [1280, 375])

@@ -1,0 +1,106 @@
+"""Models and routes: what answers, how well, and at which price."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from flask import render_template
+
+from gateway.core.pricing import shown
+from gateway.core.routing import Target
+from gateway.pages.sign_in import Route
+from gateway.pages.spans import SPANS, View, viewed
+from gateway.pages.state import admins_only
+from gateway.pipeline import Gateway
+from gateway.storage.usage import Sums
+
+_MOST_LINES = 200
+_MILLION = Decimal(1_000_000)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A deployment that answered, or that an alias names.
+
+    Attributes:
+        name: `provider/model`.
+        aliases: the names that lead to it.
+        sums: its calls in the time that is looked at.
+        p95_s: of the newest answered calls; None where there are none.
+        price: what a million tokens cost, in words; empty where that is not known.
+        missing: what it lacks to be called; None where it can be.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    sums: Sums
+    p95_s: float | None
+    price: str
+    missing: str | None = None
+
+    @property
+    def success(self) -> float | None:
+        """The share of its calls that did not fail."""
+        return 1 - self.sums.failed / self.sums.requests if self.sums.requests else None
+
+
+def routes(gateway: Gateway) -> dict[str, Route]:
+    """Return the routes."""
+
+    def show() -> Any:
+        admins_only()
+        rows = gateway.ledger.rows
+        if rows is None:
+            return render_template("models.html", kept=False)
+        view = viewed(rows)
+        asked = rows.report(view.wanted(), ["model"], limit=_MOST_LINES)
+        return render_template(
+            "models.html", kept=True, view=view, spans=SPANS, asked=asked.groups, lines=_lines(gateway, view)
+        )
+
+    return {"models": ("/models", ("GET",), show)}
+
+
+def _lines(gateway: Gateway, view: View) -> list[Line]:
+    used = {
+        one.by["deployment"]: one for one in view.rows.report(view.wanted(), ["deployment"], limit=_MOST_LINES).groups
+    }
+    pace = view.rows.pace(view.wanted())
+    nothing: tuple[list[str], Target | None] = ([], None)
+    named: dict[str, tuple[list[str], Target | None]] = {}
+    for alias, one in _targets(gateway):
+        named.setdefault(f"{one.provider}/{one.model}", ([], one))[0].append(alias)
+    found = []
+    for name in dict.fromkeys([*(name for name in used if name), *named]):
+        aliases, target = named.get(name, nothing)
+        provider, _, model = name.partition("/")
+        priced_as = target.priced_as if target is not None and target.priced_as else (provider, model)
+        found.append(
+            Line(
+                name,
+                tuple(dict.fromkeys(aliases)),
+                used.get(name, Sums({})),
+                pace[name].quantile(0.95) if name in pace else None,
+                _price(gateway, *priced_as),
+                target.reach.missing if target is not None else None,
+            )
+        )
+    return found
+
+
+def _targets(gateway: Gateway) -> Iterator[tuple[str, Target]]:
+    for name, alias in gateway.catalogue.aliases.items():
+        for target in alias.targets:
+            yield name, target
+
+
+def _price(gateway: Gateway, provider: str, model: str) -> str:
+    found = gateway.meter.prices.found(provider, model)
+    if found is None:
+        return ""
+    rates: Mapping[str, Decimal] = {kind: rate for kind, tier, above, rate in shown(found[0]) if not tier and not above}
+    told = [f"${rates[kind] * _MILLION:f}" for kind in ("prompt", "completion") if kind in rates]
+    return " / ".join(text.rstrip("0").rstrip(".") if "." in text else text for text in told)
