@@ -91,8 +91,8 @@ class Breaker:
         self._row += 1
         self._last.append(False)
         half = len(self._last) == _LAST and 2 * self._last.count(False) >= _LAST
-        if self._row < trying.allowed_fails and not half:
-            return False
+        if trying.cooldown_s <= 0 or (self._row < trying.allowed_fails and not half):
+            return False  # with no time to be left alone it never is: LiteLLM's `disable_cooldowns`
         self.open(now_s, now_s + trying.cooldown_s)
         return True
 

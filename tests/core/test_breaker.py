@@ -129,3 +129,9 @@ def test_an_average_follows_what_is_new() -> None:
     for _ in range(20):
         average.add(3.0)
     assert average.value == pytest.approx(3.0, abs=0.01)
+
+
+def test_with_no_time_to_be_left_alone_it_never_opens() -> None:
+    breaker = Breaker()
+    assert not any(breaker.failed(1.0, Trying(allowed_fails=1, cooldown_s=0.0)) for _ in range(50))
+    assert breaker.state(1.0) == CLOSED
