@@ -131,7 +131,7 @@ def _figures(steps: Sequence[Step], before: Sums) -> list[Figure]:
         Figure("Error rate, %", rate, "compact"),
         Figure("Cost", cost_nano / NANO, "usd", _change(cost_nano, before.cost_nano)),
         Figure("Tokens", asked + said, "compact", _change(asked + said, earlier)),
-        Figure("of the prompt, cached", total("cached_tokens"), "compact"),
+        Figure("Cached tokens", total("cached_tokens"), "compact"),
         *(Figure(f"Took, {name}", took.quantile(share), "duration") for name, share in _SHARES.items()),
         Figure("First token, p50", first.quantile(0.5), "duration"),
         Figure("First token, p95", first.quantile(0.95), "duration"),
