@@ -30,7 +30,8 @@ image = (
     # An absolute path: a relative one would be taken from where `modal` is called.
     .uv_sync(str(HERE), extra_options="--no-dev", uv_version="0.13.9")
     # uv_sync installs what the project needs, not the project.
-    .add_local_python_source("gateway", "wsgi")
+    # Not the code alone, as Modal would: the pages are templates, scripts and styles.
+    .add_local_python_source("gateway", "wsgi", ignore=["**/*.pyc"])
 )
 
 app = modal.App("llm-gateway")
