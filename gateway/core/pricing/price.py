@@ -170,7 +170,7 @@ def parts_of(usage: Usage, price: Price) -> tuple[tuple[BillPart, ...], tuple[st
 
     Returns:
         The parts that cost something or are free, and the kinds besides tokens that have no price; None where tokens
-        of a kind have none, so that nobody knows the cost.
+        of a kind have none, or nothing that was used has one, so that nobody knows the cost.
     """
     rates, parts, unpriced = price.at(usage.tier or "", usage.prompt), [], []
     factor = None
@@ -196,7 +196,7 @@ def parts_of(usage: Usage, price: Price) -> tuple[tuple[BillPart, ...], tuple[st
         if kind in ("web_search", "maps_search") and price.searches_once:
             units = 1
         parts.append(BillPart(kind, units, rate, EXACT.multiply(units, rate)))
-    return tuple(parts), tuple(unpriced)
+    return None if unpriced and not parts else (tuple(parts), tuple(unpriced))
 
 
 def _tokens(usage: Usage) -> Iterator[tuple[str, int]]:

@@ -330,3 +330,11 @@ def test_every_row_of_the_installed_map_that_has_a_price_is_read() -> None:
     for name in unread:
         keys = [key for key in modelmap.read()[name] if "cost" in key and modelmap.read()[name][key] is not None]
         assert all(key.startswith(others) for key in keys), (name, keys)
+
+
+def test_what_was_used_and_has_no_price_at_all_is_not_free() -> None:
+    price = price_of(row(1, 2))
+    assert price is not None
+    spoken = Usage(units={"character_in": 40})
+    assert cost_usd(spoken, price) is None
+    assert cost_usd(Usage(prompt=3, units={"character_in": 40}), price) == 3
