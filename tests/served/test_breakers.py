@@ -12,6 +12,8 @@ from tests.fakes.provider import FakeProvider, answer, error
 from tests.served.caller import CHAT, body
 from tests.served.process import TOKEN, Served
 
+pytestmark = pytest.mark.long
+
 ROUTES = """\
 model_list:
   - {{model_name: alone, litellm_params: {{model: hosted_vllm/alone, api_base: "{base}", api_key: k}}}}

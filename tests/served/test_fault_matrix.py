@@ -9,6 +9,9 @@ import pytest
 from tests.served.faults import FAULTS, Fault, Matrix
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.fixture(scope="module")
 def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
     with Matrix(tmp_path_factory.mktemp("faults")) as made:

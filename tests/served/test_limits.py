@@ -135,6 +135,7 @@ def within(most_s: float, gateway: Limited, words: str, count: int) -> None:
 AWAY, BACK = "limits have lost their store", "limits have their store again"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["stopped", "silent"])
 def test_calls_go_on_while_redis_is_away_and_are_charged_when_it_is_back(
     how: str, server: Redis, dollars: FakeProvider, tmp_path: Path
@@ -167,6 +168,7 @@ def test_calls_go_on_while_redis_is_away_and_are_charged_when_it_is_back(
         assert gateway.log.count(AWAY) == gateway.log.count(BACK) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["stopped", "silent"])
 def test_calls_go_on_while_postgres_is_away_and_are_charged_when_it_is_back(
     how: str, dollars: FakeProvider, tmp_path: Path
@@ -199,6 +201,7 @@ def test_calls_go_on_while_postgres_is_away_and_are_charged_when_it_is_back(
             server.stop()
 
 
+@pytest.mark.long
 def test_a_redis_that_was_started_empty_does_not_begin_a_budget_anew(
     server: Redis, dollars: FakeProvider, tmp_path: Path
 ) -> None:
@@ -211,6 +214,7 @@ def test_a_redis_that_was_started_empty_does_not_begin_a_budget_anew(
         assert Crowd(gateway.port).ask(20, again_s=30).statuses == {200: 1, 429: 19}
 
 
+@pytest.mark.long
 def test_calls_are_refused_while_redis_is_away_where_the_operator_wants_that(
     server: Redis, dollars: FakeProvider, tmp_path: Path
 ) -> None:

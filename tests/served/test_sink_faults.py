@@ -20,6 +20,8 @@ from tests.served.sinkfaults import (
     run_from_start,
 )
 
+pytestmark = pytest.mark.long
+
 RATE = 25.0
 FAULT_S = 2.0
 

@@ -12,6 +12,8 @@ import pytest
 from tests.fakes.stores import folder_for_servers
 from tests.served.storefaults import Stores, run
 
+pytestmark = pytest.mark.long
+
 FAULTS = (
     "Postgres stopped",
     "Valkey stopped",
