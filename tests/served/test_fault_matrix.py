@@ -8,7 +8,6 @@ import pytest
 
 from tests.served.faults import FAULTS, Fault, Matrix
 
-
 pytestmark = pytest.mark.long
 
 
