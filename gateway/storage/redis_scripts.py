@@ -76,7 +76,8 @@ local function take_back(counter, slot_ms, slots, slot, amount)
   live(counter, slot_ms, slots)
   slot = math.min(slot, slot_at(slot_ms))
   local there = tonumber(redis.call('HGET', key, whole(slot)) or '0')
-  if there > 0 then redis.call('HINCRBY', key, whole(slot), whole(-math.min(there, amount))) end
+  local less = math.min(there, amount)
+  if less > 0 then redis.call('HINCRBY', key, whole(slot), whole(-less)) end  -- -0 is no number of Redis'
 end
 
 -- A lease that ends later than any can was given before the clock was set back.

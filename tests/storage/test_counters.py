@@ -373,6 +373,24 @@ _STEP = st.one_of(
 )
 
 
+@shared
+@pytest.mark.parametrize("length_s", [60.0, None])
+def test_a_claim_of_nothing_ends_like_any_other_and_breaks_nothing(
+    length_s: float | None, counters: Counters, clock: Clock
+) -> None:
+    window = Window(length_s, 1e6)
+    of = f"nothing/{length_s}"
+    held = counters.reserve([Claim(of, window, 3)], 600.0).reservation
+    assert held is not None
+    free = counters.reserve([Claim(of, window, 0)], LEASE_S).reservation
+    assert free is not None
+    clock.now_s += LEASE_S + 1
+    after = counters.reserve([Claim(of, window, 1)], LEASE_S)
+    assert after.reservation is not None
+    assert after.standings[0].used == 4
+    assert counters.settle(free, [0])
+
+
 def _claim_of(subject: str, length_s: float | None, amount: int, limit: int | None) -> Claim:
     if length_s == 0:
         return Claim(f"{subject}/opened", Window(None, 1e7), amount, limit, opened=True)
