@@ -13,14 +13,20 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.core.body import MAX_DEPTH, check, parse, unpack
 from gateway.core.endpoints import CHAT, ENDPOINTS, MODELS
 from gateway.errors import BodyTooLarge, CallerError, InvalidRequest, UnsupportedBody
 
-ALIKE = settings(deadline=None, derandomize=True, database=None, max_examples=100)
+ALIKE = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no fault of what is tested
+)
 MB = 1_000_000
 
 
