@@ -29,7 +29,8 @@ class Costed:
         self._call = call
         self._meter = meter
         self.tells_silence = answer.tells_silence
-        self.body = answer.body if call.stream else self._whole(answer.body)
+        in_pieces = call.stream or call.pieces  # nothing of it has come yet, and so it has no bill
+        self.body = answer.body if in_pieces else self._whole(answer.body)
 
     def _whole(self, body: bytes) -> bytes:
         bill = self._meter.bill(self._call, self._attempt)
