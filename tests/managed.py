@@ -26,7 +26,6 @@ from gateway.storage.directory import Directory
 from gateway.storage.followed import FollowedRules
 from gateway.storage.keys import Issued, NewKey
 from gateway.storage.lookup import KeyLookup
-from gateway.storage.migrate import upgrade
 from gateway.storage.owned import OwnedObjects
 from gateway.storage.usage import UsageRows
 from gateway.tracing.delivery import Destination, Piece
@@ -36,6 +35,7 @@ from gateway.upstream.lanes import Lanes
 from gateway.upstream.scripted import Scripted, count
 from gateway.upstream.stored import StoredResponses
 from tests.builders import TOKEN, Recorder, gateway
+from tests.fakes.stores import migrated
 
 JSON = dict[str, Any]
 
@@ -80,7 +80,7 @@ class Managed:
     """
 
     def __init__(self, folder: Path, verifiers: Sequence[Verifier] = ()) -> None:
-        upgrade(folder / "gateway.db")
+        migrated(folder / "gateway.db")
         self.database = Database(folder / "gateway.db", patience_s=0.2)
         self.pepper = Pepper(Secret("pepper-of-the-tests"))
         self.directory = Directory.of(self.database, lambda: self.pepper)

@@ -24,6 +24,8 @@ from tests.served.caller import Caller, Streamed, body, fault
 from tests.served.process import OTHER_TOKEN, TOKEN, TOP, Served
 from tests.served.traces import trace_of_request
 
+pytestmark = pytest.mark.long
+
 ALWAYS = {"x_bt_use_cache": "always"}
 JSON = dict[str, Any]
 

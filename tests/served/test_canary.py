@@ -23,6 +23,8 @@ from tests.served.caller import CHAT, body
 from tests.served.process import Served
 from tests.served.traces import text_of
 
+pytestmark = pytest.mark.long
+
 KEYS = "/admin/v1/keys"
 #: Signs that look different once they are written into an address or in Base64.
 MARKS = "+/=~"

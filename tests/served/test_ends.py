@@ -23,6 +23,8 @@ from tests.served.process import BRAINTRUST_KEY, TOKEN, Served, is_gone
 from tests.served.traces import is_root
 from tests.served.wire import Wire, chat_request
 
+pytestmark = pytest.mark.long
+
 GRACE_S = 5
 AFTER_GRACE_S = 2.0
 #: Two interpreters with LiteLLM take 1 to 3 s to end; whoever waited for the grace would take longer.

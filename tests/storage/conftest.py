@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.storage.database import Database
-from gateway.storage.migrate import upgrade
+from tests.fakes.stores import migrated
 from tests.storage.places import Place
 
 
@@ -18,7 +18,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     if request.param == "postgres":
         address: Place = request.getfixturevalue("postgres_address")
         return address
-    upgrade(tmp_path / "gateway.db")
+    migrated(tmp_path / "gateway.db")
     return tmp_path / "gateway.db"
 
 
