@@ -69,6 +69,7 @@ _WORDS = {
     float: "a number",
     list: "an array",
     dict: "an object",
+    bytes: "a file",
 }
 
 
