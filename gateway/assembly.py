@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,12 @@ from gateway.auth.tokens import StaticTokens
 from gateway.cache import ResponseCache
 from gateway.cache.stores import PATIENCE_S as CACHE_PATIENCE_S
 from gateway.core import cachekey
-from gateway.core.calls import Deployment
 from gateway.core.keys import Pepper
 from gateway.core.periods import Period
-from gateway.core.pricing import Meter, Prices, cost_usd
+from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import DEMO
 from gateway.core.rules import BUDGET, LIMIT, Match, Rule
-from gateway.core.usage import Usage
 from gateway.errors import StoreUnavailable
 from gateway.health import Health
 from gateway.ledger import Ledger
@@ -166,7 +163,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         limiter=holds,
         standings=holds,
         stores=_health(settings, shared, counted),
-        health=Health(counted, partial(_price, meter)),
+        health=Health(counted, meter.cost),
         previews={"limits": partial(preview, holds, LIMIT), "budget": partial(preview, holds, BUDGET)},
         tracer=tracer,
         ledger=ledger,
@@ -246,12 +243,6 @@ def prices(settings: Settings) -> Prices:
         SettingsError: the operator's file cannot be used.
     """
     return Prices({**modelmap.read(), **_FREE}, own_prices(settings))
-
-
-def _price(meter: Meter, deployment: Deployment, usage: Usage) -> Decimal | None:
-    """US dollars of so many tokens at a deployment; None where it has no price."""
-    price = meter.prices.of(*(deployment.priced_as or (deployment.provider, deployment.model)))
-    return None if price is None else cost_usd(usage, price)
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,10 @@ from typing import Any
 
 from gateway.core.calls import Call, Deployment
 from gateway.core.endpoints import EMBEDDINGS
-from gateway.core.pricing import Meter, micro
-from gateway.core.usage import MOST_TOKENS, estimated
+from gateway.core.pricing import Meter, micro, priced_as
+from gateway.core.prompts import prompt_tokens, stated_maximum
+from gateway.core.usage import MOST_TOKENS
 from gateway.core.windows import LARGEST_AMOUNT
-
-#: What callers say their answer may have at most: OpenAI's two names for chats and one for responses; Anthropic's.
-_MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
-#: What is read as prompt beside what was asked.
-_PROMPTS = ("tools", "functions", "instructions", "system", "response_format", "text")
 
 
 @dataclass(frozen=True)
@@ -59,24 +55,6 @@ def estimate(call: Call, likely: int) -> Estimate:
     return Estimate(prompt, min(one * answers(call), MOST_TOKENS), stated=maximum is not None)
 
 
-def prompt_tokens(call: Call) -> int:
-    """Guess the tokens that go in: of what was asked, of tools and instructions, of the conversation that is kept here.
-
-    Media count nothing, as in `usage.estimated`; what a provider keeps of a conversation is not seen.
-    """
-    body = call.body
-    asked = body.get(call.endpoint.asked)
-    texts = [asked, *(body.get(name) for name in _PROMPTS if name != call.endpoint.asked), list(call.history)]
-    return min(estimated(texts, None).prompt, MOST_TOKENS)
-
-
-def stated_maximum(call: Call) -> int | None:
-    """The most tokens that one answer may have, as the caller says; None where it does not."""
-    said = [call.body.get(name) for name in _MAXIMA]
-    found = [number for number in said if type(number) is int and number > 0]
-    return min(max(found), MOST_TOKENS) if found else None
-
-
 def answers(call: Call) -> int:
     """How many answers are generated: `n`, or `best_of` where that is more, for each prompt of a list."""
     each = max([1, *(number for name in ("n", "best_of") if type(number := call.body.get(name)) is int)])
@@ -92,7 +70,7 @@ def likeliest_cost(meter: Meter, call: Call, deployment: Deployment, expected: E
 
 def largest_answer(models: Mapping[str, Mapping[str, Any]], deployment: Deployment) -> int | None:
     """The most tokens that a model's answer can have, by LiteLLM's map; None where that does not say."""
-    provider, model = deployment.priced_as or (deployment.provider, deployment.model)
+    provider, model = priced_as(deployment)
     for name in (f"{provider}/{model}", model):
         row = models.get(name, {})
         if str(row.get("litellm_provider", "")).startswith(provider):

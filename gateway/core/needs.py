@@ -8,13 +8,9 @@ from typing import Any
 
 from gateway.core.calls import Call
 from gateway.core.policies import Condition
+from gateway.core.prompts import prompt_tokens, stated_maximum
 from gateway.core.rights import matches
-from gateway.core.usage import estimated
 
-#: Fields that make a prompt, on whatever wire.
-_PROMPT = ("messages", "input", "prompt", "system", "instructions", "tools", "functions")
-#: Fields that bound the tokens of an answer, the one that counts first.
-_MOST = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _IMAGES = frozenset({"image_url", "input_image", "image"})
 _AUDIO = frozenset({"input_audio"})
 #: Values of `reasoning_effort` that ask for none.
@@ -55,17 +51,13 @@ class Facts:
 
     @cached_property
     def prompt_tokens(self) -> int:
-        """A guess: a quarter of the bytes of every text of the prompt (`transcript.estimated`)."""
-        body = self.call.body
-        return estimated([body[name] for name in _PROMPT if name in body], None).prompt
+        """A guess (`core.prompts`)."""
+        return prompt_tokens(self.call)
 
     @property
     def most_output(self) -> int | None:
         """How many tokens the answer may have; None where the caller sets no bound."""
-        for name in _MOST:
-            if type(asked := self.call.body.get(name)) is int and asked > 0:
-                return asked
-        return None
+        return stated_maximum(self.call)
 
     def meets(self, condition: Condition) -> bool:
         """Whether the call is one that a deployment is for."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.core.calls import Caller
+from gateway.core.endpoints import RESPONSES
 from gateway.core.needs import Facts
 from gateway.core.policies import NEEDS, Condition
 from tests.builders import call
@@ -50,7 +51,8 @@ def test_needs_are_read_from_the_body_on_every_wire(body: dict[str, Any], needs:
 def test_a_prompt_is_guessed_by_its_bytes_and_media_count_nothing() -> None:
     assert of(text="x" * 4000).prompt_tokens == 1000
     assert of({"messages": [{"role": "user", "content": [IMAGE]}]}).prompt_tokens == 0
-    assert of({"messages": [], "input": "y" * 400, "instructions": "z" * 400}).prompt_tokens == 200
+    asked = {"input": "y" * 400, "instructions": "z" * 400}
+    assert of(asked, endpoint=RESPONSES).prompt_tokens == 200
 
 
 def test_the_bound_of_an_answer_is_the_callers_own() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from gateway.core import prompts
 from gateway.core.calls import Attempt, Bill, Call, Deployment
 from gateway.core.endpoints import CHAT
 from gateway.core.pricing.kinds import TIERS
@@ -13,9 +14,6 @@ from gateway.core.pricing.price import EXACT, Price, lacks, parts_of, price_of, 
 from gateway.core.usage import MOST_TOKENS, Usage, estimated, with_units
 
 _NANO = Decimal("1e-9")
-
-#: Fields of a body that the model reads besides what is asked: a guess of the prompt counts them.
-_READ_TOO = ("instructions", "tools", "functions", "response_format", "text")
 
 
 def nano(cost_usd: Decimal) -> int:
@@ -119,6 +117,10 @@ class Meter:
             usage = with_units(usage, web_search=_cited(attempt))
         return _bill(usage, found, estimated=guessed)
 
+    def cost(self, deployment: Deployment, usage: Usage) -> Decimal | None:
+        """US dollars of so many tokens at a deployment; None where it has no price."""
+        return _bill(usage, self.prices.found(*priced_as(deployment)), estimated=True).cost_usd
+
     def estimate(
         self, call: Call, deployment: Deployment, output_tokens: int, prompt_tokens: int | None = None
     ) -> Bill:
@@ -135,8 +137,7 @@ class Meter:
             the standard tier and one that the call asks for, the dearer counts: the provider may serve either.
         """
         if prompt_tokens is None:
-            asked = [call.endpoint.asked_of(call.body), *call.history, *(call.body.get(name) for name in _READ_TOO)]
-            prompt_tokens = estimated(asked, None).prompt
+            prompt_tokens = prompts.prompt_tokens(call)
         prompt = min(max(prompt_tokens, 0), MOST_TOKENS)
         completion = min(max(output_tokens, 0), MOST_TOKENS)
         found = self.prices.found(*priced_as(deployment))
