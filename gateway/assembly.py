@@ -139,7 +139,8 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         content=settings.trace_content == "on",
     )
     book = _spool(settings, metrics, ledger_delivery(settings))
-    ledger = Ledger(book, usage_rows(settings, shared), meter, redactor)
+    used = usage_rows(settings, shared)
+    ledger = Ledger(book, used, meter, redactor)
     metrics.expect_sinks([*tracer.backlogs(), *ledger.backlogs()])
     metrics.watch_spools(
         lambda: [
@@ -150,7 +151,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
     rules, notices = followed_rules(settings), notifier(settings, shared)
     holds = limiter(
         *(settings, counted, meter, metrics, models),
-        *(rules, usage_rows(settings, shared), notices, workers or settings.workers or 1),
+        *(rules, used, notices, workers or settings.workers or 1),
     )
     gateway = Gateway(
         catalogue=catalogue,
