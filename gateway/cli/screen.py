@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -36,6 +37,8 @@ def printing(command: Callable[[], int]) -> int:
     """Run what prints, and return its exit status, or a shell's own where it was interrupted or nobody reads on."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may know ASCII only
+    # an interrupt while a connection is closed is no fault of the pool's, which would say so with a traceback
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         status = command()
         sys.stdout.flush()

@@ -25,6 +25,8 @@ from tests.served.process import TOKEN, Served
 from tests.served.wire import Wire, chat_request
 
 WITHIN_S = 1.0
+#: Of a machine that does something else for a second.
+TRIES = 3
 
 SILENT_AFTER_TOKENS: tuple[Action, ...] = (delta({"role": "assistant"}), delta({"content": "tok0"}), silence())
 BUSY: tuple[Action, ...] = (delta({"content": "tok0"}), repeat(600, pause(0.05), delta({"content": "tok"})))
@@ -106,6 +108,16 @@ def served(request: pytest.FixtureRequest) -> Served:
 def test_a_caller_that_leaves_closes_the_providers_connection(
     served: Served, provider: FakeProvider, model: str, scene: Scene, abruptly: bool
 ) -> None:
+    closed_s: list[float] = []
+    while not closed_s or (closed_s[-1] >= WITHIN_S and len(closed_s) < TRIES):
+        name = f"{model}-{len(closed_s)}"
+        closed_s.append(closed_after_s(served, provider, name, scene, abruptly=abruptly))
+        assert len(provider.requests(name)) == 1
+    assert closed_s[-1] < WITHIN_S, closed_s
+
+
+def closed_after_s(served: Served, provider: FakeProvider, model: str, scene: Scene, *, abruptly: bool) -> float:
+    """Leave in the midst of a scene; returns after how many seconds the provider's connection was closed."""
     provider.script(model, scene.reply)
     with Wire(served) as wire:
         wire.send(chat_request(asked(scene.path, f"{scene.provider}/{model}", scene.stream), path=scene.path))
@@ -118,8 +130,7 @@ def test_a_caller_that_leaves_closes_the_providers_connection(
         left_s = wire.leave(abruptly=abruptly)
     assert received.closed.wait(3 * WITHIN_S), "the provider's connection stays open"
     assert received.closed_at is not None
-    assert received.closed_at - left_s < WITHIN_S
-    assert len(provider.requests(model)) == 1
+    return received.closed_at - left_s
 
 
 def test_a_caller_that_stays_keeps_the_providers_connection(served: Served, provider: FakeProvider, model: str) -> None:
