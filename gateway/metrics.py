@@ -68,6 +68,12 @@ _OVERHEADS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 # "_created" series double the number of series, and the multiprocess mode has none
 disable_created_metrics()
 
+#: This process, and a forked one too: each count asks for it, and the system is slow to tell.
+_process = [os.getpid()]
+os.register_at_fork(after_in_child=lambda: _process.__setitem__(0, os.getpid()))
+if values.ValueClass is not values.MutexValue:
+    values.ValueClass = values.MultiProcessValue(lambda: _process[0])
+
 
 @dataclass(frozen=True)
 class SpoolState:

@@ -94,10 +94,10 @@ def application(whole_answer_s: float | None = None) -> Flask:
     gateway: Gateway = app.extensions["gateway"]
     if gateway.preload is not None:
         gateway.preload()
-        # what is imported stays for good: not looked at again, and not taken apart at the end (seconds of every stop)
         gc.collect()
-        gc.freeze()
         logs.configure(chosen.log_format, chosen.log_level)  # again: LiteLLM adds handlers of its own at import
+    # what is imported stays for good: not looked at again, and not taken apart at the end (seconds of every stop)
+    gc.freeze()
     return app
 
 
@@ -273,12 +273,19 @@ _M_MMAP_THRESHOLD = -3
 _MAPPED_BYTES = 1 << 20
 
 
-def suit_large_bodies() -> None:
-    """Suit this process to bodies of megabytes, of which others shall feel nothing.
+#: How many objects come before a collection, and how many collections before one of the older objects.
+_COLLECTED = (5000, 20, 10)
 
-    Native threads read them: one that works may keep the thread of all streams waiting for 1 ms, not 5. And what they
-    took goes back to the system at once: glibc would raise the bound by itself, and then keep such blocks.
+
+def suit_many_calls() -> None:
+    """Suit this process to many calls at once, also beside bodies of megabytes, of which others shall feel nothing.
+
+    Calls under way are no garbage, and by default Python looks for some each 700 objects, of which every call makes as
+    many. Native threads read large bodies: one that works may keep the thread of all streams waiting
+    for 1 ms, not 5. And what they took goes back to the system at once: glibc would raise the bound by itself, and then
+    keep such blocks.
     """
+    gc.set_threshold(*_COLLECTED)
     sys.setswitchinterval(0.001)
     with contextlib.suppress(OSError, AttributeError):  # another libc
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)

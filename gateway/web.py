@@ -7,11 +7,12 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Flask, Response, current_app, g, request
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
 from gateway.core import body, wire
@@ -34,6 +35,9 @@ from gateway.errors import (
 from gateway.pipeline import Gateway
 from gateway.storage.database import StorageError
 from gateway.tracing import Refusal
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 log = logging.getLogger(__name__)
 access = logging.getLogger("gateway.access")
@@ -117,10 +121,50 @@ def trace_parent() -> tuple[Parent | None, str | None]:
     Returns:
         The parent, or None; and why one that was sent is ignored, or None.
     """
-    parent, note = current_gateway().tracer.parent_of(request.headers)
+    parent, note = current_gateway().tracer.parent_of(own(g).sent)
     if parent is not None and not caller().rights.allows_parent(parent.place):
         return None, "this key may not choose that parent"
     return parent, note
+
+
+class ReplyResponse(Response):
+    """A response whose headers are fit to be sent as they are: werkzeug would check and copy each of them twice.
+
+    Args:
+        content: a body, or what it comes from.
+        headers: by name; values of visible ASCII.
+        more: as flask.Response.
+    """
+
+    def __init__(self, content: Any, headers: Mapping[str, str], **more: Any) -> None:
+        fit = Headers()
+        fit._list = list(headers.items())
+        super().__init__(content, headers=fit, **more)
+
+    def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
+        """The headers themselves: there is no `Location` among them to be completed (Response.get_wsgi_headers)."""
+        return self.headers
+
+
+class SentHeaders:
+    """The headers of a request (core.calls.Headers). Werkzeug's own view spells each name anew for each look."""
+
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._environ = environ
+
+    def get(self, name: str, /) -> str | None:
+        """Return a header's value, or None. `name` must not be a caller's: each one that is asked for is kept."""
+        found: str | None = self._environ.get(_variable(name))
+        return found
+
+
+@cache
+def _variable(name: str) -> str:
+    """Where WSGI has a header (PEP 3333, "environ Variables")."""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
 
 
 def caller_socket() -> socket.socket | None:
@@ -141,7 +185,8 @@ def _begin() -> None:
     now.started_s = time.time()
     now.arrived_s = time.monotonic()
     now.facts = {}
-    sent = asked.headers.get("x-request-id")
+    now.sent = SentHeaders(asked.environ)
+    sent = now.sent.get("x-request-id")
     now.client_request_id = sent if sent is not None and _CLIENT_REQUEST_ID.fullmatch(sent) else None
     rule = asked.url_rule
     now.counting = gateway.metrics.request_began(rule.rule if rule is not None else None, asked.method)
@@ -174,7 +219,7 @@ def _authenticate() -> None:
     if getattr(view, "public", False):
         return
     authenticator = gateway_of(app).authenticator
-    known = now.caller = authenticator.identify(asked.headers)
+    known = now.caller = authenticator.identify(now.sent)
     now.facts["caller"] = known.id
     if view is None:  # the answer is that nothing is there, whoever asks
         return
@@ -183,7 +228,7 @@ def _authenticate() -> None:
     if scope == ADMIN:
         # what an admin makes outlives its key: one that is revoked must not make itself a successor where a worker
         # has not heard of it yet. Asked only now, so that nobody without the scope costs a look into the database.
-        known = now.caller = authenticator.confirm(asked.headers)
+        known = now.caller = authenticator.confirm(now.sent)
         _permit(known, scope)
     operation: str | None = getattr(view, "operation", None)
     if operation is not None and not known.rights.allows_endpoint(operation):

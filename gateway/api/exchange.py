@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -24,7 +24,16 @@ from gateway.storage.owned import Owned
 from gateway.tracing.parents import read_traceparent
 from gateway.uploads import MEMORY_BYTES, Upload
 from gateway.upstream.stored import find
-from gateway.web import caller, caller_socket, current_gateway, own, read_body, read_bytes, trace_parent
+from gateway.web import (
+    ReplyResponse,
+    caller,
+    caller_socket,
+    current_gateway,
+    own,
+    read_body,
+    read_bytes,
+    trace_parent,
+)
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -64,23 +73,21 @@ def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
 
 def _response(call: Call, reply: Reply) -> Response:
     if reply.body is not None:
-        return Response(reply.body, mimetype="application/json", headers=reply.headers())
+        return ReplyResponse(reply.body, reply.headers(), mimetype="application/json")
     if call.pieces and (passed := reply.media) is not None:
-        return _Streamed(
-            ByteStream(reply, call.endpoint.dialect, call.id, g.facts), headers={**reply.headers(), **passed}
-        )
+        return _Streamed(ByteStream(reply, call.endpoint.dialect, call.id, g.facts), {**reply.headers(), **passed})
     return _Streamed(
         EventStream(reply, call.endpoint.dialect, call.id, g.facts),
+        {**reply.headers(), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         content_type="text/event-stream; charset=utf-8",
-        headers={**reply.headers(), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
 
-class _Streamed(Response):
+class _Streamed(ReplyResponse):
     """A response whose stream the server iterates itself: werkzeug would put two iterators more around it."""
 
-    def __init__(self, stream: EventStream, **more: Any) -> None:
-        super().__init__(stream, **more)
+    def __init__(self, stream: EventStream, headers: Mapping[str, str], **more: Any) -> None:
+        super().__init__(stream, headers, **more)
         self._stream = stream
 
     def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
@@ -268,7 +275,7 @@ def call_of(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, st
     Raises:
         InvalidRequest: a header that cannot be used; names it.
     """
-    now, args, headers = own(g), request.args if endpoint.query else None, request.headers
+    now, args, headers = own(g), request.args if endpoint.query else None, own(g).sent
     parent, note = trace_parent()
     flows = stream or endpoint.answer == "bytes"
     recorded = _recorded(headers.get("x-gateway-trace"))
@@ -296,7 +303,7 @@ def call_of(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, st
         parent=parent,
         parent_note=note,
         traceparent=read_traceparent(headers) if parent is None else None,
-        tags=tuple(dict.fromkeys((*now.caller.tags, *_tags(headers.get("x-gateway-tags", ""))))),
+        tags=tuple(dict.fromkeys((*now.caller.tags, *_tags(headers.get("x-gateway-tags") or "")))),
         recorded=recorded,
         cache=gateway.cache.wish_of(headers.get) if gateway.cache is not None else None,
         name=cachekey.name_of(headers.get, endpoint.name) if gateway.cache is not None else None,

@@ -227,6 +227,10 @@ class ChatTranscript:
                 said = True
         return said
 
+    def say(self, index: int, text: str) -> None:
+        """Take in a text, not empty, of a choice that has had one; the rest of its chunk is as that one's was."""
+        self._choices[index].texts["content"].append(text)
+
     def take(self, document: Mapping[str, Any]) -> None:
         """Take in a whole answer.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Dialect, delete, func, literal_column, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.core.ledger import ENDED
@@ -81,7 +81,11 @@ class UsageRows:
 
         def work(connection: Connection) -> None:
             usage_days.forget(connection, [row["started"] for row in whole], self._clock())
-            connection.execute(_upsert(connection.dialect.name), whole)
+            statement, names = _upsert(connection.dialect)
+            # the driver's own parameters: SQLAlchemy looks at each of the columns of each of the rows
+            connection.exec_driver_sql(
+                statement, [tuple(map(row.__getitem__, names)) for row in whole] if names else whole
+            )
 
         # Each row is one statement that reads nothing else, so hosts that write at once need not wait for each other.
         self._database.write(work, alone_on=())
@@ -285,15 +289,19 @@ def room_bytes(connection: Connection) -> int:
 _NOTHING = dict.fromkeys(column.name for column in table.c)
 
 
-@cache
-def _upsert(dialect: str) -> Any:
-    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+@lru_cache(maxsize=8)
+def _upsert(dialect: Dialect) -> tuple[str, Sequence[str]]:
+    """The statement as a driver takes it, and its parameters in order; none where the driver takes them by name."""
+    statement = postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
+    # no parameter, for those are the columns alone
     new = statement.excluded
-    return statement.on_conflict_do_update(
+    ended: ColumnElement[str] = literal_column(f"'{ENDED}'")
+    compiled = statement.on_conflict_do_update(
         index_elements=[table.c.request_id],
         set_={column.name: new[column.name] for column in table.c if column.name != "request_id"},
-        where=or_(new.state == ENDED, table.c.state != ENDED),
-    )
+        where=or_(new.state == ended, table.c.state != ended),
+    ).compile(dialect=dialect)
+    return str(compiled), tuple(compiled.positiontup or ())
 
 
 def _apart(each: Mapping[str, str | None]) -> list[ColumnElement[bool]]:

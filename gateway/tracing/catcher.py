@@ -116,6 +116,8 @@ class Catcher:
 
     def forget(self, held: Held) -> None:
         """Let go of what was caught; later pieces of it are dropped."""
+        if not held.rows:  # nothing of it was ever known by its span
+            return
         with self._lock:
             for span_id in held.rows:
                 self._by_span.pop(span_id, None)

@@ -44,6 +44,8 @@ _SEGMENT_S = 300.0
 #: call may lose its rows. Longer answers are cut.
 HEADROOM_BYTES = 96 << 10
 _SYNC_S = 0.2
+#: How often it is looked whether the segment is still where it was made, besides whenever a call ends.
+_SEEN_S = 0.05
 #: How often a folder that cannot be written to is tried again.
 _TRY_AGAIN_S = 1.0
 #: Calls whose rows were dropped, kept in memory while not even that can be written.
@@ -70,13 +72,17 @@ class _Begun:
 
 @dataclass
 class _Open:
-    """What is held of the folder. `segment` is -1 where the last one could not be written to; `path` is its."""
+    """What is held of the folder.
+
+    `segment` is -1 where the last one could not be written to; `path` is its, where it was last seen at `seen_s`.
+    """
 
     token: str
     live: int
     room: Room
     segment: int = -1
     path: str = ""
+    seen_s: float = 0.0
     live_path: str = ""
     number: int = 0
     size_bytes: int = 0
@@ -162,7 +168,8 @@ class Spool:
             self._headroom_bytes + 2 * body_bytes if self._refuse else 0,
         )
         with self._lock:
-            kept = self._append(begun.frame, begun.headroom_bytes)
+            # where the segment is gone, what has begun is written again as soon as that is seen
+            kept = self._append(begun.frame, begun.headroom_bytes, _SEEN_S)
             if kept:
                 self._begun[id] = begun
                 self._promised_bytes += begun.headroom_bytes
@@ -201,10 +208,10 @@ class Spool:
 
     # Under the lock.
 
-    def _append(self, frames: bytes, headroom_bytes: int = 0) -> bool:
+    def _append(self, frames: bytes, headroom_bytes: int = 0, last_seen_s: float = 0.0) -> bool:
         """Write frames where there is room; False where they are not kept."""
         try:
-            opened = self._ready()
+            opened = self._ready(last_seen_s)
             if opened is None or not opened.room.has(len(frames) + self._promised_bytes + headroom_bytes):
                 return False
             self._turn_page(opened, len(frames) + headroom_bytes)
@@ -221,12 +228,17 @@ class Spool:
         if self._open is not None:
             self._open.leave_segment()
 
-    def _ready(self) -> _Open | None:
-        """Open the folder; None where that is not possible now."""
+    def _ready(self, last_seen_s: float = 0.0) -> _Open | None:
+        """Open the folder; None where that is not possible now. Not looked for where it was seen `last_seen_s` ago."""
         opened = self._open
-        if opened is not None and opened.segment >= 0 and is_at(opened.segment, opened.path):
-            return opened
-        if time.monotonic() < self._broken_until_s:
+        now_s = time.monotonic()
+        if opened is not None and opened.segment >= 0:
+            if now_s - opened.seen_s < last_seen_s:
+                return opened
+            if is_at(opened.segment, opened.path):
+                opened.seen_s = now_s
+                return opened
+        if now_s < self._broken_until_s:
             return None
         try:
             if opened is None or not is_at(opened.live, opened.live_path):  # else it seems dead

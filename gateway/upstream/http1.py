@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from gateway.core.calls import Streamed
+from gateway.sockets import lighten, lighten_tls
 
 #: A connection that was idle for longer is not used again: routers and load balancers drop such in silence, most of
 #: them after a minute.
@@ -308,6 +309,8 @@ class Connections:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if origin.scheme == "https":
                 sock = self._tls().wrap_socket(sock, server_hostname=origin.host)
+            else:
+                sock = lighten(sock)
         except (OSError, ValueError) as error:  # SSLError is an OSError, CertificateError a ValueError too
             sock.close()
             raise ConnectFailed(str(error)) from error
@@ -317,6 +320,7 @@ class Connections:
         if self._context is None:  # 30 ms, and nobody needs it where providers are on this host
             context = ssl.create_default_context()
             context.set_alpn_protocols(["http/1.1"])
+            lighten_tls(context)
             self._context = context
         return self._context
 

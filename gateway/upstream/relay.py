@@ -2,16 +2,71 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.core.calls import Chunk
-from gateway.core.transcript import Malformed, Transcript
+from gateway.core.transcript import ChatTranscript, Malformed, Transcript
 from gateway.core.wire import Events, EventTooLarge, data_event, data_of, loads, named_event
 from gateway.errors import GatewayError, ProviderInvalid, ProviderStreamEnded
 from gateway.upstream.failures import Failures
 
 _NO_USAGE = b',"usage":null'
+
+_TEXT = re.compile(rb'"content": ?"')
+_ANOTHER = "another text"
+#: Chunks that are looked at for a frame; a provider that puts something new into each has none.
+_FRAMES = 4
+
+
+class _Frame(NamedTuple):
+    """What the chunks of a stream have around their text: most of them are the same but for that.
+
+    So it is read once. `chunk` is one of them, `choice` the only one in it.
+    """
+
+    before: bytes
+    behind: bytes
+    chunk: dict[str, Any]
+    choice: dict[str, Any]
+
+    @classmethod
+    def of(cls, data: bytes, chunk: dict[str, Any]) -> _Frame | None:
+        """The frame of a chunk that says a text and nothing else; None for any other."""
+        choices = chunk.get("choices")
+        if "usage" in chunk or not isinstance(choices, list) or len(choices) != 1:
+            return None
+        choice = choices[0]
+        delta = choice.get("delta")
+        if choice.get("finish_reason") is not None or not isinstance(delta, dict) or delta.keys() != {"content"}:
+            return None
+        text, found = delta["content"], _TEXT.search(data)
+        if not isinstance(text, str) or found is None:
+            return None
+        written = text.encode(errors="replace")
+        if not data.startswith(written + b'"', found.end()):
+            return None
+        frame = cls(data[: found.end()], data[found.end() + len(written) :], chunk, choice)
+        # the same words may stand elsewhere: with others in their place it must be the text that is another
+        other = _object_in(frame.before + _ANOTHER.encode() + frame.behind)
+        return frame if other == frame.filled(_ANOTHER) else None
+
+    def text_of(self, data: bytes) -> str | None:
+        """The text of a chunk that has this frame, where it stands as it is; None where it has to be read."""
+        if not data.startswith(self.before) or not data.endswith(self.behind):
+            return None
+        try:
+            text = data[len(self.before) : max(len(self.before), len(data) - len(self.behind))].decode()
+        except ValueError:
+            return None
+        # no escape, no end of the text before its end, and no control character, which JSON does not allow
+        plain = text.isprintable() and "\\" not in text and '"' not in text
+        return text if plain and len(data) >= len(self.before) + len(self.behind) else None
+
+    def filled(self, text: str) -> dict[str, Any]:
+        """The chunk with another text."""
+        return {**self.chunk, "choices": [{**self.choice, "delta": {"content": text}}]}
 
 
 class Relay:
@@ -36,6 +91,8 @@ class Relay:
         self._failures = failures
         self.ended = False
         self._tool_ids: dict[int, list[str]] = {}
+        self._frame: _Frame | None = None
+        self._frames_left = _FRAMES
 
     def chunks(self, pieces: Iterator[bytes]) -> Iterator[Chunk | None]:
         """Read the stream to its end; an empty piece is silence, and so is None.
@@ -60,6 +117,10 @@ class Relay:
             raise ended_early(self._provider)
 
     def _read(self, event: bytes, data: bytes) -> Chunk | None:
+        if (frame := self._frame) is not None and (text := frame.text_of(data)):
+            assert isinstance(self._transcript, ChatTranscript)
+            self._transcript.say(frame.choice.get("index", 0), text)
+            return Chunk(event, content=True, piece=frame.filled(text))
         if data == b"[DONE]":
             self.ended = True
             return None
@@ -73,6 +134,9 @@ class Relay:
                 event = _without_null_usage(event, chunk)
             elif not chunk.get("choices"):
                 return Chunk(b"")
+        if content and self._frames_left and isinstance(self._transcript, ChatTranscript):
+            self._frames_left -= 1
+            self._frame = _Frame.of(data, chunk) or self._frame
         return Chunk(data_event(chunk) if rewritten else event, content, piece=chunk)
 
     def _index_tools(self, chunk: dict[str, Any]) -> bool:

@@ -55,6 +55,70 @@ def failure(*pieces: bytes) -> tuple[GatewayError, list[Chunk]]:
 
 # What passes.
 
+_SAID = st.text(
+    alphabet=st.sampled_from('ab "\\\n\x00\x7f\u2028\u00a0\u00e4\U0001f600{}:,[]content'), max_size=6
+) | st.text(max_size=4)
+_AROUND = st.fixed_dictionaries(
+    {"id": st.sampled_from(["c1", '"content":"', "x"])},
+    optional={
+        "content": _SAID,
+        "model": st.just("gpt"),
+        "usage": st.none() | st.just({"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}),
+        "obfuscation": _SAID,
+    },
+)
+_CHOICES = st.fixed_dictionaries(
+    {"delta": st.fixed_dictionaries({}, optional={"content": _SAID | st.none(), "role": st.just("assistant")})},
+    optional={"index": st.integers(0, 1), "finish_reason": st.none() | st.just("stop"), "content": _SAID},
+)
+
+
+def unframed(pieces: list[bytes], usage_asked: bool) -> tuple[list[Chunk], ChatTranscript]:
+    """What comes of pieces of which each is read."""
+    transcript = ChatTranscript()
+    reading = relay(transcript, usage_asked)
+    reading._frames_left = 0
+    return list(reading.chunks(iter(pieces))), transcript
+
+
+@given(
+    around=_AROUND,
+    choices=st.lists(st.lists(_CHOICES, max_size=2), min_size=1, max_size=8),
+    changed=st.lists(st.integers(0, 7), max_size=3),
+    spaced=st.booleans(),
+    escaped=st.booleans(),
+    usage_asked=st.booleans(),
+)
+def test_chunks_that_differ_in_their_text_alone_are_told_as_if_each_was_read(
+    around: JSON, choices: list[list[JSON]], changed: list[int], spaced: bool, escaped: bool, usage_asked: bool
+) -> None:
+    pieces = []
+    for number, each in enumerate(choices):
+        chunk = {**around, "choices": each} if number not in changed else {"choices": each, **around, "other": number}
+        text = json.dumps(chunk, ensure_ascii=escaped, separators=None if spaced else (",", ":"))
+        pieces.append(b"data: " + text.encode() + b"\n\n")
+    ended = event({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"} for index in (0, 1)]})
+    transcript = ChatTranscript()
+    told = list(relay(transcript, usage_asked).chunks(iter([*pieces, ended])))
+    wanted, record = unframed([*pieces, ended], usage_asked)
+    assert told == wanted
+    assert transcript.said() == record.said()
+    assert (transcript.id, transcript.model, transcript.usage) == (record.id, record.model, record.usage)
+
+
+def test_a_text_is_not_looked_for_where_an_other_one_stands_in_its_place() -> None:
+    """Each of these begins and ends as the one before it, and is no chunk with another text."""
+    plain = b'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    inside = b'data: {"choices":[{"index":0,"delta":{"content":"a","content":"b"}}]}\n\n'
+    short = b'data: {"choices":[{"index":0,"delta":{"content":"}}]}\n\n'
+    transcript = ChatTranscript()
+    got = list(relay(transcript).chunks(iter([plain, plain, inside, event(finish())])))
+    assert transcript.said()[0]["message"]["content"] == "aab"
+    assert len(got) == 4
+    error, before = failure(plain, plain, short)
+    assert isinstance(error, ProviderInvalid)
+    assert len(before) == 2
+
 
 def test_every_event_goes_out_as_it_came() -> None:
     strange = b'data:   {"choices" : [ {"index":0,"delta":{"content":"\\u00e4"}} ], "own_field":  {"x": null}}\n\n'

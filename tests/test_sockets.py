@@ -1,0 +1,186 @@
+"""Lighter sockets wait, read and send as gevent's own do; without gevent there are none."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import trustme
+
+from gateway.sockets import lighten, lighten_tls
+
+BEGIN = """
+from gevent import monkey
+monkey.patch_all()
+import gevent, os, socket, ssl, sys, time
+from gateway.sockets import lighten, lighten_tls
+now = time.monotonic
+def raised(kind, work, *args):
+    try:
+        work(*args)
+    except kind as error:
+        return error
+    raise SystemExit(f"no {kind.__name__}")
+"""
+
+PLAIN = (
+    BEGIN
+    + """
+def pair(timeout_s=5.0):
+    here, there = socket.socketpair()
+    here.settimeout(timeout_s)
+    light = lighten(here)
+    assert type(light) is not type(there) and light.gettimeout() == timeout_s
+    assert here.fileno() == -1, "there must be one owner of the descriptor"
+    assert lighten(light) is light
+    return light, there
+
+light, there = pair()
+there.sendall(b"one")
+assert light.recv(100) == b"one"
+gevent.spawn_later(0.05, there.sendall, b"two and more")
+began = now()
+assert light.recv(3) == b"two", "what comes later is waited for"
+assert 0.03 < now() - began < 2
+assert light.recv(3) == b" an", "a read that was full is followed by one at once"
+assert light.recv(100) == b"d more"
+there.sendall(b"x")
+gevent.sleep(0.02)
+assert light.recv(100) == b"x"
+there.close()
+assert light.recv(100) == b"" and light.recv(100) == b""
+
+for timeout_s in (0.05, 0.2, 0.05):
+    light, there = pair(timeout_s)
+    for _ in range(2):
+        began = now()
+        assert type(raised(TimeoutError, light.recv, 100)) is TimeoutError
+        assert timeout_s * 0.8 <= now() - began < timeout_s + 0.5, now() - began
+    light.settimeout(0.4)
+    gevent.spawn_later(0.25, there.sendall, b"late")
+    assert light.recv(100) == b"late", "the timeout that is set now counts"
+    light.settimeout(0)
+    raised(BlockingIOError, light.recv, 100)
+    light.settimeout(None)
+    gevent.spawn_later(0.1, there.sendall, b"at last")
+    assert light.recv(100) == b"at last"
+
+light, there = pair()
+light.sendall(b"asked")
+assert there.recv(100) == b"asked"
+gevent.spawn_later(0.05, light.shutdown, socket.SHUT_RDWR)
+began = now()
+raised(OSError, light.recv, 100)
+assert now() - began < 2, "who shuts it down ends the wait"
+light, there = pair()
+light.sendall(b"asked")
+gevent.spawn_later(0.05, light.close)
+raised(OSError, light.recv, 100)
+light, there = pair()
+waiting = gevent.spawn(light.recv, 1)
+gevent.sleep(0.02)
+waiting.kill()
+assert isinstance(waiting.value, gevent.GreenletExit)
+
+whole = os.urandom(3 << 20)
+for content in (whole, bytearray(whole), memoryview(whole), memoryview(whole).cast("I"), b""):
+    light, there = pair()
+    sending = gevent.spawn(light.sendall, content)
+    got = bytearray()
+    while len(got) < (len(whole) if len(content) else 0):
+        gevent.sleep(0)
+        got += there.recv(100_000)
+    sending.get()
+    assert got == bytes(content)
+light, there = pair(0.1)
+raised(TimeoutError, light.sendall, whole)
+there.close()
+light.close()
+raised(OSError, light.sendall, b"x")
+raised(OSError, light.recv, 1)
+
+pairs = [pair(0.2) for _ in range(200)]
+def read(light):
+    try:
+        return light.recv(10)
+    except TimeoutError:
+        return None
+readers = [gevent.spawn(read, light) for light, _there in pairs]
+gevent.sleep(0.05)
+for number, (_light, there) in enumerate(pairs):
+    if number % 2:
+        there.sendall(b"%d" % number)
+gevent.joinall(readers)
+assert [reader.value for reader in readers[1::2]] == [b"%d" % number for number in range(1, 200, 2)]
+assert all(reader.value is None for reader in readers[::2])
+print("done")
+"""
+)
+
+ENCRYPTED = (
+    BEGIN
+    + """
+server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+server.load_cert_chain(sys.argv[1], sys.argv[2])
+client = ssl.create_default_context(cafile=sys.argv[3])
+lighten_tls(client)
+def pair(timeout_s=5.0):
+    here, there = socket.socketpair()
+    here.settimeout(timeout_s)
+    accepting = gevent.spawn(server.wrap_socket, there, server_side=True)
+    light = client.wrap_socket(here, server_hostname="localhost")
+    assert type(light) is client.sslsocket_class is not ssl.SSLSocket
+    return light, accepting.get()
+
+light, there = pair(0.1)
+assert lighten(light) is light
+light.sendall(b"asked")
+assert there.recv(100) == b"asked"
+for _ in range(2):
+    began = now()
+    raised(TimeoutError, light.recv, 100)
+    assert 0.08 < now() - began < 0.6
+light.settimeout(2)
+gevent.spawn_later(0.15, there.sendall, b"answered")
+assert light.recv(100) == b"answered"
+gevent.spawn_later(0.05, socket.socket.shutdown, light, socket.SHUT_RDWR)
+began = now()
+raised(OSError, light.recv, 100)
+assert now() - began < 1
+here, there = socket.socketpair()
+here.settimeout(0.1)
+raised(TimeoutError, lambda: client.wrap_socket(here, server_hostname="localhost"))  # nobody shakes hands
+print("done")
+"""
+)
+
+
+def run(script: str, *arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_under_gevent_they_wait_read_and_send_as_gevents_own() -> None:
+    run(PLAIN)
+
+
+def test_under_gevent_those_of_tls_do_too(tmp_path: Path) -> None:
+    authority, names = trustme.CA(), ("chain", "key", "authority")
+    issued = authority.issue_cert("localhost")
+    chain, key, trusted = files = [tmp_path / name for name in names]
+    chain.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(str(key))
+    authority.cert_pem.write_to_path(str(trusted))
+    run(ENCRYPTED, *map(str, files))
+
+
+def test_without_gevent_a_socket_stays_what_it_is() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        assert lighten(here) is here
+    context = ssl.create_default_context()
+    lighten_tls(context)
+    assert context.sslsocket_class is ssl.SSLSocket
