@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Table
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from gateway.secret import Secret
 from gateway.storage.faults import StorageBusy, StorageError, StorageFailed
@@ -106,8 +106,17 @@ class Database:
 
 def upserting(connection: Connection, table: Table) -> Any:
     """Begin an `INSERT … ON CONFLICT` in the words of the connection's database; its result has a `rowcount`."""
-    statement = postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    statement = inserting(connection.dialect.name, table)
     return statement.execution_options(preserve_rowcount=True)  # else SQLAlchemy gives -1 for psycopg's inserts
+
+
+def inserting(dialect: str, table: Table) -> Any:
+    """Begin an `INSERT … ON CONFLICT` in the words of a dialect: `postgresql` or `sqlite`."""
+    if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415  # not needed for a file, and slow to import
+
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 def vacuum(connection: Connection) -> bool:

@@ -9,14 +9,13 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Dialect, delete, func, literal_column, or_, select, tuple_
-from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.core.ledger import ENDED
 from gateway.core.paging import Page
 from gateway.core.rights import matches
 from gateway.core.rules import USD, Match
 from gateway.storage import usage_days, usage_times
-from gateway.storage.database import Database, vacuum
+from gateway.storage.database import Database, inserting, vacuum
 from gateway.storage.tables import usage as table
 from gateway.storage.usage_sums import (
     ERRORS,
@@ -292,7 +291,7 @@ _NOTHING = dict.fromkeys(column.name for column in table.c)
 @lru_cache(maxsize=8)
 def _upsert(dialect: Dialect) -> tuple[str, Sequence[str]]:
     """The statement as a driver takes it, and its parameters in order; none where the driver takes them by name."""
-    statement = postgresql.insert(table) if dialect.name == "postgresql" else sqlite.insert(table)
+    statement = inserting(dialect.name, table)
     # no parameter, for those are the columns alone
     new = statement.excluded
     ended: ColumnElement[str] = literal_column(f"'{ENDED}'")

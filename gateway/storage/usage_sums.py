@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, cast, func, literal_column, or_, select, true
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ColumnElement, Connection, and_, case, func, literal_column, or_, select, true
 
 from gateway.core.ledger import ENDED, LOST, TOKENS
 from gateway.storage import usage_days
@@ -187,7 +186,7 @@ def _status(asked: str) -> ColumnElement[bool]:
 def _tags(dialect: str) -> Any:
     """The tags of a row, as a table with one column `value`."""
     if dialect == "postgresql":
-        return func.jsonb_array_elements_text(cast(table.c.tags, JSONB)).table_valued("value", name="tag")
+        return func.jsonb_array_elements_text(literal_column("usage.tags::jsonb")).table_valued("value", name="tag")
     return func.json_each(table.c.tags).table_valued("value", name="tag")
 
 
