@@ -8,6 +8,7 @@ long wait is `time.sleep` between tries, in the greenlet that asked.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
 import time
@@ -26,6 +27,8 @@ from gateway.storage.faults import StorageBusy, StorageError, StorageFailed
 _Result = TypeVar("_Result")
 
 _BUSY_TIMEOUT_MS = 20
+#: A new connection takes as long as a short transaction.
+_MOST_IDLE = 4
 _IMMEDIATE = "gateway_begin_immediate"
 
 #: Another process has what is needed, for a moment. PROTOCOL: two recover the same log at once.
@@ -43,10 +46,10 @@ _REASONS = {
 
 
 class SQLiteFile:
-    """What `Database` does on a file. Each operation opens a connection of its own, in the thread that runs it.
+    """What `Database` does on a file. Each operation has a connection of its own, in the thread that runs it.
 
-    So native threads and greenlets share no pool and no lock, and nothing is open over a fork. The file is made by
-    `migrate.upgrade`, never here.
+    A few stay open for the next operations while the file is held (`hold`), else none does: so nothing is open over a
+    fork, and native threads and greenlets share no lock. The file is made by `migrate.upgrade`, never here.
     """
 
     def __init__(self, path: Path, patience_s: float) -> None:
@@ -55,7 +58,8 @@ class SQLiteFile:
         self._patience_s = patience_s
         self._address = ":memory:"
         self._held: sqlite3.Connection | None = None
-        self._engine = _engine(lambda: sqlite3.connect(self._address, timeout=_BUSY_TIMEOUT_MS / 1000, uri=True))
+        self._idle: list[tuple[Connection, tuple[int, int]]] = []
+        self._engine = _engine(self._new)
         # SQLAlchemy asks its first connection for the dialect's facts under a lock, which native threads and
         # greenlets must not meet at: so it asks one here that touches no file.
         with self._engine.connect():
@@ -71,20 +75,28 @@ class SQLiteFile:
         with contextlib.suppress(sqlite3.Error):
             self._held = self._held or offload(self._open_idle)
 
+    def _new(self) -> sqlite3.Connection:
+        return sqlite3.connect(self._address, timeout=_BUSY_TIMEOUT_MS / 1000, uri=True, check_same_thread=False)
+
     def _open_idle(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._address, timeout=_BUSY_TIMEOUT_MS / 1000, uri=True, check_same_thread=False)
+        connection = self._new()
         connection.execute("PRAGMA schema_version").fetchone()  # only who has read has joined the log
         return connection
 
     def release(self) -> None:
-        """Close it; safe to call again."""
+        """Close it, and the others that are idle; safe to call again."""
         held, self._held = self._held, None
         if held is not None:
-            offload(held.close)
+            offload(self._close_idle, held)
+
+    def _close_idle(self, held: sqlite3.Connection) -> None:
+        while (found := self._pop()) is not None:
+            found[0].close()
+        held.close()
 
     def read(self, work: Callable[[Connection], _Result]) -> _Result:
         """See `Database.read`."""
-        return self._patiently(work, {})
+        return self._patiently(work, {_IMMEDIATE: False})
 
     def write(self, work: Callable[[Connection], _Result], _alone_on: Sequence[str] | None) -> _Result:
         """See `Database.write`. Every transaction that writes is alone, whatever it is about."""
@@ -102,11 +114,46 @@ class SQLiteFile:
 
     def _once(self, work: Callable[[Connection], _Result], options: dict[str, Any]) -> _Result:
         try:
-            with self._engine.connect().execution_options(**options) as connection, connection.begin():
-                return work(connection)
+            connection, of = self._take()
+            try:
+                with connection.execution_options(**options).begin():
+                    result = work(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._put(connection, of)
+            return result
         except (SQLAlchemyError, sqlite3.Error) as error:
             # Not `from error`: SQLAlchemy's words have the statement, and a traceback would show them.
             raise self._said_of(error) from None
+
+    def _take(self) -> tuple[Connection, tuple[int, int]]:
+        """An idle connection to the file that is there now, or a new one, with what tells the file."""
+        here = self._file()
+        while (found := self._pop()) is not None:
+            if found[1] == here:
+                return found
+            found[0].close()  # another file has taken its place: what is written to the old one is lost
+        return self._engine.connect(), here
+
+    def _pop(self) -> tuple[Connection, tuple[int, int]] | None:
+        try:
+            return self._idle.pop()
+        except IndexError:  # another thread took the last one
+            return None
+
+    def _put(self, connection: Connection, of: tuple[int, int]) -> None:
+        if self._held is not None and len(self._idle) < _MOST_IDLE:
+            self._idle.append((connection, of))
+        else:
+            connection.close()
+
+    def _file(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self.path)
+        except OSError:  # opening it says why
+            return 0, 0
+        return found.st_dev, found.st_ino
 
     def _said_of(self, error: SQLAlchemyError | sqlite3.Error) -> StorageError:
         cause = error.orig if isinstance(error, DBAPIError) else error

@@ -268,3 +268,30 @@ def test_a_full_disk_is_said_to_be_full(path: Path) -> None:
     said, count = found.stdout.splitlines()
     assert "disk" in said
     assert count == "0"
+
+
+def test_connections_that_stay_open_belong_to_the_file_that_is_there(path: Path, tmp_path: Path) -> None:
+    database = Database(path)
+    database.hold()
+    try:
+        database.write(partial(put, "one"))
+        connections = []
+        for _ in range(3):
+            database.read(lambda it: connections.append(it.connection.dbapi_connection))
+        assert len(set(map(id, connections))) == 1, "the next operation has the same"
+        with pytest.raises(StorageFailed):
+            database.write(lambda it: it.exec_driver_sql("INSERT INTO nothing VALUES (1)") and None)
+        assert database.read(names) == ["one"]
+        other = tmp_path / "other.db"
+        with sqlite3.connect(other) as made:
+            made.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, name TEXT)")
+        made.close()
+        for name in ("-wal", "-shm"):
+            path.with_name(path.name + name).unlink(missing_ok=True)
+        os.replace(other, path)  # a backup that is put back
+        database.write(partial(put, "two"))
+    finally:
+        database.release()
+    with sqlite3.connect(path) as now:
+        assert now.execute("SELECT name FROM things").fetchall() == [("two",)]
+    now.close()

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from sqlalchemy import func, select
 
+from gateway.core.windows import Claim, Window
 from gateway.errors import StoreUnavailable
-from gateway.storage.counters import Counters
+from gateway.storage.counters import Admission, Counters, Reservation, by_counter
 from gateway.storage.database import Database, StorageBusy, StorageFailed
+from gateway.storage.memory import MemoryCounters
 from gateway.storage.migrate import upgrade
-from gateway.storage.tabled import TableCounters
+from gateway.storage.tabled import TableCounters, _Used, _Wanted
 from gateway.storage.tables import counter_slots, counter_values, reservations
 from tests.storage.holding import held
-from tests.storage.stores import Clock, claim
+from tests.storage.stores import NOW_S, Clock, claim
+
+_TURNS = itertools.count(1)
 
 VERBS: dict[str, Callable[[Counters], object]] = {
     "reserve": lambda it: it.reserve([claim()], 45),
@@ -144,3 +152,65 @@ def test_calls_on_different_keys_do_not_wait_for_each_other_on_a_server(opened: 
     may_end.set()
     holder.join(10)
     assert counters.reserve([claim(subject="key/1")], 45).reservation is not None
+
+
+_AMOUNTS = st.integers(0, 6)
+_ASKED = st.tuples(
+    st.just("reserve"),
+    st.lists(st.tuples(st.integers(0, 2), _AMOUNTS), min_size=1, max_size=2, unique_by=lambda of: of[0]),
+) | st.tuples(st.just("settle"), st.tuples(st.integers(0, 20), st.lists(_AMOUNTS, min_size=2, max_size=2)))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    turns=st.lists(st.tuples(st.lists(_ASKED, min_size=1, max_size=6), st.sampled_from([0.0, 3.0, 70.0])), max_size=6)
+)
+def test_what_is_done_in_one_turn_is_what_one_after_the_other_would_have_done(turns: Any, database: Database) -> None:
+    clock, number = Clock(NOW_S + 1e6 * next(_TURNS)), next(_TURNS)
+    counters, model = TableCounters(database, clock), MemoryCounters(clock)
+    held: list[tuple[Reservation, Reservation]] = []
+    for asked, later_s in turns:
+        wanted: list[_Wanted | _Used] = []
+        expected: list[Admission | bool] = []
+        known = list(held)
+        for verb, given_ in asked:
+            if verb == "reserve":
+                # two windows, and one without end that has to be opened and is not
+                claims = [
+                    Claim(f"{number}/{of}", Window((60.0, 5.0, None)[of], 1e7), amount, 10, opened=of == 2)
+                    for of, amount in given_
+                ]
+                wanted.append(_Wanted(tuple(claims), 45_000))
+                expected.append(model.reserve(claims, 45))
+            elif known:
+                mine, other = known[given_[0] % len(known)]
+                amounts = given_[1][: len(mine.claims)]
+                wanted.append(_Used(mine, by_counter(mine, amounts)))
+                expected.append(model.settle(other, amounts))
+        if not wanted:
+            continue
+        for got, right in zip(counters._turn(wanted), expected, strict=True):
+            if isinstance(right, bool) or isinstance(got, bool):
+                assert got == right
+                continue
+            assert got.standings == right.standings
+            assert (got.reservation is None) == (right.reservation is None)
+            if got.reservation is not None and right.reservation is not None:
+                held.append((got.reservation, right.reservation))
+        clock.now_s += later_s
+
+
+def test_calls_that_come_at_once_share_transactions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    counters, written = TableCounters(database), list[int]()
+    write = database.write
+    monkeypatch.setattr(
+        database, "write", lambda *args, **more: (written.append(1), time.sleep(0.05), write(*args, **more))[2]
+    )
+    answers: list[Admission] = []
+    threads = [threading.Thread(target=lambda: answers.append(counters.reserve([claim(1, 10)], 45))) for _ in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(answer.reservation is not None for answer in answers) == 10
+    assert len(written) <= 8, "one that begins, and turns of 32"
