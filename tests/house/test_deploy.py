@@ -159,6 +159,28 @@ def test_in_a_container_of_modal_the_variables_name_the_files_that_came_along(tm
     assert Settings.from_env(inline, tmp_path).config is None, "the text goes first, as under gunicorn"
 
 
+def test_the_guide_of_deploying_says_what_the_files_say() -> None:
+    page = (DEPLOY.parent / "docs/deploy.md").read_text()
+    [compose] = [block for block in re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S) if "compose" in block]
+    comments = "".join(re.findall(r"^# (.*)$", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE))
+    assert re.sub(r"\s+", "", compose) in re.sub(r"\s+", "", comments)
+    [unit] = re.findall(r"^```ini\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    service = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+    name, _, folder = service["Environment"].partition("=")
+    assert name in {row.env for row in SETTINGS}
+    assert folder == f"/var/lib/{service['StateDirectory']}"
+    assert int(service["TimeoutStopSec"]) > 25, "gunicorn.conf.py gives live streams 25 s"
+
+
+def test_the_scrape_of_the_guide_is_that_of_the_file() -> None:
+    page = (DEPLOY.parent / "docs/metrics.md").read_text()
+    [text] = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [shown] = yaml.safe_load(text)["scrape_configs"]
+    [used, *_] = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    assert shown.keys() <= used.keys() | {"static_configs"}
+    assert set(shown["authorization"]) == set(used["authorization"]) - {"type"}, "Bearer, where nothing is said"
+
+
 def test_compose_shows_the_world_nothing_and_no_image_moves_by_itself() -> None:
     for name, service in COMPOSE["services"].items():
         for port in service.get("ports", ()):
