@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 #: gunicorn stops its master for this one (an app that cannot be loaded), and starts no worker again.
 CANNOT_START = 4
 _MOST_WORKERS = 4
+#: Hosts that are no address to call.
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  # looked for, not listened at
 #: Models that the greeting names.
 _MOST_NAMED = 20
 
@@ -284,6 +286,10 @@ def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
             log.warning("%s cannot be called: %s", name, credential.missing)
     where = next((bind for bind in binds if isinstance(bind, tuple)), None)
     if chosen.tokens or where is None or not all(_is_local(bind) for bind in binds):
+        if where is not None:
+            base = f"http://{_shown(where if where[0] not in _EVERYWHERE else ('<this machine>', where[1]))}"
+            pages = f"; the pages are at {base}/ui" if chosen.ui == "on" else ""
+            log.info("ready: the base URL is %s/v1 for OpenAI's clients, %s for Anthropic's%s", base, base, pages)
         return
     token = first_token(chosen.data_dir)
     model = "openai/gpt-4o-mini" if "openai" in usable or not usable else f"{usable[0]}/<model>"

@@ -308,6 +308,30 @@ def test_the_greeting_says_where_traces_go_and_what_is_missing(
     assert "hunter2" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("binds", "base"),
+    [
+        ([("127.0.0.1", 8001)], "http://127.0.0.1:8001"),
+        (["/run/gateway.sock", ("0.0.0.0", 8000)], "http://<this machine>:8000"),
+        ([("::", 8000)], "http://<this machine>:8000"),
+        ([("fd00::1", 8000)], "http://[fd00::1]:8000"),
+    ],
+)
+def test_the_greeting_says_where_clients_find_it_when_they_have_their_keys(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    binds: list[tuple[str, int] | str],
+    base: str,
+) -> None:
+    monkeypatch.setenv("GATEWAY_AUTH_TOKEN", TOKEN)
+    with caplog.at_level(logging.INFO, "gateway"):
+        serving.greet(binds)
+    assert f"ready: the base URL is {base}/v1 for OpenAI's clients, {base} for Anthropic's" in caplog.text
+    assert f"the pages are at {base}/ui" in caplog.text
+    assert TOKEN not in caplog.text
+
+
 def test_the_greeting_names_a_model_that_can_be_called(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

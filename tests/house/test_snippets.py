@@ -29,6 +29,7 @@ SNIPPETS: dict[str, dict[str, tuple[int, str]]] = {
     "docs/caching.md": {"sh": (2, "tests/served/test_caching.py")},
     "docs/clients.md": {
         "sh": (3, "tests/served/test_clients_guide.py"),
+        # those of the SDKs; tests/served/test_frameworks.py asks by frameworks, and some of them are not installed here
         "python": (10, "tests/served/test_clients_guide.py"),
         "js": (3, _NO_NODE),
         "toml": (1, _NO_CLIENT),
