@@ -98,6 +98,7 @@ def application(whole_answer_s: float | None = None) -> Flask:
     withdraw(os.environ, table().key_variables)
     gateway: Gateway = app.extensions["gateway"]
     if gateway.preload is not None:
+        log.info("importing LiteLLM, which takes some seconds, and more of them the first time")
         gateway.preload()
         # what is imported stays for good: not looked at again, and not taken apart at the end (seconds of every stop)
         gc.collect()

@@ -238,6 +238,11 @@ def _attempts(name: str, catalogue: Catalogue) -> tuple[Attempt, ...]:
     if (found := alias_of(name, catalogue)) is not None:
         reached = deployments_of(*found)
         return tuple(Attempt(deployment, number) for number, (_, deployment) in enumerate(reached, 1))
+    if name.startswith(f"{DEMO}/") and not catalogue.demo:
+        raise ModelNotFound(
+            "The demo models are off here: they are served while no provider is configured, or with GATEWAY_DEMO=on.",
+            param="model",
+        )
     if not catalogue.open:
         raise _NoSuchName(f"The model {name!r} does not exist here", param="model")
     resolved = catalogue.resolved

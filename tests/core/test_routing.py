@@ -136,6 +136,12 @@ def test_a_misspelt_name_is_told_the_one_that_the_caller_may_call(
     assert raised.value.message.endswith("GET /v1/models lists what can be called.")
 
 
+@pytest.mark.parametrize("open", [True, False])
+def test_a_demo_model_says_why_it_is_not_there(open: bool) -> None:
+    with pytest.raises(ModelNotFound, match=r"^The demo models are off here: .* GATEWAY_DEMO=on\.$"):
+        plan("demo/echo", Catalogue(open=open), rights=Rights())
+
+
 # What is missing.
 
 
