@@ -121,6 +121,8 @@ def on_starting(server: Any) -> None:
     if _alone is not None:
         server.log.warning("no folder can be made (%s): /metrics shows the numbers of one worker alone", _alone)
     serving.prepare(server.app.wsgi(), server.cfg.address, server.cfg.workers)
+    if not (server.master_pid or "LISTEN_FDS" in os.environ or server.cfg.reuse_port):  # else it is handed sockets
+        serving.expect_free(server.cfg.address)
 
 
 def when_ready(server: Any) -> None:

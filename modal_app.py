@@ -3,9 +3,12 @@
 Modal serves the same Flask app as gunicorn does, on real threads, one for each request.
 """
 
+import os
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import modal
+from dotenv import dotenv_values
 from flask import Flask
 
 HERE = Path(__file__).resolve().parent
@@ -25,6 +28,30 @@ def operator_secret(folder: Path) -> modal.Secret:
     return modal.Secret.from_dict({})
 
 
+#: Where the operator's files lie in a container, as in that of `deploy/Dockerfile`; each by the variable that names it.
+CONFIG = Path("/config")
+CARRIED = {"GATEWAY_CONFIG": "gateway.yaml", "GATEWAY_PRICES": "prices.json"}
+
+
+def carrying(image: modal.Image, folder: Path) -> modal.Image:
+    """Add the files to an image that the `.env` in `folder` names, and without a name the `gateway.yaml` there."""
+    named = dotenv_values(folder / ".env", interpolate=False, encoding="utf-8-sig")
+    for variable, name in CARRIED.items():
+        file = named.get(variable) or (name if variable == "GATEWAY_CONFIG" else "")
+        if file and (folder / file).is_file():
+            image = image.add_local_file(folder / file, str(CONFIG / name))
+    return image
+
+
+def point_at(config: Path, environ: MutableMapping[str, str]) -> None:
+    """Have the variables name the files that came along: what `.env` calls them is a path of another machine."""
+    for variable, name in CARRIED.items():
+        if (config / name).is_file():
+            environ[variable] = str(config / name)
+    if environ.get("GATEWAY_CONFIG_YAML"):
+        environ.pop("GATEWAY_CONFIG", None)  # as under gunicorn, where the text goes before a gateway.yaml
+
+
 image = (
     modal.Image.debian_slim(python_version="3.12")
     # An absolute path: a relative one would be taken from where `modal` is called.
@@ -33,6 +60,7 @@ image = (
     # Not the code alone, as Modal would: the pages are templates, scripts and styles.
     .add_local_python_source("gateway", "wsgi", ignore=["**/*.pyc"])
 )
+image = carrying(image, HERE)
 
 app = modal.App("llm-gateway")
 
@@ -63,6 +91,7 @@ class Gateway:
         from gateway import modal_bridge, serving  # noqa: PLC0415 - see load
 
         modal_bridge.install()
+        point_at(CONFIG, os.environ)
         self.app = serving.application(whole_answer_s=WHOLE_ANSWER_S)
 
     @modal.wsgi_app()

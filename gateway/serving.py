@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import ipaddress
 import logging
@@ -11,7 +12,9 @@ import os
 import secrets
 import shlex
 import signal
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -35,6 +38,8 @@ log = logging.getLogger(__name__)
 #: gunicorn stops its master for this one (an app that cannot be loaded), and starts no worker again.
 CANNOT_START = 4
 _MOST_WORKERS = 4
+#: Hosts that are no address to call.
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  # looked for, not listened at
 #: Models that the greeting names.
 _MOST_NAMED = 20
 
@@ -93,6 +98,7 @@ def application(whole_answer_s: float | None = None) -> Flask:
     withdraw(os.environ, table().key_variables)
     gateway: Gateway = app.extensions["gateway"]
     if gateway.preload is not None:
+        log.info("importing LiteLLM, which takes some seconds, and more of them the first time")
         gateway.preload()
         gc.collect()
         logs.configure(chosen.log_format, chosen.log_level)  # again: LiteLLM adds handlers of its own at import
@@ -150,6 +156,39 @@ def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int], processes:
         gateway.authenticator.add(StaticTokens([first_token(chosen.data_dir)]))
     if _is_led_in(chosen, binds):
         gateway.authenticator.add(StaticTokens([first_token(chosen.data_dir, ADMIN)], admin=True))
+
+
+def expect_free(binds: Sequence[tuple[str, int] | str | int], wait_s: float = 4) -> None:
+    """Refuse the start in one line where an address cannot be had; gunicorn would say so eleven times.
+
+    Args:
+        binds: as `prepare` has them; only those with a port are looked at.
+        wait_s: how long an earlier gateway may take to leave.
+    """
+    until_s = time.monotonic() + wait_s
+    for bind in binds:
+        while isinstance(bind, tuple) and (fault := _fault_of(bind)) is not None:
+            if fault.errno != errno.EADDRINUSE:
+                _exit([f"it cannot listen at {_shown(bind)}: {fault.strerror}."])
+            if time.monotonic() >= until_s:
+                elsewhere = _shown((bind[0], bind[1] % 65535 + 1))
+                _exit(
+                    [
+                        f"{_shown(bind)} is taken by another program, maybe by another gateway. Stop that one, or "
+                        f"start this one elsewhere: gunicorn wsgi:app -b {elsewhere}"
+                    ]
+                )
+            time.sleep(0.5)
+
+
+def _fault_of(bind: tuple[str, int]) -> OSError | None:
+    with socket.socket(socket.AF_INET6 if ":" in bind[0] else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gunicorn does
+        try:
+            probe.bind(bind)
+        except OSError as error:
+            return error
+    return None
 
 
 def _is_led_in(chosen: Settings, binds: Sequence[tuple[str, int] | str | int]) -> bool:
@@ -227,9 +266,10 @@ def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
     """
     chosen = settings()
     usable = sorted(name for name, credential in chosen.credentials.items() if credential.missing is None)
+    read = f"read them with: {'uv run ' if 'UV' in os.environ else ''}gateway traces list"  # `uv run` sets it
     places = [f"Braintrust, project {chosen.braintrust_project}"] if chosen.braintrust_api_key is not None else []
     if chosen.traces_kept_here:
-        places.append(f"{chosen.data_dir} (read them with: gateway traces list)")
+        places.append(f"{chosen.data_dir} ({read})")
     log.info("traces go to: %s", ", and ".join(places) or "this log alone, one line a call")
     demo_on = table().demo_on(chosen)
     if source := table().source:
@@ -247,6 +287,10 @@ def greet(binds: Sequence[tuple[str, int] | str | int]) -> None:
             log.warning("%s cannot be called: %s", name, credential.missing)
     where = next((bind for bind in binds if isinstance(bind, tuple)), None)
     if chosen.tokens or where is None or not all(_is_local(bind) for bind in binds):
+        if where is not None:
+            base = f"http://{_shown(where if where[0] not in _EVERYWHERE else ('<this machine>', where[1]))}"
+            pages = f"; the pages are at {base}/ui" if chosen.ui == "on" else ""
+            log.info("ready: the base URL is %s/v1 for OpenAI's clients, %s for Anthropic's%s", base, base, pages)
         return
     token = first_token(chosen.data_dir)
     model = "openai/gpt-4o-mini" if "openai" in usable or not usable else f"{usable[0]}/<model>"

@@ -17,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from gateway.core import body, wire
 from gateway.core.calls import Caller, Parent
+from gateway.core.misnamed import served_instead
 from gateway.core.operations import KNOWN, PUBLIC
 from gateway.core.rights import ADMIN, CALL
 from gateway.errors import (
@@ -343,7 +344,13 @@ def _refuse_http(error: HTTPException) -> Response:
     """Werkzeug's own refusals, in the caller's dialect."""
     status = error.code or 500
     if status == 404:
-        return _refuse(NoSuchRoute(f"Unknown request URL: {request.method} {request.path[:256]}."))
+        said = f"Unknown request URL: {request.method} {request.path[:256]}."
+        if (served := served_instead(request.path[:256])) is not None:
+            said += (
+                f" {served} is served: mend the client's base URL, which ends in /v1 for OpenAI's clients and before "
+                "it for Anthropic's."
+            )
+        return _refuse(NoSuchRoute(said))
     if status == 405:
         response = _refuse(MethodNotAllowed(f"{request.method} is not allowed at {request.path[:256]}."))
         response.headers.extend(error.get_headers())

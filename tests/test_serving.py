@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +50,38 @@ def callers(app: Flask) -> int:
 
 def kept(home: Path) -> Path:
     return home / ".gateway" / "auth-token"
+
+
+# The address.
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_an_address_that_is_taken_stops_the_start_in_one_line(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(SystemExit) as raised:
+            serving.expect_free([(host, port)], wait_s=0)
+    assert raised.value.code == serving.CANNOT_START
+    [said] = capsys.readouterr().err.splitlines()
+    shown = f"[{host}]" if ":" in host else host
+    assert said.startswith(f"gateway: {shown}:{port} is taken by another program")
+    assert said.endswith(f"gunicorn wsgi:app -b {shown}:{port + 1}")
+
+
+def test_an_address_that_an_earlier_gateway_still_has_is_waited_for() -> None:
+    other = socket.create_server(("127.0.0.1", 0))
+    leaving = threading.Timer(0.2, other.close)
+    leaving.start()
+    serving.expect_free([other.getsockname(), "/run/gateway.sock", 3], wait_s=20)
+    assert other.fileno() == -1
+    leaving.join()
+
+
+def test_an_address_of_another_machine_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        serving.expect_free([("203.0.113.7", 8000)])  # RFC 5737, for documentation: no machine has it
+    assert "it cannot listen at 203.0.113.7:8000: " in capsys.readouterr().err
 
 
 # The first key.
@@ -262,12 +296,40 @@ def test_the_greeting_says_where_traces_go_and_what_is_missing(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "hunter2-openai")
     monkeypatch.setenv("AZURE_API_KEY", "hunter2-azure")
+    monkeypatch.delenv("UV", raising=False)
     with caplog.at_level(logging.INFO, "gateway"):
         serving.greet(LOCAL)
-    assert "read them with: gateway traces list" in caplog.text
+        monkeypatch.setenv("UV", "/usr/bin/uv")
+        serving.greet(LOCAL)
+    assert "(read them with: gateway traces list)" in caplog.text
+    assert "(read them with: uv run gateway traces list)" in caplog.text
     assert "openai" in caplog.text
     assert "set AZURE_API_BASE" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("binds", "base"),
+    [
+        ([("127.0.0.1", 8001)], "http://127.0.0.1:8001"),
+        (["/run/gateway.sock", ("0.0.0.0", 8000)], "http://<this machine>:8000"),
+        ([("::", 8000)], "http://<this machine>:8000"),
+        ([("fd00::1", 8000)], "http://[fd00::1]:8000"),
+    ],
+)
+def test_the_greeting_says_where_clients_find_it_when_they_have_their_keys(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    binds: list[tuple[str, int] | str],
+    base: str,
+) -> None:
+    monkeypatch.setenv("GATEWAY_AUTH_TOKEN", TOKEN)
+    with caplog.at_level(logging.INFO, "gateway"):
+        serving.greet(binds)
+    assert f"ready: the base URL is {base}/v1 for OpenAI's clients, {base} for Anthropic's" in caplog.text
+    assert f"the pages are at {base}/ui" in caplog.text
+    assert TOKEN not in caplog.text
 
 
 def test_the_greeting_names_a_model_that_can_be_called(

@@ -146,6 +146,19 @@ def test_an_unknown_path_is_told_in_the_callers_dialect(served: Served) -> None:
     assert error["message"] == "Unknown request URL: GET /v1/nope."
 
 
+@pytest.mark.parametrize(
+    ("path", "served_at"),
+    [("/v1/v1/chat/completions", "/v1/chat/completions"), ("/v1/v1/messages", "/v1/messages")],
+)
+def test_a_base_url_with_something_too_much_is_named(served: Served, path: str, served_at: str) -> None:
+    response = served.client.post(path, headers=AUTH, json={})
+    assert response.status_code == 404
+    error = response.json["error"]
+    assert f"{path}. {served_at} is served: mend the client's base URL" in error["message"]
+    anthropic = served.client.post(path, headers=AUTH | {"anthropic-version": "2023-06-01"}, json={}).json
+    assert (anthropic["type"], anthropic["error"]["message"]) == ("error", error["message"])
+
+
 def test_an_unknown_path_tells_a_stranger_nothing(served: Served) -> None:
     assert served.client.get("/v1/nope").status_code in (401, 404)
 

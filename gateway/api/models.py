@@ -50,7 +50,7 @@ def one(name: str) -> Response:
     name = name.rstrip("/")
     if not routing.may_call(caller().rights, name, current_gateway().catalogue):
         raise routing.not_allowed(name)
-    deployment = routing.plan(name, current_gateway().catalogue)[0].deployment
+    deployment = routing.plan(name, current_gateway().catalogue, rights=caller().rights)[0].deployment
     return _said(_anthropics(name) if _is_anthropics() else _openais(name, deployment.provider))
 
 

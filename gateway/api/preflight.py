@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response, g, request
 
 from gateway.api.exchange import call_of
 from gateway.core import body, routing, wire
@@ -41,6 +41,7 @@ def view() -> Response:
         raise EndpointNotAllowed(f"This key may not ask for {endpoint.name}.")
     body.check(endpoint, asked)
     call = call_of(endpoint, gateway, asked, asked["model"].strip(), stream=asked.get("stream") is True)
+    g.facts["preflight"] = g.facts.pop("model")  # a line with a model is a call's, of which a trace is looked for
     if not routing.may_call(caller().rights, call.model, gateway.catalogue):
         raise routing.not_allowed(call.model)
     plan = gateway.health.look(call, gateway.catalogue)

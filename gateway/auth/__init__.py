@@ -13,7 +13,10 @@ from gateway.errors import NotAuthenticated
 _BEARER = re.compile(r"\s*bearer\s+(\S+)\s*", re.IGNORECASE)
 
 #: One and the same answer for absent, unknown, malformed: a guesser learns nothing.
-_SENTENCE = "Incorrect or missing API key. Send one of this gateway's keys as `Authorization: Bearer <key>`."
+_SENTENCE = (
+    "Incorrect or missing API key. Send a key of this gateway, not a provider's, as `Authorization: Bearer <key>` or "
+    "`x-api-key: <key>`."
+)
 
 
 class Verifier(Protocol):

@@ -94,10 +94,10 @@ def plan(call: Call, catalogue: Catalogue, world: Callable[[str], World]) -> Pla
     """
     name = call.model.strip()
     if not catalogue.aliases or call.deployment is not None or name in catalogue.demo:
-        return Plan(routing.plan(name, catalogue, only=call.deployment))
+        return Plan(routing.plan(name, catalogue, only=call.deployment, rights=call.caller.rights))
     found = routing.alias_of(name, catalogue)
     if found is None:
-        return Plan(routing.plan(name, catalogue))
+        return Plan(routing.plan(name, catalogue, rights=call.caller.rights))
     planner = _Planner(Facts(call), catalogue, world)
     return planner.plan(name, *found)
 

@@ -123,7 +123,7 @@ _SETTINGS_REASONS: tuple[tuple[str, str], ...] = (
         r"|enable_pre_call_checks|tag_\w+|redis_\w+|\w*affinity\w*|optional_pre_call_checks",
         _ROUTING,
     ),
-    (r"cache|cache_\w+|caching_\w+", "this release has no cache"),
+    (r"cache|cache_\w+|caching_\w+", "the cache is set up by GATEWAY_CACHE and what goes with it; take it out"),
     (r"\w*budget\w*|\w*(tpm|rpm)\w*|\w*max_\w+|\w*limit\w*", _LIMITS),
     (r"ssl_\w+|allowed_\w+|\w*pass_through\w*|guardrails|user_\w+|default_(team|internal|user)_\w+", _SECURITY),
 )

@@ -74,6 +74,8 @@ def _prices(
         known = catalogue.row_of(deployment).get("max_output_tokens")
         most = known if isinstance(known, int) else None
     least = price(deployment, Usage(facts.prompt_tokens, 0))
+    if most is None and price(deployment, Usage(0, 1)) == 0:
+        most = 0  # however long it is
     return least, None if most is None else price(deployment, Usage(facts.prompt_tokens, most))
 
 

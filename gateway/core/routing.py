@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from gateway.core.calls import Attempt, Deployment
+from gateway.core.misnamed import meant
 from gateway.core.policies import Condition, Policy, Trying
 from gateway.core.providers import NOT_SERVED, PROVIDERS, SAME_WIRE
 from gateway.core.rights import Rights
@@ -37,9 +39,15 @@ _SPELLINGS = {
 _SIZE = re.compile(r"(?:^|/)(?:\d+-x-\d+|max-x-max)/", re.ASCII)
 
 _LONGEST_NAME = 512
+#: Names of the operator's that a misspelt one is compared with: what callers make up must stay cheap.
+_MOST_COMPARED = 200
 _MOST_RESOLVED = 4096
 # a model that goes into a path or a URL of the provider must not be able to leave its place there
 _SAFE_IN_A_PATH = re.compile(r"[A-Za-z0-9@][\w.:/@+,=~() -]*", re.ASCII)
+
+
+class _NoSuchName(ModelNotFound):
+    """Nobody answers to a name; `plan` says what was probably meant."""
 
 
 @dataclass(frozen=True)
@@ -170,13 +178,16 @@ class Catalogue:
         return tuple(sorted((name[:-1] for name in self.aliases if name.endswith("*")), key=len, reverse=True))
 
 
-def plan(model: str, catalogue: Catalogue, *, only: str | None = None) -> tuple[Attempt, ...]:
+def plan(
+    model: str, catalogue: Catalogue, *, only: str | None = None, rights: Rights | None = None
+) -> tuple[Attempt, ...]:
     """Say which deployments to try for a model name.
 
     Args:
         model: as the caller wrote it.
         catalogue: what there is.
         only: the one deployment that will do, `provider/model`: it keeps what the call is about.
+        rights: the caller's, so that an error can name the model that was probably meant; None names none.
 
     Returns:
         At least one attempt, the most wanted first. Of an alias' deployments those are left out that lack a credential
@@ -186,7 +197,10 @@ def plan(model: str, catalogue: Catalogue, *, only: str | None = None) -> tuple[
         ModelNotFound: nobody answers to that name.
         ProviderNotConfigured: somebody would, had the operator set a credential or an address.
     """
-    found = _attempts(model.strip(), catalogue)
+    try:
+        found = _attempts(model.strip(), catalogue)
+    except _NoSuchName as error:
+        raise ModelNotFound(error.message + _advice(model.strip(), catalogue, rights), param="model") from None
     if only is not None and not (found := tuple(one for one in found if one.deployment.name == only)):
         raise ModelNotFound(f"The model {model!r} is not at {only} any more.", param="model")
     return found
@@ -224,10 +238,13 @@ def _attempts(name: str, catalogue: Catalogue) -> tuple[Attempt, ...]:
     if (found := alias_of(name, catalogue)) is not None:
         reached = deployments_of(*found)
         return tuple(Attempt(deployment, number) for number, (_, deployment) in enumerate(reached, 1))
-    if not catalogue.open:
+    if name.startswith(f"{DEMO}/") and not catalogue.demo:
         raise ModelNotFound(
-            f"The model {name!r} does not exist here; GET /v1/models lists what can be called.", param="model"
+            "The demo models are off here: they are served while no provider is configured, or with GATEWAY_DEMO=on.",
+            param="model",
         )
+    if not catalogue.open:
+        raise _NoSuchName(f"The model {name!r} does not exist here", param="model")
     resolved = catalogue.resolved
     if (deployment := resolved.get(name)) is None:
         deployment = _resolve(name, catalogue)
@@ -283,11 +300,20 @@ def _resolve(name: str, catalogue: Catalogue) -> Deployment:
     for candidate in _providers_of(name, catalogue):
         if candidate in PROVIDERS:
             return _deployment(candidate, name.removeprefix(candidate + "/"), catalogue)
-    raise ModelNotFound(
-        f"The model {name!r} does not exist here. Name one as <provider>/<model>, for example "
-        "openai/gpt-4o-mini; GET /v1/models lists what can be called.",
-        param="model",
-    )
+    raise _NoSuchName(f"The model {name!r} does not exist here", param="model")
+
+
+def _advice(name: str, catalogue: Catalogue, rights: Rights | None) -> str:
+    """How the sentence goes on that says that nobody answers to a name."""
+    found = None
+    if rights is not None:
+        own = (one for one in [*catalogue.demo, *catalogue.aliases] if not one.endswith("*"))
+        may = tuple(islice((one for one in own if rights.allows_model(one)), _MOST_COMPARED))
+        known = PROVIDERS if catalogue.open else ()
+        found = meant(name, may, known, lambda bare: catalogue.open and bool(_providers_of(bare, catalogue)))
+        found = found if found and may_call(rights, found, catalogue) else None
+    example = ". Name one as <provider>/<model>, for example openai/gpt-4o-mini" if catalogue.open else ""
+    return f"{f': is {found!r} meant?' if found else f'{example};'} GET /v1/models lists what can be called."
 
 
 def _providers_of(name: str, catalogue: Catalogue) -> list[str]:
@@ -337,7 +363,8 @@ def _reached(provider: str, model: str, reach: Reach, priced_as: tuple[str, str]
         raise ModelNotFound(f"{model!r} is no model name of {provider}.", param="model")
     if reach.missing is not None:
         raise ProviderNotConfigured(
-            f"{provider} is not configured on this gateway: {reach.missing}.", provider=provider
+            f"{provider} is not configured on this gateway: {reach.missing} where it runs, and restart it.",
+            provider=provider,
         )
     return Deployment(
         *(provider, model, reach.api_base, reach.api_key, reach.api_version, priced_as, reach.relay),

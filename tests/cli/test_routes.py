@@ -44,6 +44,13 @@ def test_it_says_what_would_be_tried_why_and_for_how_much(routed: Path, capsys: 
     assert "canary" not in out
 
 
+def test_what_costs_nothing_needs_no_bound_to_have_a_price(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = place / "body.json"
+    file.write_text(json.dumps({"model": "demo/echo", "messages": BODY["messages"]}))
+    assert main(["routes", "explain", str(file)]) == 0
+    assert "0.000000 to 0.000000" in capsys.readouterr().out
+
+
 def test_as_json_it_is_what_a_preflight_answers(routed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["routes", "explain", "--json", body(routed, tools=[{"type": "function"}])]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -114,13 +114,44 @@ def test_the_maps_spellings_of_a_provider_are_understood(owner: str, provider: s
     assert provider_of({"litellm_provider": owner}) == provider
 
 
+@pytest.mark.parametrize(
+    ("rights", "open", "name", "said"),
+    [
+        (Rights(), True, "opnai/gpt-4o", ": is 'openai/gpt-4o' meant?"),
+        (Rights(), True, "gpt4o", ": is 'gpt-4o' meant?"),
+        (Rights(), False, "fastt", ": is 'fast' meant?"),
+        (Rights(), False, "gpt4o", "; GET"),
+        (Rights(models=("fastt", "other")), False, "fastt", "; GET"),
+        (None, True, "opnai/gpt-4o", ". Name one as"),
+    ],
+)
+def test_a_misspelt_name_is_told_the_one_that_the_caller_may_call(
+    rights: Rights | None, open: bool, name: str, said: str
+) -> None:
+    reaches = {"openai": Reach(Secret("k"))}
+    found = Catalogue(reaches, aliases={"fast": Alias((Target("openai", "x", reaches["openai"]),))}, open=open)
+    with pytest.raises(ModelNotFound) as raised:
+        plan(name, found, rights=rights)
+    assert raised.value.message.startswith(f"The model {name!r} does not exist here{said}")
+    assert raised.value.message.endswith("GET /v1/models lists what can be called.")
+
+
+@pytest.mark.parametrize("open", [True, False])
+def test_a_demo_model_says_why_it_is_not_there(open: bool) -> None:
+    with pytest.raises(ModelNotFound, match=r"^The demo models are off here: .* GATEWAY_DEMO=on\.$"):
+        plan("demo/echo", Catalogue(open=open), rights=Rights())
+
+
 # What is missing.
 
 
 def test_a_provider_without_its_credential_says_what_to_set() -> None:
     with pytest.raises(ProviderNotConfigured) as raised:
         plan("groq/x", catalogue())
-    assert raised.value.message == "groq is not configured on this gateway: set GROQ_API_KEY."
+    assert (
+        raised.value.message
+        == "groq is not configured on this gateway: set GROQ_API_KEY where it runs, and restart it."
+    )
     assert (raised.value.http_status, raised.value.should_retry, raised.value.provider) == (503, False, "groq")
 
 
@@ -254,7 +285,7 @@ def test_a_deployment_that_lacks_something_is_left_out_as_long_as_another_does_n
         plan("fast", named(fast=Alias((lame, Target("groq", "c", LACKING)))))
     assert (raised.value.provider, raised.value.message) == (
         "azure",
-        "azure is not configured on this gateway: set api_key.",
+        "azure is not configured on this gateway: set api_key where it runs, and restart it.",
     )
 
 

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from modal.file_pattern_matcher import FilePatternMatcher
 
+import modal_app
 from gateway.metrics import Metrics, SpoolState
-from gateway.settings import SETTINGS
+from gateway.settings import ROUTES_FILE, SETTINGS, Settings
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
@@ -98,7 +99,86 @@ def test_compose_sets_variables_that_there_are_and_mounts_files_that_are_there()
     for name, service in COMPOSE["services"].items():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
-            assert source in COMPOSE["volumes"] or (DEPLOY / source).is_file(), (name, source)
+            assert source in COMPOSE["volumes"] or (DEPLOY / source).exists(), (name, source)
+
+
+def test_the_routes_file_of_a_container_is_that_of_the_folder_that_compose_mounts(tmp_path: Path) -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    [(target, link)] = re.findall(r"ln -s (\S+) (\S+)$", dockerfile, re.MULTILINE)
+    mounted = {volume.split(":")[1] for volume in COMPOSE["services"]["gateway"]["volumes"]}
+    assert str(Path(target).parent) in mounted
+    assert link == Path(target).name == ROUTES_FILE, "it lies in the folder that the gateway is started in"
+    [server] = re.findall(r"^WORKDIR (/srv\S+)", dockerfile, re.MULTILINE)
+    assert dockerfile.index(f"WORKDIR {server}") < dockerfile.index("ln -s") < dockerfile.index("USER ")
+
+    config, folder = tmp_path / "config", tmp_path / "server"
+    config.mkdir()
+    folder.mkdir()
+    (folder / link).symlink_to(config / link)
+    assert Settings.from_env({}, folder).config is None, "a link that leads nowhere is no file"
+    (config / link).write_text("model_list: []\n")
+    assert Settings.from_env({}, folder).config == folder / link
+
+
+def test_modal_takes_the_files_along_that_the_settings_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[tuple[Path, str]] = []
+
+    def noting(image: modal.Image, local: Path, remote: str) -> modal.Image:
+        added.append((local, remote))
+        return image
+
+    monkeypatch.setattr(modal.Image, "add_local_file", noting)
+    image = modal.Image.debian_slim(python_version="3.12")
+    modal_app.carrying(image, tmp_path)
+    assert added == []
+    (tmp_path / "gateway.yaml").touch()
+    (tmp_path / "prices.json").touch()
+    modal_app.carrying(image, tmp_path)
+    assert added == [(tmp_path / "gateway.yaml", "/config/gateway.yaml")], "nobody has named the prices"
+    added.clear()
+    (tmp_path / "ours.yaml").touch()
+    (tmp_path / ".env").write_text("GATEWAY_CONFIG=ours.yaml\nGATEWAY_PRICES=prices.json\n")
+    modal_app.carrying(image, tmp_path)
+    assert added == [
+        (tmp_path / "ours.yaml", "/config/gateway.yaml"),
+        (tmp_path / "prices.json", "/config/prices.json"),
+    ]
+
+
+def test_in_a_container_of_modal_the_variables_name_the_files_that_came_along(tmp_path: Path) -> None:
+    environ = {"GATEWAY_CONFIG": "ours.yaml", "GATEWAY_PRICES": "prices.json"}
+    modal_app.point_at(tmp_path, environ)
+    assert environ == {"GATEWAY_CONFIG": "ours.yaml", "GATEWAY_PRICES": "prices.json"}
+    (tmp_path / "gateway.yaml").write_text("model_list: []\n")
+    (tmp_path / "prices.json").write_text("{}")
+    modal_app.point_at(tmp_path, environ)
+    settings = Settings.from_env(environ, tmp_path / "elsewhere")
+    assert (settings.config, settings.prices) == (tmp_path / "gateway.yaml", tmp_path / "prices.json")
+    inline = {"GATEWAY_CONFIG_YAML": "model_list: []"}
+    modal_app.point_at(tmp_path, inline)
+    assert Settings.from_env(inline, tmp_path).config is None, "the text goes first, as under gunicorn"
+
+
+def test_the_guide_of_deploying_says_what_the_files_say() -> None:
+    page = (DEPLOY.parent / "docs/deploy.md").read_text()
+    [compose] = [block for block in re.findall(r"^```sh\n(.*?)^```$", page, re.M | re.S) if "compose" in block]
+    comments = "".join(re.findall(r"^# (.*)$", (DEPLOY / "compose.yaml").read_text(), re.MULTILINE))
+    assert re.sub(r"\s+", "", compose) in re.sub(r"\s+", "", comments)
+    [unit] = re.findall(r"^```ini\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    service = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+    name, _, folder = service["Environment"].partition("=")
+    assert name in {row.env for row in SETTINGS}
+    assert folder == f"/var/lib/{service['StateDirectory']}"
+    assert int(service["TimeoutStopSec"]) > 25, "gunicorn.conf.py gives live streams 25 s"
+
+
+def test_the_scrape_of_the_guide_is_that_of_the_file() -> None:
+    page = (DEPLOY.parent / "docs/metrics.md").read_text()
+    [text] = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [shown] = yaml.safe_load(text)["scrape_configs"]
+    [used, *_] = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    assert shown.keys() <= used.keys() | {"static_configs"}
+    assert set(shown["authorization"]) == set(used["authorization"]) - {"type"}, "Bearer, where nothing is said"
 
 
 def test_compose_shows_the_world_nothing_and_no_image_moves_by_itself() -> None:

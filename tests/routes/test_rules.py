@@ -323,7 +323,7 @@ def test_each_callback_is_told_what_becomes_of_it() -> None:
 
 def test_a_cache_that_is_off_is_no_fault() -> None:
     assert "litellm_settings.cache: has no effect" in said(lines(entry(), litellm_settings={"cache": False}))
-    assert "this release has no cache" in faults(lines(entry(), litellm_settings={"cache": True}))[0]
+    assert "the cache is set up by GATEWAY_CACHE" in faults(lines(entry(), litellm_settings={"cache": True}))[0]
 
 
 def test_variables_in_the_file_are_a_fault_unless_there_are_none() -> None:

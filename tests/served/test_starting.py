@@ -42,6 +42,14 @@ def test_a_wrong_start_is_refused_in_one_clear_line(
     assert TOKEN not in served.log
 
 
+def test_a_second_start_at_the_same_port_says_where_to_start_it(tmp_path: Path, gateway: Served) -> None:
+    again = Served(tmp_path, {"WEB_CONCURRENCY": "1", "GATEWAY_AUTH_TOKEN": TOKEN}, ["-b", f"127.0.0.1:{gateway.port}"])
+    assert again.wait_exit(30) != 0
+    [said] = [line for line in again.log.splitlines() if line.startswith("gateway: ")]
+    assert f"127.0.0.1:{gateway.port} is taken by another program" in said
+    assert "Connection in use" not in again.log
+
+
 def test_a_database_that_cannot_be_used_stops_a_start_with_a_braintrust_key_too(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "gateway.db").write_bytes(b"a letter to a friend" * 100)

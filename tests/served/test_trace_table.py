@@ -42,7 +42,10 @@ DATED, DATED_CLAUDE = "gpt-4.1-mini-2025-04-14", "claude-haiku-4-5-20251001"
 CALLER = "tok_" + hashlib.sha256(TOKEN.encode()).hexdigest()[:8]
 TAGS = ["table", "golden"]
 GONE = "The caller closed the connection."
-NO_KEY = "Incorrect or missing API key. Send one of this gateway's keys as `Authorization: Bearer <key>`."
+NO_KEY = (
+    "Incorrect or missing API key. Send a key of this gateway, not a provider's, as `Authorization: Bearer <key>` or "
+    "`x-api-key: <key>`."
+)
 NO_MODEL = (
     "The model 'nosuchprovider/m' does not exist here. Name one as <provider>/<model>, for example "
     "openai/gpt-4o-mini; GET /v1/models lists what can be called."
