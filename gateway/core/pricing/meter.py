@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -14,6 +15,9 @@ from gateway.core.pricing.price import EXACT, Price, lacks, parts_of, price_of, 
 from gateway.core.usage import MOST_TOKENS, Usage, estimated, with_units
 
 _NANO = Decimal("1e-9")
+#: A stream that breaks off may have told its usage before it said anything (Anthropic's `message_start`). Where its
+#: texts alone make so many times as many tokens as were counted, these were not: no language has as few.
+_FAR_FEWER = 2
 
 
 def nano(cost_usd: Decimal) -> int:
@@ -105,11 +109,7 @@ class Meter:
         """Return the bill of what has come of an attempt, which may still be under way."""
         if not attempt.metered:
             return Bill()
-        usage = attempt.transcript.usage
-        guessed = usage is None and attempt.transcript.started
-        if guessed:
-            endpoint, body = (call.endpoint, call.body) if attempt.sent is None else (CHAT, attempt.sent)
-            usage = estimated(endpoint.asked_of(body), attempt.transcript.said())
+        usage, guessed = _used(call, attempt)
         if usage is None:
             return Bill()
         found = self.prices.found(*priced_as(attempt.deployment))
@@ -150,6 +150,24 @@ class Meter:
 def priced_as(deployment: Deployment) -> tuple[str, str]:
     """Provider and model whose price counts for a deployment."""
     return deployment.priced_as or (deployment.provider, deployment.model)
+
+
+def _used(call: Call, attempt: Attempt) -> tuple[Usage | None, bool]:
+    """What an attempt used, and whether that is a guess: of an answer that nobody counted, or only its beginning."""
+    transcript = attempt.transcript
+    told = transcript.usage
+    counted = told is not None and bool(told.total or told.units)
+    if not transcript.started or (counted and transcript.complete):
+        return told, False
+    endpoint, body = (call.endpoint, call.body) if attempt.sent is None else (CHAT, attempt.sent)
+    guess = estimated(endpoint.asked_of(body), transcript.said())
+    if told is None:
+        return guess, True
+    if not counted:
+        return replace(told, prompt=guess.prompt, completion=guess.completion), True
+    if not told.total or _FAR_FEWER * told.completion >= guess.completion:
+        return told, False
+    return replace(told, prompt=told.prompt or guess.prompt, completion=guess.completion), True
 
 
 def _bill(usage: Usage, found: tuple[Price, str] | None, *, estimated: bool) -> Bill:
