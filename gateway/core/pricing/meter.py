@@ -113,6 +113,13 @@ class Meter:
         if usage is None:
             return Bill()
         found = self.prices.found(*priced_as(attempt.deployment))
+        if (
+            found is not None
+            and not usage.total
+            and "character_in" in usage.units
+            and parts_of(usage, found[0]) is None
+        ):
+            usage, guessed = prompts.spoken(int(usage.units["character_in"])), True
         if found is not None and found[0].searches and "web_search" not in usage.units:
             usage = with_units(usage, web_search=_cited(attempt))
         return _bill(usage, found, estimated=guessed)
@@ -134,7 +141,8 @@ class Meter:
 
         Returns:
             A bill whose cost is None where the model has no price. It has the fee of a request, but no searches. Of
-            the standard tier and one that the call asks for, the dearer counts: the provider may serve either.
+            the standard tier and one that the call asks for, the dearer counts: the provider may serve either. So does
+            the dearer of tokens and other units (`prompts.expected`), for a model that has prices of both.
         """
         if prompt_tokens is None:
             prompt_tokens = prompts.prompt_tokens(call)
@@ -143,7 +151,8 @@ class Meter:
         found = self.prices.found(*priced_as(deployment))
         wanted = call.body.get("service_tier")
         tiers = dict.fromkeys((None, wanted if wanted in TIERS else None))
-        bills = [_bill(Usage(prompt, completion, tier=tier), found, estimated=True) for tier in tiers]
+        usages = (one for tier in tiers for one in prompts.expected(call, prompt, completion, tier))
+        bills = [_bill(one, found, estimated=True) for one in usages]
         return max(bills, key=lambda bill: -1 if bill.cost_usd is None else bill.cost_usd)
 
 

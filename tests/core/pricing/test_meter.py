@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.calls import Attempt, Bill
-from gateway.core.endpoints import EMBEDDINGS, RESPONSES, SPEECH
+from gateway.core.endpoint import Endpoint
+from gateway.core.endpoints import (
+    CHAT,
+    EMBEDDINGS,
+    IMAGES,
+    IMAGES_EDITS,
+    RERANK,
+    RESPONSES,
+    SPEECH,
+    TRANSCRIPTIONS,
+)
 from gateway.core.media import SpeechTranscript
 from gateway.core.messages.record import MessagesTranscript
 from gateway.core.pricing import Meter, Prices, micro, nano, price_of
@@ -224,6 +234,17 @@ def test_a_whole_answer_costs_what_its_provider_counted_however_little_that_is()
     assert METER.bill(call(), one).usage == Usage(prompt=1, completion=2)
 
 
+def test_speech_that_is_priced_by_tokens_and_tells_none_is_estimated() -> None:
+    meter = Meter(Prices({"tts": row(1, 10, output_cost_per_audio_token=2)}))
+    one = attempt("openai/tts")
+    one.transcript = spoken = SpeechTranscript()
+    spoken.asked({"input": "c" * 72})
+    spoken.feed(b"sound")
+    spoken.end()
+    bill = meter.bill(call(endpoint=SPEECH), one)
+    assert (bill.cost_usd, bill.estimated) == (18 + 2 * 100, True)
+
+
 def test_speech_that_is_left_costs_its_characters_alone() -> None:
     meter = Meter(Prices({"tts": {"litellm_provider": "openai", "input_cost_per_character": 0.5}}))
     one = attempt("openai/tts")
@@ -297,6 +318,31 @@ def test_an_estimate_of_token_numbers_counts_each() -> None:
 def test_an_estimate_takes_the_dearer_of_the_tiers_that_may_be_served(tier: Any, usd: int) -> None:
     asked = call(text="x" * 40, body={"service_tier": tier} if tier is not None else {})
     assert METER.estimate(asked, attempt("openai/m").deployment, 0).cost_usd == usd
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "priced", "usd"),
+    [
+        (SPEECH, {"input": "c" * 72}, {"input_cost_per_character": 0.5}, 36),
+        (SPEECH, {"input": "c" * 72}, {"input_cost_per_token": 1, "output_cost_per_audio_token": 2}, 18 + 200),
+        (IMAGES, {"prompt": "x" * 40, "n": 3}, {"output_cost_per_image": 2}, 6),
+        (IMAGES, {"prompt": "x" * 40}, {"output_cost_per_image": 2}, 2),
+        (IMAGES, {"prompt": "x" * 40}, {"input_cost_per_token": 1, "output_cost_per_image_token": 2}, 10 + 2 * 7),
+        (IMAGES_EDITS, {"prompt": "x", "n": 2}, {"output_cost_per_image": 2}, 4),
+        (RERANK, {"query": "x", "documents": ["y"]}, {"input_cost_per_query": 3}, 3),
+        (RERANK, {"query": "x", "documents": ["y"]}, {**row(0, 0), "input_cost_per_query": 3}, 3),
+        (CHAT, {}, {"input_cost_per_query": 3}, None),
+        (TRANSCRIPTIONS, {}, {"input_cost_per_second": 3}, None),
+    ],
+)
+def test_an_estimate_counts_what_a_model_is_priced_by(
+    endpoint: Endpoint, body: JSON, priced: JSON, usd: int | None
+) -> None:
+    meter = Meter(Prices({"m": {"litellm_provider": "openai", **priced}}))
+    made = call(endpoint=endpoint)
+    made.body = body
+    prompt = 10 if "prompt" in body else None
+    assert meter.estimate(made, attempt("openai/m").deployment, 7, prompt).cost_usd == usd
 
 
 def test_an_estimate_of_a_model_without_a_price_is_unknown() -> None:
