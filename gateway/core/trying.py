@@ -38,7 +38,8 @@ _REFUSED_CODES = frozenset(
     {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "moderation_blocked"}
 )
 _REFUSED_WORDS = re.compile(
-    r"content (management )?policy|content[ _]filter|safety system|blocked by .{0,40}(safety|filter)", re.IGNORECASE
+    r"content (management )?policy|content[ _]filter|safety system|blocked by .{0,40}(safety|filter)|input was flagged",
+    re.IGNORECASE,
 )
 
 
