@@ -58,6 +58,9 @@ REFUSALS = frozenset(
     )
 )
 
+#: Statuses that an error inside a stream has as its code, where the request is at fault (vLLM's and OpenRouter's errors).
+_CALLERS_FAULTS = (400, 413, 422)
+
 _REASONS: dict[str, tuple[type[GatewayError], str]] = {
     CALLER_GONE: (CallerGone, "The caller closed the connection."),
     DEADLINE: (
@@ -131,7 +134,7 @@ class Failures:
         kind: type[UpstreamError] = ProviderFailed
         if status == 429 or code == "rate_limit_exceeded" or fields.get("type") == "rate_limit_error":
             kind = ProviderLimited
-        elif code in REFUSALS or fields.get("type") == "invalid_request_error":
+        elif code in REFUSALS or fields.get("type") == "invalid_request_error" or status in _CALLERS_FAULTS:
             kind = ProviderRefused
         return kind(
             self._message(fields) or f"{provider} reported an error.",

@@ -352,3 +352,16 @@ def test_a_prompt_that_is_moderated_away_with_a_403_is_the_callers_and_no_failur
     assert isinstance(failed, ProviderRefused)
     assert (failed.http_status, failed.message) == (403, error["message"])
     assert whose(failed) == REFUSED
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("field", ["code", "status_code"])
+def test_a_request_that_is_found_at_fault_inside_a_stream_is_the_callers(field: str, status: int) -> None:
+    failed = FAILURES.reported("hosted_vllm", {"message": "no", "type": "BadRequestError", field: status})
+    assert type(failed) is ProviderRefused
+    assert not failed.elsewhere
+
+
+@pytest.mark.parametrize("code", [True, 500, 502, "400", None, [400], 4e2 + 0.5])
+def test_any_other_code_inside_a_stream_is_the_providers_failure(code: Any) -> None:
+    assert type(FAILURES.reported("hosted_vllm", {"message": "no", "code": code})) is ProviderFailed
