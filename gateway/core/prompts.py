@@ -23,8 +23,11 @@ def prompt_tokens(call: Call) -> int:
 
     Media count nothing, as in `usage.estimated`; what a provider keeps of a conversation is not seen.
     """
-    names = dict.fromkeys((call.endpoint.asked, *_READ_TOO))
-    texts = [*(call.body.get(name) for name in names), list(call.history)]
+    if call.endpoint.asked:
+        names = dict.fromkeys((call.endpoint.asked, *_READ_TOO))
+        texts = [*(call.body.get(name) for name in names), list(call.history)]
+    else:  # no one field is what was asked: documents, and the query that they are ranked by
+        texts = [call.endpoint.asked_of(call.body)]
     return min(estimated(texts, None).prompt, MOST_TOKENS)
 
 

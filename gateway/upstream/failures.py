@@ -58,7 +58,7 @@ REFUSALS = frozenset(
     )
 )
 
-#: Statuses that an error inside a stream has as its code, where the request is at fault (vLLM's and OpenRouter's errors).
+#: Statuses that an error inside a stream has as its code where the request is at fault (vLLM's and OpenRouter's).
 _CALLERS_FAULTS = (400, 413, 422)
 
 _REASONS: dict[str, tuple[type[GatewayError], str]] = {
