@@ -263,7 +263,9 @@ class Recalled:
             if (found := self._usable(cache.stores.at_hand(self._call.caller.tenant, digests))) is not None:
                 return found
             if wish.keeps and not wish.only:
-                self._flight, self._leads = cache.flights.join(digests[0], self, self._fingerprint)
+                # what a caller gives less time than the gateway does ends for all when that is over
+                shared = not self._call.hurried or self._call.name is not None
+                self._flight, self._leads = cache.flights.join(digests[0], self, self._fingerprint, shared=shared)
                 if self._flight.fingerprint != self._fingerprint:
                     raise _reused()
                 if not self._leads:

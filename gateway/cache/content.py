@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -107,7 +107,9 @@ class Answer:
             return self
         if self.form == WHOLE:
             document = loads(self.body)
-            return self._told(form, replay.to_chunks(document, usage=form != STREAM))
+            told = self._told(form, replay.to_chunks(document, usage=form != STREAM))
+            # a trace reads it from here: of events it cannot
+            return replace(told, facts={**self.facts, "said": document["choices"]})
         chunks = _events_of(self.body)
         if form == WHOLE:
             joined = replay.to_document(chunks, self.usage)

@@ -243,8 +243,14 @@ class Flights:
         self._lock = threading.Lock()
         self._flights: dict[str, Flight] = {}
 
-    def join(self, digest: str, party: object, fingerprint: str) -> tuple[Flight, bool]:
+    def join(self, digest: str, party: object, fingerprint: str, *, shared: bool = True) -> tuple[Flight, bool]:
         """Join the one that there is, or begin one.
+
+        Args:
+            digest: its key.
+            party: who joins.
+            fingerprint: as `Flight` has it.
+            shared: others may join what is begun; else it is the party's `alone`.
 
         Returns:
             The flight, and whether it is the party's own to begin.
@@ -253,6 +259,8 @@ class Flights:
             found = self._flights.get(digest)
             if found is not None and found.join(party):
                 return found, False
+            if not shared:
+                return self.alone(party), True
 
             def forget(flight: Flight) -> None:
                 with self._lock:

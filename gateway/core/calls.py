@@ -116,7 +116,7 @@ class Bill:
     """What one attempt used. None: nothing is known of it, or the model has no price.
 
     Attributes:
-        estimated: the provider counted nothing, `usage` is a guess.
+        estimated: the provider did not count it, or not to its end; `usage` is a guess.
         cost_usd: US dollars, exact: the sum of the parts.
         parts: what was paid for; none where there is no cost.
         unpriced: kinds besides tokens that were used (searches) and that the model has no price for.

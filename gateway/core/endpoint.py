@@ -12,6 +12,9 @@ from gateway.core.transcript import ChatTranscript, Transcript
 
 _NOT_ASKED = frozenset(("model", "stream"))
 
+#: What an operation begins is billed to another call, the first that sees its end (`Endpoint.deferred`).
+BEGUN, SEEN = "begun", "seen"
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -43,6 +46,8 @@ class Endpoint:
         azure: it is served at Azure's path of a deployment too, whose name is then the model's.
         default_model: what is called where a request names no model.
         kind: of the object that an id in the path names (`storage.owned`).
+        deferred: of one that is not metered: `BEGUN` where what it has used is billed to a later call, `SEEN` where
+            what an earlier one has used may be billed to it; else empty.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Endpoint:
     azure: bool = False
     default_model: str = ""
     kind: str = "response"
+    deferred: str = ""
 
     def asked_of(self, body: Mapping[str, Any]) -> Any:
         """What a trace shows as asked; all of it where no one field is what was asked."""

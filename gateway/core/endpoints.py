@@ -13,6 +13,7 @@ from gateway.core.endpoint import (
     NUMBER,
     OBJECT,
     OBJECTS,
+    SEEN,
     TEXT,
     TEXTS,
     WHOLE,
@@ -241,6 +242,7 @@ RESPONSE = Endpoint(
     path="/v1/responses/{id}",
     method="GET",
     summary="A stored response of the caller's own",
+    deferred=SEEN,
     query=("include", "include_obfuscation", "starting_after", "stream"),
     ends=RESPONSES.ends,
     **_STORED,
@@ -259,6 +261,7 @@ RESPONSE_CANCEL = Endpoint(
     path="/v1/responses/{id}/cancel",
     method="POST",
     summary="Stop a response that is made in the background",
+    deferred=SEEN,
     **_STORED,
 )
 

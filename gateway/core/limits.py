@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from gateway.core.calls import Attempt, Caller
+from gateway.core.endpoint import BEGUN
 from gateway.core.estimates import Estimate, micro_usd
 from gateway.core.periods import Period, period_at, timestamp
 from gateway.core.rules import BUDGET, LIMIT, MICRO, PARALLEL, REQUESTS, TOKENS, USD, Rule
@@ -43,7 +44,13 @@ class Part:
 
 
 def parts(
-    rules: Sequence[Rule], caller: Caller, model: str, wanted: Estimate | None, cost: int, now_s: float
+    rules: Sequence[Rule],
+    caller: Caller,
+    model: str,
+    wanted: Estimate | None,
+    cost: int,
+    now_s: float,
+    deferred: str = "",
 ) -> tuple[Part, ...]:
     """Say what a call claims.
 
@@ -54,19 +61,28 @@ def parts(
         wanted: the tokens that it may use; None for a call that has no model say anything, which claims requests alone.
         cost: what it may cost, micro-dollars.
         now_s: seconds since the epoch.
+        deferred: of a call that says nothing itself, as its operation has it (`Endpoint.deferred`).
 
     Returns:
         A part for each rule that such a call is counted in.
     """
-    found = (_part(rule, caller, model, wanted, cost, now_s) for rule in rules)
+    found = (_part(rule, caller, model, wanted, cost, now_s, deferred) for rule in rules)
     return tuple(part for part in found if part is not None)
 
 
-def _part(rule: Rule, caller: Caller, model: str, wanted: Estimate | None, cost: int, now_s: float) -> Part | None:
+def _part(
+    rule: Rule, caller: Caller, model: str, wanted: Estimate | None, cost: int, now_s: float, deferred: str
+) -> Part | None:
     each = {name: _subject(name, caller, model) for name in rule.each}
     if wanted is None and rule.measure in (TOKENS, USD):
-        return None
+        return _deferred(looked_at(rule, each, now_s), deferred) if rule.kind == BUDGET and deferred else None
     return _claimed(rule, each, wanted, cost, now_s)
+
+
+def _deferred(part: Part, deferred: str) -> Part:
+    """A part in a budget of what nobody can estimate: to begin it something must be left; its end is charged anyhow."""
+    begun = deferred == BEGUN
+    return replace(part, claim=replace(part.claim, amount=int(begun), limit=part.claim.limit if begun else None))
 
 
 def looked_at(rule: Rule, each: Mapping[str, str | None], now_s: float) -> Part:

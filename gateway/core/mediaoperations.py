@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.core.endpoint import CHOICES, FLAG, MODEL_NAME, NUMBER, OBJECT, TEXT, TEXTS, WHOLE, Endpoint
+from gateway.core.endpoint import BEGUN, CHOICES, FLAG, MODEL_NAME, NUMBER, OBJECT, SEEN, TEXT, TEXTS, WHOLE, Endpoint
 from gateway.core.fields import Field
 from gateway.core.media import (
     BytesTranscript,
@@ -273,6 +273,7 @@ BATCHES = Endpoint(
     path="/v1/batches",
     method="POST",
     summary="Have the requests of a file answered within a day",
+    deferred=BEGUN,
     asked="",
     default_model=FILES_MODEL,
     parameters={
@@ -302,6 +303,7 @@ BATCH = Endpoint(
     path="/v1/batches/{id}",
     method="GET",
     summary="How far a batch of the caller's own is",
+    deferred=SEEN,
     **_ONE_BATCH,
 )
 
@@ -310,5 +312,6 @@ BATCH_CANCEL = Endpoint(
     path="/v1/batches/{id}/cancel",
     method="POST",
     summary="Stop a batch",
+    deferred=SEEN,
     **_ONE_BATCH,
 )

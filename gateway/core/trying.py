@@ -38,7 +38,8 @@ _REFUSED_CODES = frozenset(
     {"content_filter", "content_policy_violation", "responsibleaipolicyviolation", "moderation_blocked"}
 )
 _REFUSED_WORDS = re.compile(
-    r"content (management )?policy|content[ _]filter|safety system|blocked by .{0,40}(safety|filter)", re.IGNORECASE
+    r"content (management )?policy|content[ _]filter|safety system|blocked by .{0,40}(safety|filter)|input was flagged",
+    re.IGNORECASE,
 )
 
 
@@ -74,8 +75,16 @@ def wait_s(error: GatewayError, now_s: float) -> float:
     try:
         return max(0.0, float(error.retry_after))
     except ValueError:
-        date = parsedate_tz(error.retry_after)
-        return max(0.0, mktime_tz(date) - now_s) if date is not None else 0.0
+        return max(0.0, _date_s(error.retry_after, now_s) - now_s)
+
+
+def _date_s(text: str, otherwise_s: float) -> float:
+    """Read a date as HTTP has it, seconds since the epoch; what looks like one and is none says nothing."""
+    date = parsedate_tz(text)
+    try:
+        return otherwise_s if date is None else mktime_tz(date)
+    except (ValueError, OverflowError):
+        return otherwise_s
 
 
 def pause_s(before: int, wanted_s: float, dice: float) -> float:

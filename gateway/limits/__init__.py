@@ -253,7 +253,7 @@ class Limiter:
     ) -> tuple[Part, ...]:
         model = attempts[0].deployment.name if attempts else call.model
         tokens, cost = wanted if wanted is not None else (None, 0)
-        return limits.parts(rules, call.caller, model, tokens, cost, now_s)
+        return limits.parts(rules, call.caller, model, tokens, cost, now_s, call.endpoint.deferred)
 
     # Reserving.
 

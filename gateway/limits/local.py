@@ -75,6 +75,8 @@ class Local:
             with self._lock:
                 began = self._began.setdefault(claim.subject, began)
         counters.open(claim, began)
+        if claim.limit is None:
+            return claim
         return replace(claim, limit=min(most, began + max(0, most - began) // self._workers))
 
     def owe(self, part: Part, amount: int) -> None:

@@ -27,8 +27,9 @@ ITEM = "item"
 #: The kinds of what `POST /v1/files` and `POST /v1/batches` make; a batch makes files too.
 FILE = "file"
 BATCH = "batch"
-#: That a batch, by its own id, has been billed.
+#: That a batch has been billed, or a response that was made in the background; by the id of that.
 BILLED = "billed batch"
+BILLED_RESPONSE = "billed response"
 
 #: Providers keep a file until it is deleted, or as long as whoever made it has said.
 _FILES_KEPT_S = 10 * 365 * 86_400.0
@@ -150,6 +151,18 @@ class OwnedObjects:
         with self._lock:
             self._written_bytes += written_bytes
         self.tidy_soon(kept[-1].made_s)
+
+    def claim(self, owned: Owned) -> bool:
+        """Remember whose it is, unless that is known; of all who do so at the same time one is told True.
+
+        Raises:
+            Unkeepable: see `keep`.
+            StorageBusy: others held the database for longer than its patience.
+            StorageFailed: it cannot be written.
+        """
+        if not _may_be_there(owned.id):
+            raise Unkeepable(f"an id of {len(owned.id)} characters cannot be kept")
+        return self._database.write(partial(_claim, owned))
 
     def find(self, kind: str, id: str, tenant: str) -> Owned | None:
         """Return a tenant's object; None where there is none, or where it is another's, which nothing tells apart.
@@ -282,12 +295,21 @@ def _find(mine: ColumnElement[bool], connection: Connection) -> Owned | None:
     )
 
 
-def _keep(owned: Owned, keep_bytes: int, connection: Connection) -> int:
-    """Write the row, and return the size of its document and items."""
+def _row_of(owned: Owned) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(owned, name) for name in _PLAIN}
-    row |= {"made": owned.made_s, "kept_here": owned.kept_here, "bytes": 0}
     if not all(_is_text(row[name]) for name in _PLAIN if name not in _TEXTS):
         raise Unkeepable("a name with half a surrogate pair or NUL cannot be kept")
+    return row | {"made": owned.made_s, "kept_here": owned.kept_here, "bytes": 0}
+
+
+def _claim(owned: Owned, connection: Connection) -> bool:
+    statement = upserting(connection, table).on_conflict_do_nothing(index_elements=_KEY)
+    return bool(connection.execute(statement, _row_of(owned)).rowcount)
+
+
+def _keep(owned: Owned, keep_bytes: int, connection: Connection) -> int:
+    """Write the row, and return the size of its document and items."""
+    row = _row_of(owned)
     for name in _TEXTS:
         if row[name] is not None:
             if "\0" in row[name]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from gateway.core.calls import CALLER_GONE, DEADLINE, SHUTTING_DOWN, SLOW_START, Cancellation
 from gateway.core.redaction import Redactor
+from gateway.core.trying import REFUSED, whose
 from gateway.errors import (
     CallerGone,
     DeadlineExceeded,
@@ -56,6 +57,9 @@ REFUSALS = frozenset(
         "image_file_not_found",
     )
 )
+
+#: Statuses that an error inside a stream has as its code where the request is at fault (vLLM's and OpenRouter's).
+_CALLERS_FAULTS = (400, 413, 422)
 
 _REASONS: dict[str, tuple[type[GatewayError], str]] = {
     CALLER_GONE: (CallerGone, "The caller closed the connection."),
@@ -130,7 +134,7 @@ class Failures:
         kind: type[UpstreamError] = ProviderFailed
         if status == 429 or code == "rate_limit_exceeded" or fields.get("type") == "rate_limit_error":
             kind = ProviderLimited
-        elif code in REFUSALS or fields.get("type") == "invalid_request_error":
+        elif code in REFUSALS or fields.get("type") == "invalid_request_error" or status in _CALLERS_FAULTS:
             kind = ProviderRefused
         return kind(
             self._message(fields) or f"{provider} reported an error.",
@@ -165,6 +169,9 @@ class Failures:
             "should_retry": _SAID.get(str(headers.get("x-should-retry"))),
             "provider": provider,
         }
+        refused = ProviderRefused(message, status=status, **details)
+        if status == 403 and whose(refused) == REFUSED:
+            return refused  # a prompt that is moderated away says nothing of the credential (OpenRouter's errors, 403)
         if status in (401, 403, 407):
             # the gateway's credential, not the caller's: a 401 would send the caller to look for a fault of its own
             details.update(code=None, type=None, param=None, should_retry=None)
@@ -176,7 +183,7 @@ class Failures:
         if status >= 500:
             # 529 and its like are the provider's own; what is above is no HTTP status
             return ProviderFailed(message, status=status if status <= 599 else 502, **details)
-        return ProviderRefused(message, status=status, **details)
+        return refused
 
     def _error_in(self, provider: str, body: bytes | None) -> UpstreamError | None:
         fields = _error_object(body)

@@ -22,7 +22,7 @@ from gateway.core.endpoints import (
     FILES_LIST,
 )
 from gateway.core.paging import limit_of
-from gateway.core.usage import usage_of_responses
+from gateway.core.usage import Usage, usage_of_responses
 from gateway.core.wire import dumps
 from gateway.errors import ProviderInvalid
 from gateway.storage import owned
@@ -30,7 +30,7 @@ from gateway.storage.database import StorageError
 from gateway.storage.owned import Owned, OwnedObjects
 from gateway.upstream import Answer, Upstream
 from gateway.upstream.lanes import Lanes
-from gateway.upstream.stored import find, unavailable
+from gateway.upstream.stored import bill_once, find, unavailable
 
 log = logging.getLogger(__name__)
 
@@ -98,27 +98,17 @@ class StoredFiles:
                 raise unavailable(error) from error
         elif endpoint is not FILE_CONTENT:
             document = json.loads(answer.body)
-            self._note(document, attempt, call)
-            if endpoint is BATCH:
+            if endpoint in (BATCH, BATCH_CANCEL):
                 self._bill(document, attempt, call)
+            self._note(document, attempt, call)
         return answer
 
     def _bill(self, document: JSON, attempt: Attempt, call: Call) -> None:
         """Bill what a batch has used, to whoever first sees it completed: nobody else is told when that happens."""
-        usage, model, id = document.get("usage"), document.get("model"), call.path_id or ""
-        if document.get("status") not in _ENDED or not isinstance(usage, dict) or not isinstance(model, str):
-            return
-        if not usage.get("total_tokens"):
-            return
-        try:
-            billed = self._objects.known(owned.BILLED, {id}, call.caller.tenant)
-        except StorageError as error:
-            raise unavailable(error) from error
-        if not billed:
-            self._keep([(owned.BILLED, id)], attempt, call)
-            attempt.metered = True
-            attempt.transcript.usage = usage_of_responses({**usage, "service_tier": "batch"})
-            attempt.deployment = replace(attempt.deployment, priced_as=(attempt.deployment.provider, model))
+        used = _used(document)
+        if used is not None and bill_once(self._objects, owned.BILLED, call.path_id or "", attempt, call, used):
+            priced_as = (attempt.deployment.provider, document["model"])
+            attempt.deployment = replace(attempt.deployment, priced_as=priced_as)
 
     def _note(self, document: JSON, attempt: Attempt, call: Call) -> None:
         """Keep whose it is, before the caller knows its id, and what a batch has made."""
@@ -173,19 +163,38 @@ class StoredFiles:
                 break
             asked["after"] = _id_of(items[-1])
         shown = mine[:limit]
-        self._keep([left for item in shown for left in _files_of(item)], attempt, call)
+        # what a batch has made is had by asking for that batch, which is billed then
+        seen = self._known(owned.BILLED, [item for item in shown if _used(item) is not None], call.caller.tenant)
+        paid = [item for item in shown if _used(item) is None or _id_of(item) in seen]
+        self._keep([left for item in paid for left in _files_of(item)], attempt, call)
         return Listed(attempt, shown, has_more=more or len(mine) > limit)
 
     def _own(self, kind: str, items: list[JSON], tenant: str) -> list[JSON]:
+        known = self._known(kind, items, tenant)
+        return [item for item in items if _id_of(item) in known]
+
+    def _known(self, kind: str, items: list[JSON], tenant: str) -> set[str]:
         try:
-            known = self._objects.known(kind, {_id_of(item) for item in items}, tenant)
+            return self._objects.known(kind, {_id_of(item) for item in items}, tenant)
         except StorageError as error:
             raise unavailable(error) from error
-        return [item for item in items if _id_of(item) in known]
 
 
 def _id_of(item: JSON) -> str:
     return item["id"] if isinstance(item.get("id"), str) else ""
+
+
+def _used(document: JSON) -> Usage | None:
+    """What a batch that has ended is billed for; None where there is nothing, or it has not ended."""
+    usage = document.get("usage")
+    if (
+        document.get("status") not in _ENDED
+        or not isinstance(usage, dict)
+        or not isinstance(document.get("model"), str)
+    ):
+        return None
+    used = usage_of_responses({**usage, "service_tier": "batch"})
+    return used if used is not None and used.total else None
 
 
 def _files_of(document: JSON) -> list[tuple[str, str]]:

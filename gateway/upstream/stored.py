@@ -18,6 +18,9 @@ from gateway.core import responses
 from gateway.core.calls import JSON, Attempt, Call, Chunk
 from gateway.core.endpoints import INPUT_ITEMS, INPUT_TOKENS, RESPONSE, RESPONSE_CANCEL, RESPONSE_DELETE, RESPONSES
 from gateway.core.paging import limit_of
+from gateway.core.responses.record import ResponsesTranscript
+from gateway.core.transcript import Malformed
+from gateway.core.usage import Usage
 from gateway.core.wire import dumps
 from gateway.errors import GatewayError, InvalidRequest, ObjectNotFound, StoreUnavailable
 from gateway.storage import owned
@@ -28,6 +31,8 @@ from gateway.upstream.lanes import Lanes
 
 log = logging.getLogger(__name__)
 
+#: States of a response in which nothing more of it is made (API reference, "The response object").
+_OVER = frozenset(("completed", "incomplete", "failed", "cancelled"))
 #: A page of input items (API reference, "List input items").
 _PAGE, _LONGEST_PAGE = 20, 100
 
@@ -53,6 +58,45 @@ def find(objects: OwnedObjects, id: str, tenant: str, param: str | None = None, 
     if found is None or found.emptied:
         raise ObjectNotFound(f"{kind.capitalize()} with id {id[:64]!r} not found.", param=param)
     return found
+
+
+def bill_once(objects: OwnedObjects, kind: str, id: str, attempt: Attempt, call: Call, used: Usage) -> bool:
+    """Bill to a call what an earlier one has begun, if this is the first to see its end.
+
+    Args:
+        objects: remember what has been billed.
+        kind: `owned.BILLED` or `owned.BILLED_RESPONSE`.
+        id: of what was begun.
+        attempt: gets the bill.
+        call: of which it is an attempt.
+        used: what was used.
+
+    Returns:
+        False: it was billed before.
+
+    Raises:
+        StoreUnavailable: nobody can tell now.
+    """
+    try:
+        first = objects.claim(_owned(kind, id, attempt, call))
+    except StorageError as error:
+        raise unavailable(error) from error
+    if first:
+        attempt.metered, attempt.transcript.usage = True, used
+    return first
+
+
+def _owned(kind: str, id: str, attempt: Attempt, call: Call) -> Owned:
+    return Owned(
+        kind=kind,
+        id=id,
+        tenant=call.caller.tenant,
+        caller=call.caller.id,
+        model=call.model,
+        provider=attempt.deployment.provider,
+        deployment=attempt.deployment.name,
+        made_s=time.time(),
+    )
 
 
 def unavailable(error: StorageError) -> StoreUnavailable:
@@ -142,6 +186,8 @@ class StoredResponses:
             if not self._lanes.is_native(call.endpoint, attempt.deployment):
                 raise ObjectNotFound(f"{found.provider} cannot be asked for it any more.", param="id")
             answer = self._lanes.open(attempt, call)
+            if call.endpoint in (RESPONSE, RESPONSE_CANCEL):
+                answer = _Seen(self._objects, attempt, call, answer)
         else:
             answer = AtHand(attempt, _told(found, call))
         if call.endpoint is RESPONSE_DELETE:
@@ -231,22 +277,14 @@ class _Keeping:
         if transcript.id is None or (document is None and not getattr(transcript, "stored", True)):
             return
         self._noted = transcript.id
-        call, deployment = self._call, self._attempt.deployment
-        row = Owned(
-            kind=owned.RESPONSE,
-            id=transcript.id,
-            tenant=call.caller.tenant,
-            caller=call.caller.id,
-            model=call.model,
-            provider=deployment.provider,
-            deployment=deployment.name,
-            made_s=time.time(),
-        )
+        call = self._call
+        row = _owned(owned.RESPONSE, transcript.id, self._attempt, call)
         try:
             if document is None:
                 said = transcript.said() if transcript.complete else []
                 items = [replace(row, kind=owned.ITEM, id=item["id"]) for item in said if _has_id(item)]
                 self._objects.keep(row, *items)
+                self._put_off(transcript, row)
             else:
                 items_asked = [*call.history, *responses.items_of(call.body)]
                 self._objects.keep(replace(row, document=_text(document), items=_text(items_asked)))
@@ -255,6 +293,60 @@ class _Keeping:
                 "a response could not be stored",
                 extra={"fields": {"request_id": call.id, "why": str(error) or type(error).__name__}},
             )
+
+    def _put_off(self, transcript: Any, row: Owned) -> None:
+        """Leave what is made in the background to the call that sees its end, now that its owner can ask for it.
+
+        Raises:
+            StorageError: that it is billed here could not be noted.
+        """
+        if not (isinstance(transcript, ResponsesTranscript) and transcript.background and transcript.complete):
+            return
+        if transcript.usage is None:
+            self._attempt.metered = False
+        else:
+            self._objects.claim(replace(row, kind=owned.BILLED_RESPONSE))
+
+    def close(self) -> None:
+        """Free the provider's connection (upstream.Answer)."""
+        self._answer.close()
+
+
+class _Seen:
+    """A response that was made in the background, or may have been, and is asked for again (upstream.Answer).
+
+    Whoever first sees its end is billed for it: nobody else is told when that comes.
+    """
+
+    def __init__(self, objects: OwnedObjects, attempt: Attempt, call: Call, answer: Answer) -> None:
+        self._objects = objects
+        self._attempt = attempt
+        self._call = call
+        self._answer = answer
+        self.body = answer.body
+        self.tells_silence = answer.tells_silence
+        if not call.stream:
+            self._bill(json.loads(answer.body))
+
+    def _bill(self, document: Any) -> None:
+        if not isinstance(document, dict) or document.get("background") is not True:
+            return
+        told = ResponsesTranscript()
+        try:
+            told.take(document)
+        except Malformed:
+            return  # the caller has it as it is; there is no end of a response in it
+        if document.get("status") in _OVER and told.usage is not None and told.usage.total:
+            bill_once(
+                self._objects, owned.BILLED_RESPONSE, self._call.path_id or "", self._attempt, self._call, told.usage
+            )
+
+    def chunks(self) -> Iterator[Chunk | None]:
+        """Read the stream to its end (upstream.Answer)."""
+        for chunk in self._answer.chunks():
+            if chunk is not None and chunk.last:
+                self._bill(self._attempt.transcript.said())
+            yield chunk
 
     def close(self) -> None:
         """Free the provider's connection (upstream.Answer)."""

@@ -13,8 +13,16 @@ import pytest
 
 from gateway.cache import ResponseCache
 from gateway.core.cachekey import Wish
-from gateway.core.calls import CALLER_GONE, Call, Caller
-from gateway.errors import CallerGone, GatewayError, NotCached, ProviderFailed, ProviderRefused, ProviderStreamEnded
+from gateway.core.calls import CALLER_GONE, DEADLINE, Call, Caller
+from gateway.errors import (
+    CallerGone,
+    DeadlineExceeded,
+    GatewayError,
+    NotCached,
+    ProviderFailed,
+    ProviderRefused,
+    ProviderStreamEnded,
+)
 from gateway.metrics import Metrics
 from gateway.pipeline import Gateway, Reply
 from gateway.storage.answers import Answers, Holdings, KeptAnswer, MemoryAnswers
@@ -350,6 +358,27 @@ def test_a_closed_stream_goes_on_for_those_who_share_it(running: Callable[..., R
     [paid] = [root for root in one.traced.roots if root["metadata"]["attempts"]]
     assert paid["metadata"]["caller_gone"] is True
     assert one.ask(stream=True).headers()["x-bt-cached"] == "HIT"
+
+
+def test_nobody_shares_the_shorter_time_that_a_caller_gives_itself(running: Callable[..., Running]) -> None:
+    late: list[Call] = []
+    cut = [ROLE, delta("a"), lambda asked: late[0].cancellation.abort(DEADLINE), delta("b"), finish()]
+    one = running(cut, [ROLE, delta("a"), delta("b"), finish()])
+    late.append(call(MODEL, stream=True, cache=ALWAYS, hurried=True))
+    first = one.gateway.run(late[0])
+    second = one.ask(stream=True)
+    with pytest.raises(DeadlineExceeded):
+        list(first)
+    first.close()
+    assert drained(second).count(b'"content"') == 3
+    assert one.calls == 2
+
+
+def test_who_gives_itself_less_time_may_share_what_others_have_begun(running: Callable[..., Running]) -> None:
+    one = running([ROLE, delta("a"), delta("b"), finish()])
+    first, second = one.ask(stream=True), one.ask(stream=True, hurried=True)
+    assert drained(second) == drained(first)
+    assert one.calls == 1
 
 
 def test_a_call_is_stopped_when_the_last_has_left(running: Callable[..., Running]) -> None:

@@ -85,6 +85,16 @@ def test_whole_and_stream_tell_each_other() -> None:
     assert b'"usage"' in with_usage.body
 
 
+@pytest.mark.parametrize("kept", [whole(), streamed(), streamed(STREAM_WITH_USAGE)], ids=lambda answer: answer.form)
+@pytest.mark.parametrize("form", [WHOLE, STREAM, STREAM_WITH_USAGE])
+def test_a_trace_shows_what_was_said_in_whichever_form_it_is_told(kept: Answer, form: str) -> None:
+    told = Answer.unpacked(kept.packed()).in_form(form)
+    assert told is not None
+    transcript = told.attempt(CHAT).transcript
+    assert transcript.said() == DOCUMENT["choices"]
+    assert transcript.finish_reasons == ["stop"]
+
+
 def test_a_stream_is_told_with_usage_and_without() -> None:
     counted = streamed().in_form(STREAM_WITH_USAGE)
     assert counted is not None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.calls import Deployment
-from gateway.core.endpoints import COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Endpoint
+from gateway.core.endpoints import COMPLETIONS, EMBEDDINGS, ENDPOINTS, MESSAGES, RESPONSES, Endpoint
 from gateway.core.estimates import (
     Estimate,
     answers,
@@ -97,6 +97,13 @@ def test_the_prompt_is_all_that_the_model_reads(endpoint: Endpoint | None, body:
 def test_the_conversation_that_is_kept_here_is_part_of_the_prompt() -> None:
     asked = call(endpoint=RESPONSES, body={"input": "x" * 40}, history=[{"role": "user", "content": "y" * 80}])
     assert prompt_tokens(asked) == 30
+
+
+@pytest.mark.parametrize("endpoint", [row for row in ENDPOINTS if row.metered and not row.asked], ids=lambda r: r.name)
+def test_where_no_one_field_is_what_is_asked_all_of_them_are(endpoint: Endpoint) -> None:
+    made = call(endpoint=endpoint)
+    made.body = {"model": "m" * 400, "query": "q" * 40, "documents": ["d" * 40, {"text": "t" * 40}], "prompt": "p" * 40}
+    assert prompt_tokens(made) == 40
 
 
 def test_embeddings_have_no_answer_to_pay_for() -> None:

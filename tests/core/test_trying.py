@@ -63,6 +63,20 @@ def test_what_a_provider_wants_to_be_left_alone_for_is_read_in_each_form() -> No
     assert wait_s(ProviderLimited("x"), now_s) == 0.0
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 01 Jan 99999 00:00:00 GMT",
+        "Mon, 01 Jan 999999999 00:00:00 GMT",
+        "Mon, 01 Jan 0000 00:00:00 GMT",
+        "Mon, 99 Jan 2026 99:99:99 GMT",
+        "Mon, 01 Jan 0001 00:00:00 GMT",
+    ],
+)
+def test_a_date_that_is_none_is_no_wait_and_no_fault(date: str) -> None:
+    assert wait_s(ProviderLimited("x", retry_after=date), 4e9) == 0.0
+
+
 def test_a_pause_is_drawn_up_to_a_bound_that_doubles_and_comes_behind_what_is_wanted() -> None:
     assert [pause_s(before, 0.0, 0.5) for before in range(6)] == [0.25, 0.5, 1.0, 2.0, 2.0, 2.0]
     assert pause_s(0, 2.0, 0.0) == 2.0

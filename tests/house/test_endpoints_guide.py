@@ -112,6 +112,8 @@ NOTES: dict[str, str] = {
     RESPONSE.name: """\
 - Only the caller that made it finds it; for anybody else, and once it has been deleted or its time is over, it is 404
   `not_found`. Where the store does not answer it is 503 `store_unavailable`.
+- What one with `background` has used is billed to the call that first sees it ended, be it this, a cancellation, or the
+  stream that made it: where nobody asks, it is not.
 - What a provider keeps is asked of that provider, with `stream` and `starting_after` too; what the gateway keeps comes
   from its database, and cannot be streamed again (400).""",
     "responses.delete": """\
@@ -196,7 +198,8 @@ NOTES: dict[str, str] = {
     "batches": """\
 - `input_file_id` has to be a file of yours; the batch runs where that file is. The models in its lines are the
   provider's own names, and go as they are.
-- The files that it makes are yours too, from when you have seen the batch that names them.""",
+- The files that it makes are yours too, once you have asked for the ended batch by its id; a list names them before.
+- Under a budget something has to be left of it. What the batch will use is not known, and not reserved.""",
     "batches.list": """\
 - As the list of files: the provider's, without those of others.""",
     "batches.retrieve": """\

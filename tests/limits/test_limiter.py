@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.core.calls import Bill, Caller
-from gateway.core.endpoints import COUNT_TOKENS, EMBEDDINGS, MESSAGES
+from gateway.core.endpoint import BEGUN, SEEN, Endpoint
+from gateway.core.endpoints import COUNT_TOKENS, EMBEDDINGS, ENDPOINTS, MESSAGES
 from gateway.core.rules import MICRO, PARALLEL, REQUESTS, TOKENS, Match
 from gateway.errors import BudgetExceeded, LimitExceeded, ModelNotPriced
 from gateway.limits import Policy
@@ -152,6 +153,27 @@ def test_counting_tokens_takes_a_request_and_nothing_else(endpoint: Any) -> None
     it = limiter(limit(), limit(TOKENS, 1, id="lim_2"), budget(most=0))
     ticket = it.admit(asked(endpoint=endpoint), planned("openai/unpriced"))
     assert ticket.rules == ("lim_abcdefghijkl",)
+
+
+@pytest.mark.parametrize("endpoint", [row for row in ENDPOINTS if row.deferred == SEEN], ids=lambda row: row.name)
+def test_a_call_that_sees_the_end_of_another_is_let_through_and_charged_for_it(endpoint: Endpoint) -> None:
+    it = limiter(limit(), limit(TOKENS, 1, id="lim_2"), budget(most=3 * MICRO), budget(TOKENS, 0, id="bud_2"))
+    for spent in (2, 4):
+        ticket = it.admit(asked(endpoint=endpoint), planned())
+        assert ticket.rules == ("lim_abcdefghijkl", "bud_abcdefghijkl", "bud_2")
+        ticket.settle(ended(2))
+        assert it.of(budget()).used == spent * MICRO
+        assert it.of(budget(TOKENS, 0, id="bud_2")).used == 6 * spent, "10 of a prompt and 2 of an answer, each time"
+
+
+@pytest.mark.parametrize("endpoint", [row for row in ENDPOINTS if row.deferred == BEGUN], ids=lambda row: row.name)
+def test_what_is_billed_later_is_not_begun_where_nothing_is_left(endpoint: Endpoint) -> None:
+    it = limiter(budget(most=2 * MICRO))
+    it.admit(asked(endpoint=endpoint), planned("openai/files")).settle(ended())
+    assert it.of(budget()).used == 0, "it takes nothing itself"
+    it.admit(asked(2), planned()).settle(ended(2))
+    with pytest.raises(BudgetExceeded):
+        it.admit(asked(endpoint=endpoint), planned("openai/files"))
 
 
 def test_embeddings_reserve_their_input_alone() -> None:

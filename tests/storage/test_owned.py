@@ -106,6 +106,20 @@ def test_keeping_it_again_replaces_it(objects: OwnedObjects) -> None:
     assert objects.find(RESPONSE, "resp_1", "tok_a") == newer
 
 
+def test_of_all_who_claim_something_at_once_one_is_told_that_it_is_theirs(objects: OwnedObjects) -> None:
+    told: list[bool] = []
+    claiming = [threading.Thread(target=lambda: told.append(objects.claim(owned("resp_1")))) for _ in range(8)]
+    for one in claiming:
+        one.start()
+    for one in claiming:
+        one.join()
+    assert sorted(told) == [False] * 7 + [True]
+    assert not objects.claim(owned("resp_1", "tok_b")), "and nobody has it after them"
+    assert objects.find(RESPONSE, "resp_1", "tok_a") == owned("resp_1")
+    with pytest.raises(Unkeepable):
+        objects.claim(owned(""))
+
+
 def test_what_is_removed_is_gone_once(objects: OwnedObjects) -> None:
     objects.keep(owned())
     assert objects.remove(RESPONSE, "resp_1", "tok_a") is True

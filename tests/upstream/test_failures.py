@@ -12,6 +12,7 @@ from openai.types.responses import ResponseError
 
 from gateway.core.calls import Cancellation
 from gateway.core.redaction import REDACTED, Redactor
+from gateway.core.trying import REFUSED, whose
 from gateway.errors import (
     CallerGone,
     DeadlineExceeded,
@@ -334,3 +335,33 @@ def test_every_answer_is_some_error_with_a_sentence(status: int, body: Any) -> N
     assert 400 <= error.http_status <= 599
     for field in (error.param, error.public_code, error.public_type):
         assert field is None or isinstance(field, str)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 403, "message": "Your chosen model requires moderation and your input was flagged for x."},
+        {"code": "content_policy_violation", "message": "no"},
+        {"code": "moderation_blocked", "message": "no"},
+        {"code": None, "message": "The prompt was blocked by the content filter."},
+    ],
+    ids=repr,
+)
+def test_a_prompt_that_is_moderated_away_with_a_403_is_the_callers_and_no_failure_of_the_deployment(error: Any) -> None:
+    failed = said(403, {"error": error})
+    assert isinstance(failed, ProviderRefused)
+    assert (failed.http_status, failed.message) == (403, error["message"])
+    assert whose(failed) == REFUSED
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+@pytest.mark.parametrize("field", ["code", "status_code"])
+def test_a_request_that_is_found_at_fault_inside_a_stream_is_the_callers(field: str, status: int) -> None:
+    failed = FAILURES.reported("hosted_vllm", {"message": "no", "type": "BadRequestError", field: status})
+    assert type(failed) is ProviderRefused
+    assert not failed.elsewhere
+
+
+@pytest.mark.parametrize("code", [True, 500, 502, "400", None, [400], 4e2 + 0.5])
+def test_any_other_code_inside_a_stream_is_the_providers_failure(code: Any) -> None:
+    assert type(FAILURES.reported("hosted_vllm", {"message": "no", "code": code})) is ProviderFailed

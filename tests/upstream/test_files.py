@@ -94,6 +94,12 @@ class Away(OwnedObjects):
     """A store that can fail."""
 
     failing = False
+    claiming = True
+
+    def claim(self, owned: Owned) -> bool:
+        if not self.claiming:
+            raise StorageBusy("held")
+        return super().claim(owned)
 
     def keep(self, *objects: Owned) -> None:
         if self.failing:
@@ -256,6 +262,31 @@ def test_a_batch_is_billed_once_to_whoever_first_sees_it_ended(shop: Shop) -> No
         bills.append(meter.bill(call(NAME, endpoint=BATCH), shop.tried))
     assert [bill.usage.total if bill.usage else None for bill in bills] == [None, 42, None]
     assert [bill.cost_usd for bill in bills] == [None, 42, None]
+
+
+@pytest.mark.parametrize("status", ["completed", "expired", "cancelled"])
+def test_what_a_batch_has_made_is_not_had_from_a_list_before_the_batch_is_billed(shop: Shop, status: str) -> None:
+    batch = shop.batch()
+    usage = {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}
+    shop.keeper.batches[0] |= {"status": status, "model": "gpt-x", "usage": usage, "output_file_id": "file-out"}
+    assert shop.ids(BATCHES_LIST) == [batch]
+    with pytest.raises(ObjectNotFound):
+        shop.content("file-out")
+    shop.ask(BATCH, batch)
+    assert shop.tried.transcript.usage is not None
+    assert shop.content("file-out") == b"lines\n"
+    assert shop.ids(BATCHES_LIST) == [batch]
+
+
+def test_a_batch_that_cannot_be_billed_now_is_told_and_nothing_of_it_is_had(shop: Shop) -> None:
+    batch = shop.batch()
+    usage = {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}
+    shop.keeper.batches[0] |= {"status": "completed", "model": "gpt-x", "usage": usage, "output_file_id": "file-out"}
+    shop.objects.claiming = False
+    with pytest.raises(StoreUnavailable):
+        shop.ask(BATCH, batch)
+    with pytest.raises(ObjectNotFound):
+        shop.content("file-out")
 
 
 def test_where_nobody_can_note_whose_it_is_that_is_told(shop: Shop) -> None:

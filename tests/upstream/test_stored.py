@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from gateway.core.endpoints import (
     RESPONSES,
     Endpoint,
 )
+from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.errors import GatewayError, InvalidRequest, ObjectNotFound, ProviderFailed, StoreUnavailable
 from gateway.storage import owned
@@ -56,6 +58,11 @@ class Away(OwnedObjects):
         if self.writing is not None:
             raise self.writing
         super().keep(*objects)
+
+    def claim(self, owned: Owned) -> bool:
+        if self.writing is not None:
+            raise self.writing
+        return super().claim(owned)
 
     def remove(self, kind: str, id: str, tenant: str) -> bool:
         if self.writing is not None:
@@ -103,6 +110,7 @@ class Place:
     def open(self, made: Call) -> Answer:
         self.tried = self.attempt(made.model)
         self.tried.transcript = made.endpoint.transcript()
+        self.tried.metered = made.endpoint.metered
         return self.upstream.open(self.tried, made)
 
     def make(self, name: str, asked: Any = "hi", *, stream: bool = False, tenant: str = "a", **body: Any) -> JSON:
@@ -532,3 +540,111 @@ def test_a_response_that_had_to_make_room_is_gone(place: Place) -> None:
             place.about(endpoint, BRIDGED, made["id"])
     with pytest.raises(ObjectNotFound):
         place.make(BRIDGED, previous_response_id=made["id"])
+
+
+# Made in the background: billed once, to the call that sees the end.
+
+COUNTED = {"input_tokens": 30, "output_tokens": 12, "total_tokens": 42}
+QUEUED: JSON = {"id": "resp_b", "object": "response", "status": "queued", "background": True, "output": []}
+DONE: JSON = {**QUEUED, "status": "completed", "usage": COUNTED}
+METER = Meter(Prices({"m": {"litellm_provider": "openai", "input_cost_per_token": 1, "output_cost_per_token": 1}}))
+
+
+def cost(place: Place) -> Decimal | None:
+    """Of the last call, US dollars."""
+    return METER.bill(call(endpoint=RESPONSE), place.tried).cost_usd
+
+
+def begun(place: Place) -> None:
+    place.provider.script("m", plain_json(QUEUED))
+    assert place.make(NATIVE, background=True)["status"] == "queued"
+
+
+def streamed(*documents: JSON) -> Any:
+    kinds = {"queued": "response.created", "in_progress": "response.in_progress"}
+    events = [(kinds.get(one["status"], f"response.{one['status']}"), one) for one in documents]
+    return sse(*(event(kind, {"type": kind, "response": one}) for kind, one in events))
+
+
+def says_of_it(place: Place, document: JSON) -> None:
+    """What the provider says whenever it is asked for the response."""
+    place.provider._unscripted = lambda _request: plain_json(document)  # type: ignore[method-assign]
+
+
+def test_a_response_in_the_background_is_billed_once_to_the_call_that_first_sees_its_end(place: Place) -> None:
+    begun(place)
+    told = [cost(place)]
+    for status in ("in_progress", "completed", "completed"):
+        says_of_it(place, {**DONE, "status": status})
+        place.about(RESPONSE, NATIVE, "resp_b")
+        told.append(cost(place))
+    assert told == [None, None, 42, None]
+
+
+@pytest.mark.parametrize("status", ["completed", "incomplete", "failed", "cancelled"])
+@pytest.mark.parametrize("endpoint", [RESPONSE, RESPONSE_CANCEL], ids=lambda row: row.name)
+def test_however_it_ends_and_whoever_asks(place: Place, endpoint: Endpoint, status: str) -> None:
+    begun(place)
+    says_of_it(place, {**DONE, "status": status})
+    place.about(endpoint, NATIVE, "resp_b")
+    assert cost(place) == 42
+    place.about(RESPONSE, NATIVE, "resp_b")
+    assert cost(place) is None
+
+
+def test_so_is_one_whose_end_is_streamed_again(place: Place) -> None:
+    begun(place)
+    place.provider._unscripted = lambda _request: streamed(QUEUED, DONE)  # type: ignore[method-assign]
+    for expected in (42, None):
+        made = place.call(RESPONSE, NATIVE, {"id": "resp_b"}, path_id="resp_b", stream=True, query="stream=true")
+        opened = place.open(made)
+        assert [chunk for chunk in opened.chunks() if chunk is not None and chunk.last]
+        opened.close()
+        assert cost(place) == expected
+
+
+def test_one_whose_end_is_streamed_at_once_is_billed_there_and_not_again(place: Place) -> None:
+    place.provider.script("m", streamed(QUEUED, DONE))
+    place.make(NATIVE, stream=True, background=True)
+    assert cost(place) == 42
+    says_of_it(place, DONE)
+    place.about(RESPONSE, NATIVE, "resp_b")
+    assert cost(place) is None
+
+
+def test_a_stream_of_the_background_that_is_left_is_billed_for_what_it_said(place: Place) -> None:
+    text = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "four" * 7}
+    created = event("response.created", {"type": "response.created", "response": {**QUEUED, "status": "in_progress"}})
+    place.provider.script("m", sse(created, event("response.output_text.delta", text), b": more\n\n"))
+    opened = place.open(place.call(RESPONSES, NATIVE, {"input": "hi", "background": True}, stream=True))
+    said = next(chunk for chunk in opened.chunks() if chunk is not None and chunk.content)
+    opened.close()
+    assert said.content
+    assert (cost(place) or 0) >= 7
+
+
+@pytest.mark.parametrize("document", [{**DONE, "background": False}, {**DONE, "usage": None}, {"id": "x"}], ids=repr)
+def test_what_was_billed_when_it_was_made_is_not_billed_when_it_is_asked_for(place: Place, document: JSON) -> None:
+    place.make(NATIVE)
+    made = place.make(NATIVE)
+    says_of_it(place, document)
+    place.about(RESPONSE, NATIVE, made["id"])
+    assert cost(place) is None
+
+
+def test_one_whose_owner_could_not_be_noted_is_billed_for_what_was_asked(place: Place) -> None:
+    place.objects.writing = StorageBusy("held")
+    place.provider.script("m", plain_json(QUEUED))
+    place.make(NATIVE, "four" * 9, background=True)
+    assert METER.bill(call(endpoint=RESPONSES, body={"input": "four" * 9}), place.tried).cost_usd == 9
+
+
+def test_one_whose_end_cannot_be_noted_is_not_shown(place: Place) -> None:
+    begun(place)
+    says_of_it(place, DONE)
+    place.objects.writing = StorageBusy("held")
+    with pytest.raises(StoreUnavailable):
+        place.about(RESPONSE, NATIVE, "resp_b")
+    place.objects.writing = None
+    place.about(RESPONSE, NATIVE, "resp_b")
+    assert cost(place) == 42

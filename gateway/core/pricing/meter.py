@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
@@ -14,6 +15,9 @@ from gateway.core.pricing.price import EXACT, Price, lacks, parts_of, price_of, 
 from gateway.core.usage import MOST_TOKENS, Usage, estimated, with_units
 
 _NANO = Decimal("1e-9")
+#: A stream that breaks off may have told its usage before it said anything (Anthropic's `message_start`). Where its
+#: texts alone make so many times as many tokens as were counted, these were not: no language has as few.
+_FAR_FEWER = 2
 
 
 def nano(cost_usd: Decimal) -> int:
@@ -105,14 +109,17 @@ class Meter:
         """Return the bill of what has come of an attempt, which may still be under way."""
         if not attempt.metered:
             return Bill()
-        usage = attempt.transcript.usage
-        guessed = usage is None and attempt.transcript.started
-        if guessed:
-            endpoint, body = (call.endpoint, call.body) if attempt.sent is None else (CHAT, attempt.sent)
-            usage = estimated(endpoint.asked_of(body), attempt.transcript.said())
+        usage, guessed = _used(call, attempt)
         if usage is None:
             return Bill()
         found = self.prices.found(*priced_as(attempt.deployment))
+        if (
+            found is not None
+            and not usage.total
+            and "character_in" in usage.units
+            and parts_of(usage, found[0]) is None
+        ):
+            usage, guessed = prompts.spoken(int(usage.units["character_in"])), True
         if found is not None and found[0].searches and "web_search" not in usage.units:
             usage = with_units(usage, web_search=_cited(attempt))
         return _bill(usage, found, estimated=guessed)
@@ -134,7 +141,8 @@ class Meter:
 
         Returns:
             A bill whose cost is None where the model has no price. It has the fee of a request, but no searches. Of
-            the standard tier and one that the call asks for, the dearer counts: the provider may serve either.
+            the standard tier and one that the call asks for, the dearer counts: the provider may serve either. So does
+            the dearer of tokens and other units (`prompts.expected`), for a model that has prices of both.
         """
         if prompt_tokens is None:
             prompt_tokens = prompts.prompt_tokens(call)
@@ -143,13 +151,32 @@ class Meter:
         found = self.prices.found(*priced_as(deployment))
         wanted = call.body.get("service_tier")
         tiers = dict.fromkeys((None, wanted if wanted in TIERS else None))
-        bills = [_bill(Usage(prompt, completion, tier=tier), found, estimated=True) for tier in tiers]
+        usages = (one for tier in tiers for one in prompts.expected(call, prompt, completion, tier))
+        bills = [_bill(one, found, estimated=True) for one in usages]
         return max(bills, key=lambda bill: -1 if bill.cost_usd is None else bill.cost_usd)
 
 
 def priced_as(deployment: Deployment) -> tuple[str, str]:
     """Provider and model whose price counts for a deployment."""
     return deployment.priced_as or (deployment.provider, deployment.model)
+
+
+def _used(call: Call, attempt: Attempt) -> tuple[Usage | None, bool]:
+    """What an attempt used, and whether that is a guess: of an answer that nobody counted, or only its beginning."""
+    transcript = attempt.transcript
+    told = transcript.usage
+    counted = told is not None and bool(told.total or told.units)
+    if not transcript.started or (counted and transcript.complete):
+        return told, False
+    endpoint, body = (call.endpoint, call.body) if attempt.sent is None else (CHAT, attempt.sent)
+    guess = estimated(endpoint.asked_of(body), transcript.said())
+    if told is None:
+        return guess, True
+    if not counted:
+        return replace(told, prompt=guess.prompt, completion=guess.completion), True
+    if not told.total or _FAR_FEWER * told.completion >= guess.completion:
+        return told, False
+    return replace(told, prompt=told.prompt or guess.prompt, completion=guess.completion), True
 
 
 def _bill(usage: Usage, found: tuple[Price, str] | None, *, estimated: bool) -> Bill:

@@ -97,6 +97,7 @@ class ResponsesTranscript:
     Attributes:
         stored: the Response says that it is kept, so that a later call may go on from it. False before the first
             event that has the Response.
+        background: the Response says that it is made in the background, so that its end may be seen by a later call.
         failure: the `error` of a response that failed, or of an `error` event; empty where a failed one has none.
     """
 
@@ -105,6 +106,7 @@ class ResponsesTranscript:
         self.model: str | None = None
         self.usage: Usage | None = None
         self.stored = False
+        self.background = False
         self.failure: Mapping[str, Any] | None = None
         self._items: dict[int, _Item] = {}
         self._output: list[JSON] | None = None
@@ -167,6 +169,7 @@ class ResponsesTranscript:
         if (usage := usage_of_responses(document.get("usage"), document.get("service_tier"))) is not None:
             self.usage = usage
         self.stored = document.get("store") is not False
+        self.background = document.get("background") is True
 
     def _end(self, document: Mapping[str, Any], status: str) -> None:
         output = [] if document.get("output") is None else document["output"]

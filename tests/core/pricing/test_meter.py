@@ -11,14 +11,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.calls import Attempt, Bill
-from gateway.core.endpoints import EMBEDDINGS, RESPONSES
+from gateway.core.endpoint import Endpoint
+from gateway.core.endpoints import (
+    CHAT,
+    EMBEDDINGS,
+    IMAGES,
+    IMAGES_EDITS,
+    RERANK,
+    RESPONSES,
+    SPEECH,
+    TRANSCRIPTIONS,
+)
+from gateway.core.media import SpeechTranscript
+from gateway.core.messages.record import MessagesTranscript
 from gateway.core.pricing import Meter, Prices, micro, nano, price_of
 from gateway.core.providers import PROVIDERS
 from gateway.core.responses.record import ResponsesTranscript
 from gateway.core.routing import listed
+from gateway.core.transcript import ChatTranscript, Transcript
 from gateway.core.usage import Usage
 from gateway.upstream import modelmap
-from tests.builders import attempt, call, catalogue, finish
+from tests.builders import attempt, call, catalogue, delta, finish
 from tests.core.pricing.test_price import SIZES, row
 
 JSON = dict[str, Any]
@@ -152,6 +165,95 @@ def test_an_answer_without_usage_is_estimated() -> None:
     assert (bill.usage, bill.estimated, bill.cost_usd) == (Usage(prompt=10), True, 5)
 
 
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        {"prompt_tokens": None, "completion_tokens": None},
+        {"prompt_tokens": "8", "completion_tokens": "2"},
+        {"prompt_tokens": -8, "completion_tokens": -2},
+        {"prompt_tokens": True, "completion_tokens": True},
+        {"input_tokens": 8, "output_tokens": 2},
+        {"total_tokens": 10},
+        {"cost": 0},
+    ],
+    ids=repr,
+)
+def test_a_usage_that_counts_nothing_is_none(claimed: JSON) -> None:
+    bill = METER.bill(call(text="a" * 32), ended("openai/m", claimed, content="eight by"))
+    assert bill.usage is not None
+    assert (bill.usage.prompt, bill.usage.completion, bill.estimated) == (8, 2, True)
+
+
+def test_an_answer_that_was_neither_asked_nor_told_in_words_stays_free() -> None:
+    one = ended("openai/m", {"prompt_tokens": 0, "completion_tokens": 0}, content="")
+    assert METER.bill(call(text=""), one).cost_usd == 0
+
+
+def cut(transcript: Transcript, *events: JSON) -> Bill:
+    """The bill of a stream that broke off, or that its caller left."""
+    one = attempt("openai/m")
+    one.transcript = transcript
+    for event in events:
+        transcript.add(event)
+    assert not transcript.complete
+    return METER.bill(call(text="a" * 32), one)
+
+
+def message(counted: JSON, *texts: str) -> Bill:
+    """Anthropic's: what was counted stands in front."""
+    start = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    deltas = [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}} for text in texts
+    ]
+    return cut(MessagesTranscript(), {"type": "message_start", "message": {"usage": counted}}, start, *deltas)
+
+
+def test_a_stream_that_is_left_costs_what_was_said_and_not_what_was_counted_before_it() -> None:
+    bill = message({"input_tokens": 5, "cache_read_input_tokens": 2, "output_tokens": 1}, *["four"] * 10)
+    assert bill.usage == Usage(prompt=7, cached=2, completion=10)
+    assert bill.estimated
+
+
+@pytest.mark.parametrize("counted", [{"prompt_tokens": 7, "completion_tokens": 1}, {"prompt_tokens": 7}], ids=repr)
+def test_so_does_a_chat_whose_first_chunk_has_the_usage(counted: JSON) -> None:
+    bill = cut(ChatTranscript(), {**delta("four"), "usage": counted}, *[delta("four")] * 9)
+    assert bill.usage == Usage(prompt=7, completion=10)
+    assert bill.estimated
+
+
+def test_a_stream_that_is_left_and_was_counted_as_it_came_costs_what_was_counted() -> None:
+    chunks = [{**delta("eightby"), "usage": {"prompt_tokens": 7, "completion_tokens": n + 1}} for n in range(10)]
+    bill = cut(ChatTranscript(), *chunks)
+    assert bill.usage == Usage(prompt=7, completion=10)
+    assert not bill.estimated
+
+
+def test_a_whole_answer_costs_what_its_provider_counted_however_little_that_is() -> None:
+    one = ended("openai/m", {"prompt_tokens": 1, "completion_tokens": 2}, content="a" * 4000)
+    assert METER.bill(call(), one).usage == Usage(prompt=1, completion=2)
+
+
+def test_speech_that_is_priced_by_tokens_and_tells_none_is_estimated() -> None:
+    meter = Meter(Prices({"tts": row(1, 10, output_cost_per_audio_token=2)}))
+    one = attempt("openai/tts")
+    one.transcript = spoken = SpeechTranscript()
+    spoken.asked({"input": "c" * 72})
+    spoken.feed(b"sound")
+    spoken.end()
+    bill = meter.bill(call(endpoint=SPEECH), one)
+    assert (bill.cost_usd, bill.estimated) == (18 + 2 * 100, True)
+
+
+def test_speech_that_is_left_costs_its_characters_alone() -> None:
+    meter = Meter(Prices({"tts": {"litellm_provider": "openai", "input_cost_per_character": 0.5}}))
+    one = attempt("openai/tts")
+    one.transcript = spoken = SpeechTranscript()
+    spoken.asked({"input": "four"})
+    spoken.feed(b"the beginning of a sound")
+    assert meter.bill(call(endpoint=SPEECH), one).cost_usd == 2
+
+
 def test_a_bill_is_made_once_and_what_came_so_far_is_not_kept() -> None:
     one = attempt("openai/m")
     one.transcript.add({"choices": [], "usage": {"prompt_tokens": 1}})
@@ -171,10 +273,10 @@ def test_what_costs_nothing_has_no_bill() -> None:
 
 
 def test_a_chat_of_openais_that_cites_the_web_has_searched_once() -> None:
-    usage, cites = {"prompt_tokens": 0, "completion_tokens": 0}, [{"type": "url_citation"}, {"type": "url_citation"}]
-    assert METER.bill(call(), ended("openai/m", usage, annotations=cites)).cost_usd == 10
-    assert METER.bill(call(), ended("openai/m", usage, annotations=[{"type": "file"}])).cost_usd == 0
-    assert METER.bill(call(), ended("openai/m", usage, annotations="url_citation")).cost_usd == 0
+    usage, cites = {"prompt_tokens": 2, "completion_tokens": 0}, [{"type": "url_citation"}, {"type": "url_citation"}]
+    assert METER.bill(call(), ended("openai/m", usage, annotations=cites)).cost_usd == 11
+    assert METER.bill(call(), ended("openai/m", usage, annotations=[{"type": "file"}])).cost_usd == 1
+    assert METER.bill(call(), ended("openai/m", usage, annotations="url_citation")).cost_usd == 1
 
 
 def test_each_search_of_a_response_is_billed() -> None:
@@ -216,6 +318,31 @@ def test_an_estimate_of_token_numbers_counts_each() -> None:
 def test_an_estimate_takes_the_dearer_of_the_tiers_that_may_be_served(tier: Any, usd: int) -> None:
     asked = call(text="x" * 40, body={"service_tier": tier} if tier is not None else {})
     assert METER.estimate(asked, attempt("openai/m").deployment, 0).cost_usd == usd
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "priced", "usd"),
+    [
+        (SPEECH, {"input": "c" * 72}, {"input_cost_per_character": 0.5}, 36),
+        (SPEECH, {"input": "c" * 72}, {"input_cost_per_token": 1, "output_cost_per_audio_token": 2}, 18 + 200),
+        (IMAGES, {"prompt": "x" * 40, "n": 3}, {"output_cost_per_image": 2}, 6),
+        (IMAGES, {"prompt": "x" * 40}, {"output_cost_per_image": 2}, 2),
+        (IMAGES, {"prompt": "x" * 40}, {"input_cost_per_token": 1, "output_cost_per_image_token": 2}, 10 + 2 * 7),
+        (IMAGES_EDITS, {"prompt": "x", "n": 2}, {"output_cost_per_image": 2}, 4),
+        (RERANK, {"query": "x", "documents": ["y"]}, {"input_cost_per_query": 3}, 3),
+        (RERANK, {"query": "x", "documents": ["y"]}, {**row(0, 0), "input_cost_per_query": 3}, 3),
+        (CHAT, {}, {"input_cost_per_query": 3}, None),
+        (TRANSCRIPTIONS, {}, {"input_cost_per_second": 3}, None),
+    ],
+)
+def test_an_estimate_counts_what_a_model_is_priced_by(
+    endpoint: Endpoint, body: JSON, priced: JSON, usd: int | None
+) -> None:
+    meter = Meter(Prices({"m": {"litellm_provider": "openai", **priced}}))
+    made = call(endpoint=endpoint)
+    made.body = body
+    prompt = 10 if "prompt" in body else None
+    assert meter.estimate(made, attempt("openai/m").deployment, 7, prompt).cost_usd == usd
 
 
 def test_an_estimate_of_a_model_without_a_price_is_unknown() -> None:
