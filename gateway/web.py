@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import secrets
@@ -50,8 +51,12 @@ T = TypeVar("T")
 _CLIENT_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 
 _PIECE = 65536
+#: Of a body in chunks: a chunk may hold one byte, and takes the server some microseconds.
+_CHUNKED_PIECE = 4096
 #: How long a body may be read without giving the others a turn.
 _BREATH_S = 0.01
+#: How long the rest of a body that nobody wants is read all the same, so that who still sends gets to read the answer.
+_LINGER_S = 5.0
 
 #: What a browser's script may read of an answer (Fetch standard, "CORS-safelisted response-header name").
 _EXPOSED = (
@@ -187,6 +192,8 @@ def _begin() -> None:
     now.arrived_s = time.monotonic()
     now.facts = {}
     now.sent = SentHeaders(asked.environ)
+    has_body = asked.environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in asked.environ
+    now.source = asked.environ["wsgi.input"] if has_body else None
     sent = now.sent.get("x-request-id")
     now.client_request_id = sent if sent is not None and _CLIENT_REQUEST_ID.fullmatch(sent) else None
     rule = asked.url_rule
@@ -259,10 +266,39 @@ def _finish(response: Response) -> Response:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = _EXPOSED
     response.call_on_close(partial(now.counting.ended, response.status_code))
+    if now.source is not None and (sock := caller_socket()) is not None:
+        response.call_on_close(partial(_discard_rest, current_gateway(), now.source, sock))
     now.answered = True
     if access.isEnabledFor(logging.INFO):
         response.call_on_close(_access_line(response.status_code))
     return response
+
+
+def _discard_rest(gateway: Gateway, source: Any, sock: socket.socket) -> None:
+    """Read what an answered request left of its body, for a while; then close the connection.
+
+    gunicorn would do so without an end and without a pause: one caller that is always ahead, and needs no key, would
+    keep a worker from everything else until that is killed.
+    """
+    until_s = time.monotonic() + _LINGER_S
+    timer = gateway.watcher.timer(partial(_shut, sock), until_s)
+    try:
+        while source.read(_CHUNKED_PIECE):
+            if time.monotonic() > until_s:
+                _shut(sock)
+                return
+            time.sleep(0)
+    except Exception:  # each server raises classes of its own; it closes the connection itself then
+        log.debug("the rest of a body could not be read", exc_info=True)
+    finally:
+        timer.end()
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        log.debug("the caller's connection is gone already")
 
 
 def _abandon(_error: BaseException | None) -> None:
@@ -442,12 +478,25 @@ def read_bytes(limit_bytes: int) -> bytes:
     return raw
 
 
+def keep_form(limit_bytes: int) -> None:
+    """Read the whole body, counted and within time, and have the framework read a form out of that.
+
+    By itself it would take one of any size at any pace, keep its files on disk, and leave the others no turn.
+
+    Raises:
+        BodyTooLarge, BodyTooSlow, InvalidRequest: as `read_bytes`.
+    """
+    raw = read_bytes(limit_bytes)
+    request.environ.update({"wsgi.input": io.BytesIO(raw), "CONTENT_LENGTH": str(len(raw))})
+    request.environ.pop("HTTP_TRANSFER_ENCODING", None)
+
+
 def _read_counted(limit: int, declared: int | None) -> bytes:
     source = request.environ["wsgi.input"]
     # one buffer that grows: what thousands of pieces took would not all go back to the system
     whole, rested_s = bytearray(), time.monotonic()
     while declared is None or len(whole) < declared:
-        piece = source.read(_PIECE if declared is None else min(_PIECE, declared - len(whole)))
+        piece = source.read(_CHUNKED_PIECE if declared is None else min(_PIECE, declared - len(whole)))
         if not piece:
             break
         if not whole and len(piece) == declared:

@@ -161,7 +161,7 @@ def is_forged(session: Session | None) -> bool:
     if request.headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
         return True
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc != request.host:
+    if origin is not None and (origin.partition("://")[2] or None) != request.host:
         return True
     if session is None:
         return False

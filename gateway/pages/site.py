@@ -30,7 +30,7 @@ from gateway.pages import (
 from gateway.pages.session import CSRF_HEADER, Session, Sessions, is_forged
 from gateway.pipeline import Gateway
 from gateway.storage.database import StorageError
-from gateway.web import public
+from gateway.web import current_gateway, keep_form, public
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +43,9 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+
+#: A list of models is the longest that a form of a page holds.
+_MOST_FORM_BYTES = 1 << 18
 
 #: View functions that need no session.
 _OPEN = frozenset({"sign_in", "signed_in", "static"})
@@ -105,6 +108,9 @@ def _guard(sessions: Sessions) -> Any:
     if name == "static":
         return None
     g.session = sessions.current()
+    if request.method == "POST" and (g.session is not None or name in _OPEN):
+        called = name == "playground_call"
+        keep_form(current_gateway().limits.body_bytes if called else _MOST_FORM_BYTES)
     if is_forged(None if name == "signed_in" else g.session):  # the form has no token: nobody has signed in yet
         raise NotPermitted("This request did not come from the gateway's own page; load the page again.")
     if g.session is None and name not in _OPEN:

@@ -23,6 +23,7 @@ from gateway.tracing.local import LocalTraces
 from gateway.tracing.search import Search
 from tests.builders import TOKEN
 from tests.fakes.destination import root
+from tests.forms import CONTENT_TYPE, form
 from tests.managed import ADMIN_TOKEN, BOSS, Managed, text
 
 KEY = bytes(range(32))
@@ -149,6 +150,26 @@ def test_another_sites_page_signs_nobody_in(managed: Managed) -> None:
     )
     assert answer.status_code == 403
     assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("origin", ["http://[x", "null", "", "x", "http://", "http://localhost.evil.example", "\xff"])
+@pytest.mark.parametrize("path", ["/ui/sign-in", "/ui/sign-out"])
+def test_an_origin_that_is_not_ours_is_refused_whatever_it_looks_like(managed: Managed, path: str, origin: str) -> None:
+    sign_in(managed)
+    sent = {"credential": ADMIN_TOKEN, "csrf": csrf(managed.client)}
+    assert managed.client.post(path, data=sent, headers={"Origin": origin}).status_code == 403
+    assert managed.client.post(path, data=sent, headers={"Origin": "http://localhost"}).status_code == 302
+
+
+@pytest.mark.parametrize("path", ["/ui/sign-in", "/ui/keys", "/ui/sign-out", "/ui/playground/key"])
+def test_a_form_of_a_page_has_a_bound(managed: Managed, path: str) -> None:
+    sign_in(managed)
+    token = csrf(managed.client)
+    large = form(("csrf", token.encode()), ("file", bytes(1 << 20), "a file"))
+    answer = managed.client.post(path, data=large, content_type=CONTENT_TYPE)
+    assert answer.status_code == 413
+    small = form(("csrf", token.encode()), ("file", b"x", "a file"))
+    assert managed.client.post(path, data=small, content_type=CONTENT_TYPE).status_code not in (403, 413)
 
 
 @pytest.mark.parametrize(
