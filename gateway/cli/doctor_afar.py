@@ -18,11 +18,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from gateway import routes
-from gateway.assembly import Delivery, build, database, deliveries, migrate, prices
+from gateway.assembly import Delivery, build, database, deliveries, migrate
 from gateway.cli.doctor import Check, Finding
-from gateway.core.calls import Call, Caller
+from gateway.core.calls import Call, Caller, Deployment
 from gateway.core.endpoints import CHAT
-from gateway.core.pricing import cost_usd
 from gateway.core.routing import plan
 from gateway.core.usage import usage_of
 from gateway.errors import GatewayError, StoreUnavailable
@@ -312,9 +311,8 @@ def _call(settings: Settings, model: str) -> Iterator[Finding]:
         return
     saw += f": {usage.prompt} + {usage.completion} tokens"
     planned = [one.deployment for one in plan(model, gateway.catalogue)]
-    priced_as = next((one.priced_as for one in planned if one.priced_as and one.name == f"{provider}/{name}"), None)
-    price = prices(settings).of(*(priced_as or (provider, name)))
-    if price is not None and (cost := cost_usd(usage, price)) is not None:
+    answered = next((one for one in planned if one.name == f"{provider}/{name}"), Deployment(provider, name))
+    if (cost := gateway.meter.cost(answered, usage)) is not None:
         yield Finding("ok", "call", f"{saw}, {cost:f} USD" if cost else f"{saw}, free")
     else:
         yield Finding("warn", "call", f"{saw}, and no price is known", "traces have no cost: add it to GATEWAY_PRICES")

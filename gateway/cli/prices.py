@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gateway.routes import Table
     from gateway.settings import Settings
 
+    _Priced = tuple[str, str, tuple[tuple[str, str], ...]]
+
 #: Names of models that were called, as `provider/model`, in the operator's ledger.
 Called = Callable[["Settings"], Iterable[str]]
 
@@ -79,8 +81,8 @@ def _show(model: str, *, as_json: bool) -> int:
         return 1
     _, table, prices = found
     without = 0
-    for provider, name in _deployments(model, table, prices):
-        priced = prices.found(provider, name)
+    for provider, name, own in _deployments(model, table, prices):
+        priced = prices.found(provider, name, own)
         without += priced is None
         if as_json:
             print(json.dumps(_document(provider, name, priced)))
@@ -122,16 +124,16 @@ def _plain(amount: Decimal) -> str:
     return plain(amount)
 
 
-def _deployments(model: str, table: Table, prices: Prices) -> list[tuple[str, str]]:
+def _deployments(model: str, table: Table, prices: Prices) -> list[_Priced]:
     """Provider and model whose price counts for a name: those of the alias, else what the name says."""
     if (alias := table.aliases.get(model)) is not None:
-        return list(dict.fromkeys(target.priced_as or (target.provider, target.model) for target in alias.targets))
+        return list(dict.fromkeys(target.priced for target in alias.targets))
     provider, _, name = model.partition("/")
     if name and prices.found(provider, name) is not None:
-        return [(provider, name)]
+        return [(provider, name, ())]
     if (owner := prices.owner(model)) is not None:
-        return [(owner, model)]
-    return [(provider, name)] if name else [("?", model)]
+        return [(owner, model, ())]
+    return [(provider, name, ())] if name else [("?", model, ())]
 
 
 def _check(called: Called) -> int:
@@ -139,20 +141,20 @@ def _check(called: Called) -> int:
         return 1
     settings, table, prices = found
     models = _in_use(table, called(settings))
-    without = [(name, *place, why) for name, place in models.items() if (why := prices.wants(*place)) is not None]
+    without = [(name, *place[:2], why) for name, place in models.items() if (why := prices.wants(*place)) is not None]
     if without:
         columns(("model", "provider", "priced as", "why"), without)
     print(f"{len(models) - len(without)} of {len(models)} models in use have a price")
     return 1 if without else 0
 
 
-def _in_use(table: Table, called: Iterable[str]) -> Mapping[str, tuple[str, str]]:
-    models: dict[str, tuple[str, str]] = {}
+def _in_use(table: Table, called: Iterable[str]) -> Mapping[str, _Priced]:
+    models: dict[str, _Priced] = {}
     for name, target in table.targets:
         if not target.model.endswith("*"):  # a star stands for models that nobody has named yet
-            models[f"{name} ({target.provider}/{target.model})"] = target.priced_as or (target.provider, target.model)
-    known = {f"{target.provider}/{target.model}": target.priced_as for _, target in table.targets}
+            models[f"{name} ({target.provider}/{target.model})"] = target.priced
+    known = {f"{target.provider}/{target.model}": target.priced for _, target in table.targets}
     for name in called:
         provider, _, model = name.partition("/")
-        models.setdefault(name, known.get(name) or (provider, model))
+        models.setdefault(name, known.get(name) or (provider, model, ()))
     return models

@@ -68,9 +68,9 @@ class Deployment:
     """A model at a provider, with all that is needed to reach it. None of it comes from a request.
 
     `model` is the provider's own name; `api_base` None means the provider's public address; `priced_as` names provider
-    and model whose price counts, None where they are its own; `relay` lets the provider's own operations pass without
-    LiteLLM. `timeout_s` is how long its answer may be waited for, and `stream_timeout_s` how long a streamed one, where
-    that differs; None is no bound of its own.
+    and model whose price counts, None where they are its own, and `prices` stand over it: by LiteLLM's names, decimal
+    numbers in US dollars. `relay` lets the provider's own operations pass without LiteLLM. `timeout_s` is how long its
+    answer may be waited for, and `stream_timeout_s` how long a streamed one, where that differs; None is no bound.
     """
 
     provider: str
@@ -82,6 +82,7 @@ class Deployment:
     relay: bool = False
     timeout_s: float | None = None
     stream_timeout_s: float | None = None
+    prices: tuple[tuple[str, str], ...] = ()
 
     def waits_s(self, *, stream: bool) -> float:
         """How many seconds may pass until its answer begins; a whole answer may pause for as long besides."""
@@ -120,7 +121,7 @@ class Bill:
         cost_usd: US dollars, exact: the sum of the parts.
         parts: what was paid for; none where there is no cost.
         unpriced: kinds besides tokens that were used (searches) and that the model has no price for.
-        price: whose the price is, and of which row: `GATEWAY_PRICES: name` or `LiteLLM: name`.
+        price: whose the price is, and of which row: `GATEWAY_PRICES: name`, `LiteLLM: name` or `the routes file: name`.
     """
 
     usage: Usage | None = None

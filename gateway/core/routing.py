@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -103,7 +103,25 @@ class Target:
         Raises:
             ProviderNotConfigured: it lacks something.
         """
-        return _reached(self.provider, self.model, self.reach, self.priced_as)
+        return self.at(self.model)
+
+    def at(self, model: str) -> Deployment:
+        """The same, of a model that a pattern stands for.
+
+        Raises:
+            ModelNotFound: the model is none of the provider's.
+            ProviderNotConfigured: it lacks something.
+        """
+        found = _reached(self.provider, model, self.reach)
+        if not self.priced_as and not self.prices:
+            return found
+        return replace(found, priced_as=self.priced_as, prices=self.priced[2])
+
+    @property
+    def priced(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+        """Whose price counts, and what stands over it, as `Prices.found` takes them."""
+        provider, model = self.priced_as or (self.provider, self.model)
+        return provider, model, tuple(sorted(self.prices.items()))
 
 
 @dataclass(frozen=True)
@@ -281,7 +299,7 @@ def deployments_of(alias: Alias, rest: str) -> list[tuple[Target, Deployment]]:
         try:
             if target.model.endswith("*"):
                 model = target.model[:-1] + rest
-                deployments.append((target, _reached(target.provider, model, target.reach, target.priced_as)))
+                deployments.append((target, target.at(model)))
             else:
                 deployments.append((target, target.deployment))
         except ProviderNotConfigured as error:
@@ -358,7 +376,7 @@ def _deployment(provider: str, model: str, catalogue: Catalogue) -> Deployment:
     return _reached(provider, model, reach or Reach(missing=PROVIDERS[provider].missing(key=False, address=False)))
 
 
-def _reached(provider: str, model: str, reach: Reach, priced_as: tuple[str, str] | None = None) -> Deployment:
+def _reached(provider: str, model: str, reach: Reach) -> Deployment:
     if not is_model_of(provider, model):
         raise ModelNotFound(f"{model!r} is no model name of {provider}.", param="model")
     if reach.missing is not None:
@@ -367,7 +385,8 @@ def _reached(provider: str, model: str, reach: Reach, priced_as: tuple[str, str]
             provider=provider,
         )
     return Deployment(
-        *(provider, model, reach.api_base, reach.api_key, reach.api_version, priced_as, reach.relay),
+        *(provider, model, reach.api_base, reach.api_key, reach.api_version),
+        relay=reach.relay,
         timeout_s=reach.timeout_s,
         stream_timeout_s=reach.stream_timeout_s,
     )

@@ -77,14 +77,14 @@ def _lines(gateway: Gateway, view: View) -> list[Line]:
     for name in dict.fromkeys([*(name for name in used if name), *named]):
         aliases, target = named.get(name, nothing)
         provider, _, model = name.partition("/")
-        priced_as = target.priced_as if target is not None and target.priced_as else (provider, model)
+        priced = target.priced if target is not None else (provider, model, ())
         found.append(
             Line(
                 name,
                 tuple(dict.fromkeys(aliases)),
                 used.get(name, Sums({})),
                 pace[name].quantile(0.95) if name in pace else None,
-                _price(gateway, *priced_as),
+                _price(gateway, *priced),
                 target.reach.missing if target is not None else None,
             )
         )
@@ -97,8 +97,8 @@ def _targets(gateway: Gateway) -> Iterator[tuple[str, Target]]:
             yield name, target
 
 
-def _price(gateway: Gateway, provider: str, model: str) -> str:
-    found = gateway.meter.prices.found(provider, model)
+def _price(gateway: Gateway, provider: str, model: str, own: tuple[tuple[str, str], ...]) -> str:
+    found = gateway.meter.prices.found(provider, model, own)
     if found is None:
         return ""
     rates: Mapping[str, Decimal] = {kind: rate for kind, tier, above, rate in shown(found[0]) if not tier and not above}

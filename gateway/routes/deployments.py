@@ -256,8 +256,6 @@ class Deployments:
             reading.number(found.get(name), f"{path}.{name}", above=True) for name in ("timeout", "stream_timeout")
         )
         prices = {**info.prices, **self._prices(node, path)}
-        if prices:
-            reading.warn(node, path, "the prices are kept and not yet charged by; those of GATEWAY_PRICES are")
         if named is None or reading.faulty > before:
             return None
         provider, model = PROVIDERS[named[0]], named[1]

@@ -158,6 +158,8 @@ def test_prices_are_kept_as_litellms_map_has_them() -> None:
         "output_cost_per_token": 2e-06,
         "cache_read_input_token_cost": 1e-07,
     }
+    deployment = targets(entry(**prices, model_info=info), OUT="0.000002", OPENAI_API_KEY="sk-fake")[0].deployment
+    assert dict(deployment.prices) == found
     price = price_of(found)
     assert price is not None
     assert [float(price.rate(kind) or 0) for kind in ("prompt", "completion", "cached")] == [1.5e-06, 2e-06, 1e-07]

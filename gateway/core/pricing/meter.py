@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -15,6 +15,9 @@ from gateway.core.pricing.price import EXACT, Price, lacks, parts_of, price_of, 
 from gateway.core.usage import MOST_TOKENS, Usage, estimated, with_units
 
 _NANO = Decimal("1e-9")
+
+#: Prices of one deployment, by LiteLLM's names of them.
+Own = tuple[tuple[str, str], ...]
 #: A stream that breaks off may have told its usage before it said anything (Anthropic's `message_start`). Where its
 #: texts alone make so many times as many tokens as were counted, these were not: no language has as few.
 _FAR_FEWER = 2
@@ -41,21 +44,32 @@ class Prices:
     def __init__(self, rows: Mapping[str, Mapping[str, Any]], own: Mapping[str, Mapping[str, Any]] | None = None):
         self._rows = rows
         self._own = own or {}
-        self._found: dict[tuple[str, str], tuple[Price, str] | None] = {}
+        self._found: dict[tuple[str, str, Own], tuple[Price, str] | None] = {}
 
     def of(self, provider: str, model: str) -> Price | None:
         """The price of a model at a provider, or None where nobody knows it."""
         found = self.found(provider, model)
         return None if found is None else found[0]
 
-    def found(self, provider: str, model: str) -> tuple[Price, str] | None:
-        """The price of a model at a provider, and where it stands: `GATEWAY_PRICES: name` or `LiteLLM: name`."""
-        key = (provider, model)
+    def found(self, provider: str, model: str, own: Own = ()) -> tuple[Price, str] | None:
+        """The price of a model at a provider, and where it stands: `GATEWAY_PRICES: name` or `LiteLLM: name`.
+
+        Args:
+            provider: as LiteLLM names it.
+            model: likewise.
+            own: prices of one deployment (`Deployment.prices`), over those; then it stands in `the routes file`.
+        """
+        key = (provider, model, own)
         if key not in self._found:
             if len(self._found) > 4096:  # names come from callers
                 self._found.clear()
-            self._found[key] = self._find(provider, model)
+            self._found[key] = self._find(provider, model) if not own else self._over(provider, model, own)
         return self._found[key]
+
+    def _over(self, provider: str, model: str, own: Own) -> tuple[Price, str] | None:
+        below: Mapping[str, Any] = next((row for row, _place in self._places(provider, model)), {})
+        price = price_of({**below, **dict(own)}, provider)
+        return None if price is None else (price, f"the routes file: {provider}/{model}")
 
     def owner(self, model: str) -> str | None:
         """The provider of a bare name, as LiteLLM's map has it; None where no row says."""
@@ -63,25 +77,29 @@ class Prices:
         owner = row.get("litellm_provider") or self._rows.get(model, {}).get("litellm_provider")
         return owner if isinstance(owner, str) else None
 
-    def wants(self, provider: str, model: str) -> str | None:
+    def wants(self, provider: str, model: str, own: Own = ()) -> str | None:
         """Say what a model needs so that calls of it can be priced; None where they can."""
-        if (found := self.found(provider, model)) is None:
+        if (found := self.found(provider, model, own)) is None:
             return "no price"
         price, place = found
-        source, _, name = place.partition(": ")
-        row = (self._own if source == "GATEWAY_PRICES" else self._rows).get(name) or {}
-        missing = lacks(price, row.get("mode") or self._rows.get(name, {}).get("mode"))
+        modes = (row.get("mode") for row, _place in self._places(provider, model))
+        missing = lacks(price, next((mode for mode in modes if mode), None))
         return f"no price of a {missing[0]} token in {place}" if missing else None
 
     def _find(self, provider: str, model: str) -> tuple[Price, str] | None:
+        for row, place in self._places(provider, model):
+            if (price := price_of(row, provider)) is not None:
+                return price, place
+        return None
+
+    def _places(self, provider: str, model: str) -> Iterator[tuple[Mapping[str, Any], str]]:
+        """The rows of a model at a provider, the one that counts first, and where each stands."""
         for rows, source in ((self._own, "GATEWAY_PRICES"), (self._rows, "LiteLLM")):
             for name in (f"{provider}/{model}", model):
                 row = rows.get(name)
                 if row is None or (rows is self._rows and not _is_of(provider, row)):
                     continue  # the bare name is another provider's model, with a price of its own
-                if (price := price_of(row, provider)) is not None:
-                    return price, f"{source}: {name}"
-        return None
+                yield row, f"{source}: {name}"
 
 
 def _is_of(provider: str, row: Mapping[str, Any]) -> bool:
@@ -112,7 +130,7 @@ class Meter:
         usage, guessed = _used(call, attempt)
         if usage is None:
             return Bill()
-        found = self.prices.found(*priced_as(attempt.deployment))
+        found = self.price(attempt.deployment)
         if (
             found is not None
             and not usage.total
@@ -126,7 +144,11 @@ class Meter:
 
     def cost(self, deployment: Deployment, usage: Usage) -> Decimal | None:
         """US dollars of so many tokens at a deployment; None where it has no price."""
-        return _bill(usage, self.prices.found(*priced_as(deployment)), estimated=True).cost_usd
+        return _bill(usage, self.price(deployment), estimated=True).cost_usd
+
+    def price(self, deployment: Deployment) -> tuple[Price, str] | None:
+        """What is paid at a deployment, and where that stands; None where nobody knows it."""
+        return self.prices.found(*priced_as(deployment), deployment.prices)
 
     def estimate(
         self, call: Call, deployment: Deployment, output_tokens: int, prompt_tokens: int | None = None
@@ -148,7 +170,7 @@ class Meter:
             prompt_tokens = prompts.prompt_tokens(call)
         prompt = min(max(prompt_tokens, 0), MOST_TOKENS)
         completion = min(max(output_tokens, 0), MOST_TOKENS)
-        found = self.prices.found(*priced_as(deployment))
+        found = self.price(deployment)
         wanted = call.body.get("service_tier")
         tiers = dict.fromkeys((None, wanted if wanted in TIERS else None))
         usages = (one for tier in tiers for one in prompts.expected(call, prompt, completion, tier))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.core.calls import Attempt, Bill
+from gateway.core.calls import Attempt, Bill, Deployment
 from gateway.core.endpoint import Endpoint
 from gateway.core.endpoints import (
     CHAT,
@@ -150,6 +150,26 @@ def test_a_bill_notes_what_else_is_to_be_known() -> None:
     noted = {name: document[name] for name in ("unpriced", "tier", "modes", "claimed_usd", "cost_usd")}
     assert noted == {"unpriced": ["citation"], "tier": "flex", "modes": ["us"], "claimed_usd": "0.5", "cost_usd": "1"}
     assert json.loads(json.dumps(document)) == document
+
+
+def test_a_deployments_own_prices_stand_over_those_of_its_model() -> None:
+    rows = {"m": {"litellm_provider": "openai", "mode": "chat", "input_cost_per_token": 1, "output_cost_per_token": 2}}
+    own = (("input_cost_per_token", "0.5"), ("cache_read_input_token_cost", "0.25"))
+    deployment, usage = Deployment("openai", "m", prices=own), Usage(10, 4, cached=2)
+    meter = Meter(Prices(rows))
+    price = meter.price(deployment)
+    assert price is not None
+    assert price[1] == "the routes file: openai/m"
+    assert meter.cost(deployment, usage) == Decimal("0.5") * 8 + Decimal("0.25") * 2 + 2 * 4
+    assert meter.cost(Deployment("openai", "m"), usage) == 10 + 2 * 4, (
+        "another deployment of the model costs what it did"
+    )
+    assert meter.cost(Deployment("openai", "unknown", prices=own), Usage(10, 0)) == 5
+    assert meter.cost(Deployment("azure", "x", priced_as=("openai", "m"), prices=own[:1]), Usage(0, 1)) == 2
+    one = ended("x", {"prompt_tokens": 10, "completion_tokens": 4})
+    one.deployment = deployment
+    bill = meter.bill(call(), one)
+    assert (bill.cost_usd, bill.price) == (5 + 8, "the routes file: openai/m")
 
 
 def test_a_bill_of_a_model_without_a_price_has_usage_and_no_cost() -> None:
