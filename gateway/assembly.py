@@ -165,7 +165,13 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         standings=holds,
         stores=_health(settings, shared, counted),
         health=Health(counted, meter.cost),
-        previews={"limits": partial(preview, holds, LIMIT), "budget": partial(preview, holds, BUDGET)},
+        previews={
+            "limits": partial(preview, holds, LIMIT),
+            "budget": partial(preview, holds, BUDGET),
+            "cache": lambda call, planned: (
+                gateway.cache.look(call, planned, gateway.catalogue.revision) if gateway.cache is not None else None
+            ),
+        },
         tracer=tracer,
         ledger=ledger,
         metrics=metrics,

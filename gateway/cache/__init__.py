@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 from gateway.cache.content import Answer
 from gateway.cache.flights import Flight, Flights, Tries, raise_if_stopped
@@ -16,6 +17,8 @@ from gateway.errors import GatewayError, NameReused, NotCached
 from gateway.metrics import Metrics
 from gateway.offload import LARGE_BYTES, offload
 from gateway.storage.answers import Answers, KeptAnswer, MemoryAnswers
+
+JSON = dict[str, Any]
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,22 @@ class ResponseCache:
             tries: makes the attempts, to be stopped by the call itself or by what is given.
         """
         return Recalled(self, call, planned[0], revision, tries)
+
+    def look(self, call: Call, planned: Sequence[Attempt], revision: str) -> JSON | None:
+        """Say whether a call would be answered from here; nothing is counted, kept or waited for.
+
+        Returns:
+            `{"answer": "hit", "miss" or "off", "age_s": of a hit, "ttl_s": for how long it is kept}`; None where
+            nothing would be tried.
+
+        Raises:
+            InvalidRequest: its Idempotency-Key is another request's.
+        """
+
+        def none(_cancellation: Cancellation | None) -> Tries:
+            raise AssertionError("nothing is tried")
+
+        return Recalled(self, call, planned[0], revision, none).look() if planned else None
 
     def keep(self, call: Call, wish: Wish, digest: str, answer: Answer) -> None:
         """Keep an answer for who asks the same."""
@@ -169,6 +188,19 @@ class Recalled:
             replayed = {"idempotent-replayed": "true"} if self._call.name is not None else {}
             return {"x-bt-cached": "HIT", "Age": str(int(age_s)), **replayed}
         return {"x-bt-cached": "MISS"} if self.asked else {}
+
+    def look(self) -> JSON:
+        """Say what would become of it (`ResponseCache.look`)."""
+        cache, wish = self._cache, self._wish
+        told: JSON = {"answer": "off", "age_s": None, "ttl_s": None}
+        if not self._digests or not (wish.reads or wish.keeps):
+            return told
+        kept = cache.stores.find(self._call.caller.tenant, self._digests) if wish.reads else None
+        if kept is None or self._fitting(kept) is None:
+            return {**told, "answer": "miss", "ttl_s": wish.ttl_s if wish.keeps and not wish.only else None}
+        now_s = cache.clock()
+        age_s, left_s = max(0.0, now_s - kept.made_s), kept.ends_s - now_s
+        return {"answer": "hit", "age_s": round(age_s, 1), "ttl_s": round(left_s, 1)}
 
     def whole(self) -> bytes:
         """Answer a call that is not streamed.
@@ -299,11 +331,15 @@ class Recalled:
 
     def _usable(self, kept: KeptAnswer | None) -> Answer | None:
         """The answer that was kept, where it will do and can be told in the form that is asked for."""
-        if kept is None:
-            return None
+        found = self._fitting(kept) if kept is not None else None
+        if kept is not None and found is not None:
+            self._hit, self._age_s = found, max(0.0, self._cache.clock() - kept.made_s)
+            self._cache.count("hit")
+        return found
+
+    def _fitting(self, kept: KeptAnswer) -> Answer | None:
         now_s = self._cache.clock()
-        age_s = max(0.0, now_s - kept.made_s)
-        if not self._wish.takes(age_s, kept.ends_s - now_s):
+        if not self._wish.takes(max(0.0, now_s - kept.made_s), kept.ends_s - now_s):
             return None
         try:
             answer = Answer.unpacked(kept.content)
@@ -314,9 +350,6 @@ class Recalled:
             return None
         if not same:
             raise _reused()
-        if found is not None:
-            self._hit, self._age_s = found, age_s
-            self._cache.count("hit")
         return found
 
     def _ask(self) -> Tries:

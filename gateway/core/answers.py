@@ -322,7 +322,11 @@ _PREFLIGHT: JSON = {
     "prompt_tokens": {**_COUNT, "description": "A guess: a quarter of the bytes of its texts."},
     "most_output_tokens": {"type": ["integer", "null"], "description": "The caller's own bound."},
     "price_usd": _PRICE,
-    **dict.fromkeys(("budget", "limits", "cache"), _OBJECT_OR_NULL),
+    **dict.fromkeys(("budget", "limits"), _OBJECT_OR_NULL),
+    "cache": {
+        "type": ["object", "null"],
+        "description": "Whether it would be answered from the cache: `hit`, `miss`, or `off` where it would not look.",
+    },
 }
 _PREFLIGHT_EXAMPLE: JSON = {
     "object": "preflight",
@@ -346,7 +350,7 @@ _PREFLIGHT_EXAMPLE: JSON = {
     "price_usd": {"least": 0.00001, "most": 0.00065},
     "budget": None,
     "limits": None,
-    "cache": None,
+    "cache": {"answer": "hit", "age_s": 12.5, "ttl_s": 587.5},
 }
 
 #: By name.

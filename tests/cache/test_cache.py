@@ -10,10 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from gateway.auth.keys import caller_of
 from gateway.cache import ResponseCache
 from gateway.core.cachekey import Wish
 from gateway.core.calls import CALLER_GONE, DEADLINE, Call, Caller
+from gateway.core.keys import Key
 from gateway.errors import (
     CallerGone,
     DeadlineExceeded,
@@ -55,6 +59,10 @@ class Running:
 
     def ask(self, wish: Wish = ALWAYS, *, stream: bool = False, **more: Any) -> Reply:
         return self.gateway.run(call(MODEL, stream=stream, cache=wish, **more))
+
+    @property
+    def revision(self) -> str:
+        return self.gateway.catalogue.revision
 
     @property
     def calls(self) -> int:
@@ -151,6 +159,55 @@ def test_two_tenants_never_share(running: Callable[..., Running]) -> None:
         assert reply.headers()["x-bt-cached"] == "MISS"
     assert one.calls == 2
     assert one.ask(caller=Caller("key_1", "tok_22222222")).headers()["x-bt-cached"] == "HIT", "keys of one project"
+
+
+_IDS = st.sampled_from(["a1", "b2", "c3"])
+
+
+@given(
+    st.lists(st.tuples(_IDS, st.none() | _IDS, st.none() | _IDS), min_size=2, max_size=5), st.booleans(), st.booleans()
+)
+@settings(max_examples=40, deadline=None)
+def test_an_answer_is_found_by_the_keys_of_its_project_else_of_its_user_else_by_its_key_alone(
+    keys: list[tuple[str, str | None, str | None]], stream: bool, named: bool
+) -> None:
+    """Whatever keys, users and projects there are, ids of one kind that look like another's included."""
+    one = Running(*[says(f"answer {number}") for number in range(len(keys))])
+    answers: dict[tuple[str, str], bytes] = {}
+    try:
+        for key, user, project in keys:
+            caller = caller_of(
+                Key(key, "k", project=project and f"proj_{project}", user=user and f"user_{user}"), until_s=None
+            )
+            owner = ("project", project) if project else ("user", user) if user else ("key", key)
+            body = drained(one.ask(caller=caller, stream=stream, name="once" if named else None))
+            assert answers.setdefault((owner[0], owner[1] or ""), body) == body
+        assert one.calls == len(answers) == len(set(answers.values())), "each has asked for itself, once"
+    finally:
+        one.gateway.close(0.1)
+
+
+def test_a_look_says_what_would_become_of_a_call_and_changes_nothing(running: Callable[..., Running]) -> None:
+    clock = Clock()
+    one = running(says("a"), clock=clock)
+
+    def looked(wish: Wish | None = ALWAYS, **more: Any) -> Any:
+        asked = call(MODEL, cache=wish, **more)
+        return one.cache.look(asked, one.gateway.health.look(asked, one.gateway.catalogue).attempts, one.revision)
+
+    assert looked() == {"answer": "miss", "age_s": None, "ttl_s": ALWAYS.ttl_s}
+    assert looked(Wish(use="never")) == looked(None) == {"answer": "off", "age_s": None, "ttl_s": None}
+    assert (one.calls, one.counted("miss"), one.counted("hit")) == (0, 0, 0)
+    drained(one.ask())
+    clock.now_s += 2
+    assert looked() == {"answer": "hit", "age_s": 2.0, "ttl_s": ALWAYS.ttl_s - 2}
+    assert looked(stream=True)["answer"] == "hit"
+    assert looked(text="another")["answer"] == "miss"
+    assert looked(caller=Caller("key_9", "another"))["answer"] == "miss"
+    clock.now_s += ALWAYS.ttl_s
+    assert looked()["answer"] == "miss"
+    assert one.counted("hit") == 0
+    assert one.cache.look(call(MODEL, cache=ALWAYS), [], one.revision) is None
 
 
 @pytest.mark.parametrize(
