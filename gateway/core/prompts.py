@@ -15,6 +15,8 @@ _MAXIMA = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 #: Tokens of sound for a character: 1250 a minute (OpenAI's price list has 12 USD a million, "about 0.015 USD a minute"
 #: for `gpt-4o-mini-tts`), in which 150 words are spoken, of six characters each with the blank.
 _SOUND_TOKENS = 1250 / 900
+#: Of a recording: one for 100 ms (OpenAI's guide to the Realtime API, "Managing costs"), spoken as fast.
+_HEARD_TOKENS = 600 / 900
 _DRAWN = frozenset(row.name for row in (IMAGES, IMAGES_EDITS, IMAGES_VARIATIONS))
 
 
@@ -32,8 +34,11 @@ def prompt_tokens(call: Call) -> int:
 
 
 def stated_maximum(call: Call) -> int | None:
-    """The most tokens that one answer may have, as the caller says; None where it does not."""
-    said = [call.body.get(name) for name in _MAXIMA]
+    """The most tokens that one answer may have, as the caller says; None where it does not.
+
+    By the operation's own fields alone: what another wire calls its maximum bounds nothing here.
+    """
+    said = [call.body.get(name) for name in _MAXIMA if name in call.endpoint.parameters]
     found = [number for number in said if type(number) is int and number > 0]
     return min(max(found), MOST_TOKENS) if found else None
 
@@ -67,3 +72,9 @@ def spoken(characters: int) -> Usage:
     """Guess the tokens of a text and of the sound of it, where nobody tells them."""
     sound = min(math.ceil(characters * _SOUND_TOKENS), MOST_TOKENS)
     return Usage(min((characters + 3) // 4, MOST_TOKENS), sound, audio_out=sound)
+
+
+def heard(characters: int) -> Usage:
+    """Guess the tokens of a recording and of the text of it, where nobody tells them."""
+    sound = min(math.ceil(characters * _HEARD_TOKENS), MOST_TOKENS)
+    return Usage(sound, min((characters + 3) // 4, MOST_TOKENS), audio_in=sound)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.calls import Deployment
-from gateway.core.endpoints import COMPLETIONS, EMBEDDINGS, ENDPOINTS, MESSAGES, RESPONSES, Endpoint
+from gateway.core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, ENDPOINTS, MESSAGES, RESPONSES, Endpoint
 from gateway.core.estimates import (
     Estimate,
     answers,
@@ -34,7 +34,8 @@ GPT = Deployment("openai", "gpt-test")
         ({}, None),
         ({"max_tokens": 7}, 7),
         ({"max_completion_tokens": 8}, 8),
-        ({"max_output_tokens": 9}, 9),
+        ({"max_output_tokens": 9}, None),
+        ({"max_output_tokens": 9, "max_tokens": 7}, 7),
         ({"max_tokens": 7, "max_completion_tokens": 8}, 8),
         ({"max_tokens": 0}, None),
         ({"max_tokens": -4}, None),
@@ -45,6 +46,23 @@ GPT = Deployment("openai", "gpt-test")
 )
 def test_a_callers_own_maximum_is_read(body: dict[str, Any], stated: int | None) -> None:
     assert stated_maximum(call(body=body)) == stated
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "own"),
+    [
+        (CHAT, ("max_tokens", "max_completion_tokens")),
+        (COMPLETIONS, ("max_tokens",)),
+        (MESSAGES, ("max_tokens",)),
+        (RESPONSES, ("max_output_tokens",)),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_what_another_wire_calls_its_maximum_bounds_nothing(endpoint: Endpoint, own: tuple[str, ...]) -> None:
+    for name in ("max_tokens", "max_completion_tokens", "max_output_tokens"):
+        made = call(endpoint=endpoint, body={name: 1})
+        assert stated_maximum(made) == (1 if name in own else None)
+        assert estimate(made, 500).outputs == (1 if name in own else 500)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.core import prompts
 from gateway.core.calls import Attempt, Bill, Call, Deployment
-from gateway.core.endpoints import CHAT
+from gateway.core.endpoints import CHAT, TRANSCRIPTIONS, TRANSLATIONS
 from gateway.core.pricing.kinds import TIERS
 from gateway.core.pricing.price import EXACT, Price, lacks, parts_of, price_of, total
 from gateway.core.usage import MOST_TOKENS, Usage, estimated, with_units
@@ -191,7 +191,11 @@ def _used(call: Call, attempt: Attempt) -> tuple[Usage | None, bool]:
     if not transcript.started or (counted and transcript.complete):
         return told, False
     endpoint, body = (call.endpoint, call.body) if attempt.sent is None else (CHAT, attempt.sent)
-    guess = estimated(endpoint.asked_of(body), transcript.said())
+    said = transcript.said()
+    if endpoint in (TRANSCRIPTIONS, TRANSLATIONS):
+        guess = prompts.heard(len(said["text"]))
+    else:
+        guess = estimated(endpoint.asked_of(body), said)
     if told is None:
         return guess, True
     if not counted:

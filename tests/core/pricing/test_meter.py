@@ -22,7 +22,7 @@ from gateway.core.endpoints import (
     SPEECH,
     TRANSCRIPTIONS,
 )
-from gateway.core.media import SpeechTranscript
+from gateway.core.media import SpeechTranscript, TranscriptionTranscript
 from gateway.core.messages.record import MessagesTranscript
 from gateway.core.pricing import Meter, Prices, micro, nano, price_of
 from gateway.core.providers import PROVIDERS
@@ -263,6 +263,15 @@ def test_speech_that_is_priced_by_tokens_and_tells_none_is_estimated() -> None:
     spoken.end()
     bill = meter.bill(call(endpoint=SPEECH), one)
     assert (bill.cost_usd, bill.estimated) == (18 + 2 * 100, True)
+
+
+def test_a_transcription_that_is_left_costs_the_recording_that_was_heard_until_then() -> None:
+    meter = Meter(Prices({"stt": row(5, 2, input_cost_per_audio_token=3)}))
+    one = attempt("openai/stt")
+    one.transcript = heard = TranscriptionTranscript()
+    heard.add({"type": "transcript.text.delta", "delta": "c" * 90})
+    bill = meter.bill(call(endpoint=TRANSCRIPTIONS), one)
+    assert (bill.cost_usd, bill.estimated) == (3 * 60 + 2 * 23, True)
 
 
 def test_speech_that_is_left_costs_its_characters_alone() -> None:
