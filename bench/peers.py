@@ -74,13 +74,16 @@ class Contender:
             (folder / name).symlink_to(TOP / name)
 
 
-def gateway(provider: Provider, lane: str = "default", app: str = "wsgi:app", **more: str) -> Contender:
+def gateway(
+    provider: Provider, lane: str = "default", app: str = "wsgi:app", deployments: int = 0, **more: str
+) -> Contender:
     """This gateway, started by its bare command with one worker.
 
     Args:
         provider: who is asked, and gets the traces.
         lane: `default`, by way of LiteLLM, or `relay`.
         app: what gunicorn serves.
+        deployments: of the model, by a routes file; without one it is called by its own name.
         more: further variables.
     """
     port = free_port()
@@ -91,11 +94,14 @@ def gateway(provider: Provider, lane: str = "default", app: str = "wsgi:app", **
         "LOG_LEVEL": "warning",
         **({"GATEWAY_RELAY": "all"} if lane == "relay" else {}),
         **provider.environment(),
+        **({"GATEWAY_CONFIG": "gateway.yaml"} if deployments else {}),
         **more,
     }
+    label = "this gateway" if lane == "default" else "this gateway, `GATEWAY_RELAY=all`"
     return Contender(
-        name="gateway" if lane == "default" else f"gateway-{lane}",
-        label="this gateway" if lane == "default" else "this gateway, `GATEWAY_RELAY=all`",
+        name=("gateway" if lane == "default" else f"gateway-{lane}") + (f"-{deployments}" if deployments else ""),
+        label=label + (f", {deployments} deployments" if deployments else ""),
+        files={"gateway.yaml": json.dumps(_routes(provider, deployments))} if deployments else {},
         command=[str(Path(sys.executable).with_name("gunicorn")), app, "-b", f"127.0.0.1:{port}"],
         port=port,
         environment=environment,
@@ -105,12 +111,30 @@ def gateway(provider: Provider, lane: str = "default", app: str = "wsgi:app", **
     )
 
 
+def _routes(provider: Provider, deployments: int) -> dict[str, object]:
+    """A routes file in which one name has so many deployments, drawn by weight: each of them is looked at in a call."""
+    params = {"model": f"openai/{MODEL}", "api_base": f"{provider.url}/v1"}
+    keys = [f"sk-bench-deployment-{number}" for number in range(deployments)]
+    entries = [
+        {"model_name": f"openai/{MODEL}", "litellm_params": {**params, "api_key": key, "weight": 1}} for key in keys
+    ]
+    return {"model_list": entries, "router_settings": {"routing_strategy": "simple-shuffle"}}
+
+
 def _relayed(provider: Provider, _peers: Path) -> Contender:
     return gateway(provider, "relay")
 
 
 def _default(provider: Provider, _peers: Path) -> Contender:
     return gateway(provider)
+
+
+def _routed(provider: Provider, _peers: Path) -> Contender:
+    return gateway(provider, deployments=50)
+
+
+def _relayed_and_routed(provider: Provider, _peers: Path) -> Contender:
+    return gateway(provider, "relay", deployments=50)
 
 
 def _direct(provider: Provider, _peers: Path) -> Contender:
@@ -251,8 +275,10 @@ CONTENDERS: Mapping[str, Callable[[Provider, Path], Contender]] = {
     "nginx": _nginx,
     "tensorzero": _tensorzero,
     "gateway-relay": _relayed,
+    "gateway-relay-50": _relayed_and_routed,
     "portkey": _portkey,
     "gateway": _default,
+    "gateway-50": _routed,
     "litellm": _litellm,
 }
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from gateway.core.cachekey import Wish
@@ -83,6 +84,14 @@ class Deployment:
     timeout_s: float | None = None
     stream_timeout_s: float | None = None
     prices: tuple[tuple[str, str], ...] = ()
+
+    def __hash__(self) -> int:
+        """Told once: a plan looks up each of dozens, in several tables."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.provider, self.model, self.api_base, self.api_key))
 
     def waits_s(self, *, stream: bool) -> float:
         """How many seconds may pass until its answer begins; a whole answer may pause for as long besides."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import accumulate
 
 from gateway.core import policies, routing
 from gateway.core.breaker import CLOSED, DeploymentHealth
@@ -29,6 +31,8 @@ _COLUMNS = {
     "audio": "supports_audio_input",
     "reasoning": "supports_reasoning",
 }
+#: Deployments that are drawn by weight; those behind them follow by it.
+_DRAWN = 8
 #: Tokens of an answer where the caller sets no lower bound; only to compare prices with.
 _USUAL_OUTPUT = 500
 #: The share of calls that try another deployment than the fastest, to learn whether it still is.
@@ -102,7 +106,7 @@ def plan(call: Call, catalogue: Catalogue, world: Callable[[str], World]) -> Pla
     return planner.plan(name, *found)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Candidate:
     """A deployment that may be tried."""
 
@@ -287,25 +291,24 @@ def _ordered(group: list[_Candidate], _facts: Facts, _world: World) -> list[_Can
 
 
 def _weighted(group: list[_Candidate], _facts: Facts, world: World) -> list[_Candidate]:
-    """Draw one after the other by weight. What is left of a draw is a draw again, so one is enough."""
-    dice, left, ranked = world.dice, list(group), []
+    """Draw one after the other by weight. What is left of a draw is a draw again, so one is enough.
+
+    Not more than so many: a call seldom comes so far, and each has to look at all that are left.
+    """
+    dice, left, ranked = world.dice, list(group), list[_Candidate]()
+    weights = [one.target.weight for one in left]
     while left:
-        whole = sum(one.target.weight for one in left)
-        if whole <= 0:
-            ranked += left
+        sums = list(accumulate(weights))
+        if sums[-1] <= 0 or len(ranked) == _DRAWN:
+            ranked += sorted(left, key=lambda one: one.target.weight, reverse=True)
             break
-        at, low = dice * whole, 0.0
-        taken = next(one for one in reversed(left) if one.target.weight > 0)  # where rounding leaves none
-        for one in left:
-            if low <= at < low + one.target.weight:
-                taken = one
-                break
-            low += one.target.weight
-        else:
-            low = whole - taken.target.weight
-        dice = min(max((at - low) / taken.target.weight, 0.0), 1 - 2**-53)
-        left.remove(taken)
-        ranked.append(taken)
+        at = dice * sums[-1]
+        place = bisect_right(sums, at)
+        if place == len(left) or weights[place] <= 0:  # where rounding leaves none
+            place = max(index for index, weight in enumerate(weights) if weight > 0)
+        dice = min(max((at - (sums[place] - weights[place])) / weights[place], 0.0), 1 - 2**-53)
+        ranked.append(left.pop(place))
+        del weights[place]
     for one in ranked:
         one.why = f"weight {one.target.weight:g}"
     return ranked

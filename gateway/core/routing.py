@@ -174,6 +174,11 @@ class Catalogue:
         return {}
 
     @cached_property
+    def _rows(self) -> dict[Deployment, Mapping[str, Any]]:
+        """The rows that were looked up, filled as they are."""
+        return {}
+
+    @cached_property
     def asked_headers(self) -> frozenset[str]:
         """The headers of a request that some policy or condition asks about, in lower case."""
         conditions = {
@@ -184,6 +189,13 @@ class Catalogue:
 
     def row_of(self, deployment: Deployment) -> Mapping[str, Any]:
         """The row of LiteLLM's map that tells of a deployment's model; empty where there is none."""
+        if (known := self._rows.get(deployment)) is None:
+            if len(self._rows) >= _MOST_RESOLVED:  # names come from callers
+                self._rows.clear()
+            known = self._rows[deployment] = self._row_of(deployment)
+        return known
+
+    def _row_of(self, deployment: Deployment) -> Mapping[str, Any]:
         provider, model = deployment.priced_as or (deployment.provider, deployment.model)
         for name in (f"{provider}/{model}", model):
             if (row := self.models.get(name)) is not None and provider_of(row) == provider:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from bench.peers import CONTENDERS, KEY, gateway
+from gateway import routes
+from gateway.settings import Settings
 
 PROVIDER: Any = SimpleNamespace(
     port=9, url="http://127.0.0.1:9", environment=lambda: {"OPENAI_API_BASE": "http://127.0.0.1:9/v1"}
@@ -41,3 +43,12 @@ def test_the_gateway_is_started_as_an_operator_does(lane: str, relayed: str | No
     contender.lay_out(tmp_path / "home")
     assert (tmp_path / "home" / "gunicorn.conf.py").exists()
     assert not (tmp_path / "home" / ".env").exists()
+
+
+def test_a_routes_file_of_many_deployments_is_one_that_the_gateway_takes(tmp_path: Path) -> None:
+    contender = gateway(PROVIDER, "relay", deployments=50)
+    contender.lay_out(tmp_path / "home")
+    file = tmp_path / "home" / contender.environment["GATEWAY_CONFIG"]
+    table = routes.read(Settings.load({"GATEWAY_CONFIG": str(file), "GATEWAY_RELAY": "all"}))
+    assert all("a key stands in the file itself" in warning for warning in table.warnings)
+    assert len({target.reach.api_key for target in table.aliases[contender.model].targets}) == 50
