@@ -224,11 +224,11 @@ def _finish(response: Response) -> Response:
             headers["Access-Control-Allow-Origin"] = origin
             headers["Access-Control-Expose-Headers"] = _EXPOSED
     response.call_on_close(partial(now.counting.ended, response.status_code))
-    if now.source is not None and (sock := caller_socket()) is not None:
-        response.call_on_close(partial(_discard_rest, current_gateway(), now.source, sock))
     now.answered = True
     if access.isEnabledFor(logging.INFO):
         response.call_on_close(_access_line(response.status_code))
+    if now.source is not None and (sock := caller_socket()) is not None:
+        response.call_on_close(partial(_discard_rest, current_gateway(), now.source, sock))
     return response
 
 
