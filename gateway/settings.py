@@ -679,6 +679,10 @@ def _is_identity(name: str) -> bool:
     return name in _IDENTITY or (name.startswith(_CLOUDS) and name not in _KEYS)
 
 
+#: Characters of a token; 16 of chance hold 64 bits at least, however they are spelt.
+_SAFE_TOKEN_LENGTH = 16
+
+
 class Variables:
     """Two layers of variables, trimmed and unquoted: a process's environment, and `.env` under it."""
 
@@ -748,6 +752,7 @@ def _read(variables: Variables) -> tuple[Settings, list[str]]:
     if values.get("cache_store") == "redis" and "redis_url" not in values:
         faults.append("GATEWAY_CACHE_STORE is redis, and REDIS_URL names no server")
     misspelt, warnings = _strangers(variables)
+    warnings = [*warnings, *_weak(values)]
     credentials = {}
     for provider in PROVIDERS.values():
         names = (*provider.keys, *provider.bases, *provider.any_of, *provider.account, *provider.versions)
@@ -761,6 +766,18 @@ def _read(variables: Variables) -> tuple[Settings, list[str]]:
         warnings=tuple(warnings),
     )
     return settings, list(dict.fromkeys(faults + misspelt))  # several providers may share one variable
+
+
+def _weak(values: Mapping[str, Any]) -> list[str]:
+    """Name the variables with a token that somebody could guess, which no count of wrong keys stops."""
+    admin = values.get("admin_token")
+    tokens = {"GATEWAY_AUTH_TOKEN": values.get("tokens", ()), "GATEWAY_ADMIN_TOKEN": () if admin is None else (admin,)}
+    return [
+        f"{name} has a token of fewer than {_SAFE_TOKEN_LENGTH} characters, which can be guessed; "
+        "`openssl rand -hex 32` makes a good one"
+        for name, given in tokens.items()
+        if any(len(token.reveal()) < _SAFE_TOKEN_LENGTH for token in given)
+    ]
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[str]:

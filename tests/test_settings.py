@@ -78,8 +78,8 @@ def test_the_guide_has_the_table_of_the_rows() -> None:
 def test_every_setting_is_read() -> None:
     got = Settings.load(
         {
-            "GATEWAY_AUTH_TOKEN": "tok-a,tok-b",
-            "GATEWAY_ADMIN_TOKEN": "adm-token",
+            "GATEWAY_AUTH_TOKEN": "token-of-caller-a,token-of-caller-b",
+            "GATEWAY_ADMIN_TOKEN": "token-of-the-admin",
             "GATEWAY_KEY_PEPPER": "p" * 32,
             "GATEWAY_WEBHOOK_SECRET": "whsec_" + "A" * 32,
             "GATEWAY_OIDC_ISSUER": "https://id.example.com/",
@@ -115,9 +115,9 @@ def test_every_setting_is_read() -> None:
         }
     )
     assert got == Settings(
-        tokens=(Secret("tok-a"), Secret("tok-b")),
+        tokens=(Secret("token-of-caller-a"), Secret("token-of-caller-b")),
         tokens_set=True,
-        admin_token=Secret("adm-token"),
+        admin_token=Secret("token-of-the-admin"),
         key_pepper=Secret("p" * 32),
         webhook_secret=Secret("whsec_" + "A" * 32),
         oidc_issuer="https://id.example.com/",
@@ -612,3 +612,13 @@ def write_papers() -> None:
 
 if __name__ == "__main__":
     write_papers()
+
+
+@pytest.mark.parametrize("name", ["GATEWAY_AUTH_TOKEN", "GATEWAY_ADMIN_TOKEN"])
+def test_a_token_that_can_be_guessed_is_warned_of_and_not_shown(name: str) -> None:
+    long, short = "a-token-of-enough-characters", "guess-this-one"
+    assert Settings.load({name: long}).warnings == ()
+    [warning] = Settings.load({name: short}).warnings
+    assert name in warning
+    assert "guessed" in warning
+    assert short not in warning

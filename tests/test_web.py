@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from gateway.app import create_app
 from gateway.errors import GatewayError, ProviderLimited, ShuttingDown
 from gateway.pipeline import Gateway
 from tests.builders import TOKEN, Recorder, Script, gateway, says
+from tests.managed import ADMIN_TOKEN, Managed
 
 AUTH = {"Authorization": f"Bearer {TOKEN}"}
 HELLO = {"model": "openai/m", "messages": [{"role": "user", "content": "hi"}]}
@@ -129,6 +131,27 @@ def test_the_spelling_of_a_path_opens_nothing(served: Served, path: str) -> None
     response = served.client.get(path, headers={"X-Original-URL": "/health", "SCRIPT_NAME": "/health"})
     assert response.status_code in (200, 401, 404)
     assert "data" not in (response.json or {})
+
+
+@pytest.mark.parametrize("path", ["//health", "///health", "//", "//me", "//v1/models", "//openapi.json"])
+def test_a_second_slash_in_front_leads_to_nothing_but_calls(served: Served, path: str) -> None:
+    own = served.client.get(headers=AUTH, environ_overrides={"PATH_INFO": path})  # the client takes it for a host
+    plain = served.client.get("/" + path.lstrip("/"), headers=AUTH)
+    assert plain.status_code == 200
+    assert own.status_code == (200 if path == "//v1/models" else 404)
+
+
+def test_a_second_slash_in_front_does_not_lead_past_a_rule_for_admin(tmp_path: Path) -> None:
+    managed = Managed(tmp_path)
+    managed.gateway.session_key = lambda: bytes(32)
+    client = create_app(gateway=managed.gateway).test_client()
+    named = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
+    for path, status in (("/admin/v1/keys", 200), ("/ui/sign-in", 200)):
+        assert client.get(path, headers=named).status_code == status
+        for more in ("/", "//"):
+            odd = client.get(headers=named, environ_overrides={"PATH_INFO": f"{more}{path}"})
+            assert odd.status_code == 404
+    managed.close()
 
 
 def test_the_host_header_decides_nothing(served: Served) -> None:

@@ -15,7 +15,7 @@ from gateway.api.incoming import Incoming
 from gateway.core import body, cachekey, wire
 from gateway.core.calls import JSON, Call
 from gateway.core.endpoints import BATCHES, Endpoint
-from gateway.core.multipart import MOST_TEXT_BYTES, Form, boundary_of
+from gateway.core.multipart import MOST_TEXT_BYTES, Form, boundary_of, content_type_of
 from gateway.errors import GatewayError, InternalError, InvalidRequest, ObjectNotFound, UnsupportedBody
 from gateway.modal_bridge import SCOPE_KEY
 from gateway.offload import LARGE_BYTES, offload, rest
@@ -206,7 +206,8 @@ def _read_form(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Cal
     content_type, encoding = request.headers.get("Content-Type", ""), request.headers.get("Content-Encoding", "")
     if encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedBody("a form must come without a content encoding")
-    form = Form(endpoint, boundary_of(content_type))
+    boundary = boundary_of(content_type)
+    form = Form(endpoint, boundary)
     until_s = own(g).arrived_s + gateway.limits.timeout_s
     incoming = Incoming(gateway, gateway.limits.upload_bytes, until_s)
     upload = Upload(form, incoming, incoming.declared, gateway.limits.upload_folder)
@@ -225,7 +226,7 @@ def _read_form(endpoint: Endpoint, path_id: str | None, gateway: Gateway) -> Cal
             pieces=endpoint.in_pieces,
             body_bytes=min(incoming.declared or form.size, MOST_TEXT_BYTES),  # files are no part of a trace
             upload=upload,
-            content_type=content_type,
+            content_type=content_type_of(boundary),
         )
     except BaseException:
         upload.close()

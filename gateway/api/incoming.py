@@ -15,6 +15,8 @@ from gateway.web import caller_socket
 log = logging.getLogger(__name__)
 
 _PIECE_BYTES = 128 << 10
+#: Where it comes in chunks: one may hold a single byte, and takes the server some microseconds.
+_CHUNKED_PIECE_BYTES = 16 << 10
 
 
 class Incoming:
@@ -49,7 +51,7 @@ class Incoming:
             BodyTooSlow: they took too long to come.
             InvalidRequest: the connection, or the chunked coding, broke off.
         """
-        left = _PIECE_BYTES if self.declared is None else min(_PIECE_BYTES, self.declared - self._size)
+        left = _CHUNKED_PIECE_BYTES if self.declared is None else min(_PIECE_BYTES, self.declared - self._size)
         if left == 0:
             return b""
         timer = self._gateway.watcher.timer(

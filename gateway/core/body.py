@@ -224,6 +224,10 @@ def check(endpoint: Endpoint, body: dict[str, Any]) -> None:
         InvalidRequest: `param` names the first parameter at fault.
     """
     parameters = endpoint.parameters
+    for name in body:
+        if name != "model" and len(name) == 5 and name.lower() == "model":
+            # Go's encoding/json takes it for the model too, and the last one counts: another than was allowed
+            raise InvalidRequest(f"model must be spelt so, not {name}", param="model")
     faults = {name: fault for name in (*endpoint.required, *body) if (fault := _fault_of(name, body, parameters))}
     for name in parameters if faults else ():
         if name in faults:

@@ -2,6 +2,9 @@
 
 The reader is werkzeug's. Here are the bounds, the checks, the digests of files, and where the model's name stands: it
 is all that changes on the way to a provider, so every other byte can be passed on as it came.
+
+What the provider's reader may take for something else than werkzeug does is refused: else a form could name one model
+to the gateway, which asks whether it is allowed, and another to the provider.
 """
 
 from __future__ import annotations
@@ -33,6 +36,15 @@ _LONGEST_NAME = 256
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,\-./:=? ]{0,69}[0-9A-Za-z'()+_,\-./:=?]", re.ASCII)
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
+#: The header of a part, as every reader understands it: lines end with CRLF, none is continued on the next.
+_HEAD = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\0\r\n]*\r\n)+")
+_DISPOSITION = re.compile(rb"(?mi)^content-disposition:[ \t]*form-data[ \t]*((?:;.*)?)\r$")
+_PARAMETER = re.compile(rb";[ \t]*([A-Za-z*]+)=(\"(?:[^\"\\]|\\.)*\"|[^\s\";]+)[ \t]*")
+_PARAMETERS = frozenset((b"name", b"filename", b"filename*"))
+#: Readers undo backslashes and percents in a name, or do not.
+_NAME = re.compile(rb"[^\x00-\x20\"\\%\x7f](?:[^\x00-\x1f\"\\%\x7f]*[^\x00-\x20\"\\%\x7f])?")
+#: What may stand in a boundary without quotes around it (RFC 9110, section 5.6.2).
+_TOKEN = re.compile(r"[0-9A-Za-z'+_.-]+", re.ASCII)
 #: What may stand behind a boundary without telling yet whether it is one, a last one, or none.
 _UNDECIDED = re.compile(rb"-?|[ \t]*\r?")
 _TRUE, _FALSE = frozenset(("true", "True", "1")), frozenset(("false", "False", "0"))
@@ -51,6 +63,50 @@ def boundary_of(content_type: str) -> bytes:
     if _BOUNDARY.fullmatch(boundary) is None:
         raise _invalid("its content type names no boundary")
     return boundary.encode("ascii")
+
+
+def content_type_of(boundary: bytes) -> str:
+    """Write the `Content-Type` of a form: the caller's own could name two boundaries, of which readers take either."""
+    text = boundary.decode("ascii")
+    return f"multipart/form-data; boundary={text if _TOKEN.fullmatch(text) else chr(34) + text + chr(34)}"
+
+
+class _Delimiters:
+    """Sees to it that whatever looks like a boundary is one, to strict readers and to lenient ones (RFC 2046, 5.1.1).
+
+    Args:
+        boundary: the form's.
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self._mark = b"--" + boundary
+        self._seen = b""
+        self._place = 0
+        self._from = 0
+        self._over = False
+
+    def look(self, data: bytes) -> None:
+        """Look at the bytes that follow.
+
+        Raises:
+            InvalidRequest: there is one with another line break than CRLF, one that goes on, or one behind the last.
+        """
+        data, size = self._seen + data, len(self._mark)
+        while True:
+            found = data.find(self._mark, max(0, self._from - self._place))
+            if found < 0 or found + size + 2 > len(data):
+                break
+            if self._from == 0 or self._over or data[found - 1 : found] in (b"\r", b"\n"):
+                behind = data[found + size : found + size + 2]
+                begins = data[found - 2 : found] == b"\r\n" or self._place + found == 0
+                if self._over or not begins or behind not in (b"\r\n", b"--"):
+                    raise _invalid("readers could differ about where a part begins")
+                self._over = behind == b"--"
+            self._from = self._place + found + size
+        # of a boundary that is not whole yet, and of what stands before it
+        kept = min(len(data), len(data) - found + 2 if found >= 0 else size + 1)
+        self._place += len(data) - kept
+        self._seen = data[len(data) - kept :]
 
 
 @dataclass(frozen=True)
@@ -85,6 +141,7 @@ class Form:
         self._endpoint = endpoint
         self._boundary = boundary
         self._decoder = MultipartDecoder(boundary, max_parts=MOST_PARTS)
+        self._delimiters = _Delimiters(boundary)
         self.document: JSON = {}
         self.in_file = False
         self.complete = False
@@ -109,11 +166,13 @@ class Form:
         """
         decoder = self._decoder
         self.size += len(data)
+        self._delimiters.look(data)
         data = self._decided(data)
         self._fed += len(data)
         decoder.receive_data(data)
         while True:
             before, state = len(decoder.buffer), decoder.state
+            head = bytes(decoder.buffer[: MOST_HEAD_BYTES + 1]) if state is State.PART else b""
             try:
                 event = decoder.next_event()
             except RequestEntityTooLarge:
@@ -124,6 +183,8 @@ class Form:
                 raise _invalid("the header of a part is too long")
             if isinstance(event, NeedData):
                 break
+            if isinstance(event, File | Field):
+                _check_head(head[: before - len(decoder.buffer)], event.name)
             self._take(event)
         if decoder.state is State.EPILOGUE:
             self.complete = True
@@ -192,7 +253,11 @@ class Form:
         if self._name in self.document and not repeats:
             # two readers could take one or the other
             raise InvalidRequest(f"{self._name} must not come twice", param=self._name)
+        if row is not None and _is_single(row) and event.name != self._name:
+            raise InvalidRequest(f"{self._name} must not be a list", param=self._name)
         if isinstance(event, File):
+            if row is not None and bytes not in row.types:
+                raise InvalidRequest(f"{self._name} must not be a file", param=self._name)
             self.in_file = True
             named = {"filename": event.filename[:_LONGEST_NAME]} if event.filename else {}
             self._file = named, Digest(event.headers.get("content-type", "")[:_LONGEST_NAME] or None)
@@ -253,6 +318,22 @@ class Form:
         if fault is not None:
             raise InvalidRequest(fault, param=self._name)
         return value
+
+
+def _check_head(head: bytes, name: object) -> None:
+    """Check that the header of a part names it so to every reader."""
+    found = _DISPOSITION.findall(head)
+    if _HEAD.fullmatch(head) is None or head.lower().count(b"content-disposition") != 1 or len(found) != 1:
+        raise _invalid("readers could differ about the header of a part")
+    parameters: dict[bytes, bytes] = {}
+    place = 0
+    while (match := _PARAMETER.match(found[0], place)) is not None and match[1].lower() not in parameters:
+        parameters[match[1].lower()] = match[2].removeprefix(b'"').removesuffix(b'"')
+        place = match.end()
+    own = parameters.get(b"name", b"")
+    known = place == len(found[0]) and parameters.keys() <= _PARAMETERS
+    if not known or _NAME.fullmatch(own) is None or own.decode("utf-8", "replace") != name:
+        raise _invalid("readers could differ about the name of a part")
 
 
 def _is_single(row: Row) -> bool:

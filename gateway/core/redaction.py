@@ -46,6 +46,9 @@ _SHAPES = tuple(
     )
 )
 
+#: A virtual key of this gateway (core/keys.py), which is none of a text's words whatever stands around it.
+_OWN_KEY = re.compile(r"sk-gw-[0-9a-z]{12}-[0-9A-Za-z]{51}", re.ASCII)
+
 #: Nothing shorter can hold one of them.
 _SHORTEST = min(len(beginning) + least for beginning, _, least in _SHAPES)
 _DASHES = "-_"
@@ -175,7 +178,7 @@ def _blotted(match: re.Match[str], least: int) -> str:
     in_a_word = before[-1:].isascii() and (before[-1:].isalnum() or before[-1:] == "_") and before[:1] != "\\"
     is_word = in_a_word or not any(map(str.isdigit, rest))
     if len(rest) < least or is_word or (beginning == "eyJ" and rest.count(".") < 2):
-        return match[0]
+        return _OWN_KEY.sub(REDACTED, match[0])
     stop = rest[len(rest.rstrip(".")) :]  # the sentence's own
     return (beginning + REDACTED if beginning.endswith(" ") else REDACTED) + stop
 

@@ -134,10 +134,11 @@ def _joined(name: str, pieces: list[Any], depth: int = 0) -> Any:
     if len(pieces) == 1 or depth > _DEEPEST or name in _SENT_ANEW:
         return pieces[-1]
     if all(isinstance(piece, Mapping) for piece in pieces):
-        fields = dict.fromkeys(field for piece in pieces for field in piece)
-        return {
-            field: _joined(field, [piece[field] for piece in pieces if field in piece], depth + 1) for field in fields
-        }
+        fields: dict[str, list[Any]] = {}
+        for piece in pieces:  # once: each piece may have a field of its own
+            for field, value in piece.items():
+                fields.setdefault(field, []).append(value)
+        return {field: _joined(field, values, depth + 1) for field, values in fields.items()}
     if all(isinstance(piece, list) for piece in pieces):
         return [item for piece in pieces for item in piece]
     if all(isinstance(piece, str) for piece in pieces):

@@ -43,7 +43,7 @@ _TOP_LEVEL = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 _PIECE = 65536
 #: What an answer says of itself (its model) stands in its first event.
 _HEAD_BYTES = 4096
-_MOST_UNPACKED = 1 << 20
+_MOST_UNPACKED = 64 << 10
 #: How long a stream may be read without giving the others a turn.
 _BREATH_S = 0.02
 #: Who waited for so long gave the others their turn.
@@ -57,6 +57,9 @@ _NOT_PASSED_BACK = {
 _LAST_WORDS = (b"[DONE]", b"message_stop", b'"stop_reason"')
 
 _RATE_LIMITS = ("x-ratelimit-", "anthropic-ratelimit-")
+#: Providers tell of a dozen; many clients refuse an answer with more than a hundred headers.
+_MOST_RATE_LIMITS = 32
+_LONGEST_NAME = 64
 
 current: contextvars.ContextVar[Exchange | None] = contextvars.ContextVar("exchange", default=None)
 
@@ -213,6 +216,9 @@ class Body(httpx.SyncByteStream):
                         exchange.head += data
                     exchange.tail = data
                     yield data
+                    if self._decoder is not None and time.monotonic() - now_s > _BREATH_S:
+                        time.sleep(0)  # of one packed piece a thousand times as much may come
+                        now_s = rested_s = time.monotonic()
                 if now_s - asked_s > _WAITED_S:
                     rested_s = now_s
                 elif now_s - rested_s > _BREATH_S:
@@ -446,10 +452,10 @@ def _told(exchange: Exchange) -> httpx.Response:
 
 def rate_limits(exchange: Exchange) -> dict[str, str]:
     """The provider's rate limits, under names that cannot be taken for the gateway's own."""
-    limits = {}
+    limits: dict[str, str] = {}
     for name, value in exchange.headers.items():
         for prefix in _RATE_LIMITS:
-            if name.startswith(prefix):
+            if name.startswith(prefix) and len(name) <= _LONGEST_NAME and len(limits) < _MOST_RATE_LIMITS:
                 limits["x-provider-ratelimit-" + name.removeprefix(prefix)] = value[:64]
     return limits
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any, TypeGuard
 from urllib.parse import parse_qs, urlencode
 
 from gateway.core.calls import JSON, Attempt, Call, Chunk
@@ -24,7 +26,7 @@ from gateway.core.endpoints import (
 from gateway.core.paging import limit_of
 from gateway.core.usage import Usage, usage_of_responses
 from gateway.core.wire import dumps
-from gateway.errors import ProviderInvalid
+from gateway.errors import ObjectNotFound, ProviderInvalid
 from gateway.storage import owned
 from gateway.storage.database import StorageError
 from gateway.storage.owned import Owned, OwnedObjects
@@ -50,6 +52,8 @@ _OPERATIONS = frozenset(
 )
 #: States of a batch in which nothing more of it is answered (API reference, "The batch object").
 _ENDED = frozenset(("completed", "expired", "cancelled"))
+#: OpenAI's and Azure's files (API reference, "The File object").
+_FILE_ID = re.compile(r"(?:file|assistant)[-_][A-Za-z0-9_-]+", re.ASCII)
 #: What a batch leaves behind is its owner's.
 _LEFT = ("output_file_id", "error_file_id")
 
@@ -80,11 +84,13 @@ class StoredFiles:
         """Send the call (Upstream.open).
 
         Raises:
-            ObjectNotFound: it is about something that its tenant does not have.
+            ObjectNotFound: it is about something that its tenant does not have, or has a model read such a file.
             StoreUnavailable: nobody can tell whose it is.
         """
         endpoint, tenant = call.endpoint, call.caller.tenant
         if endpoint.name not in _OPERATIONS:
+            if attempt.deployment.provider in FILES.native:
+                self._check_named(call)
             return self._others.open(attempt, call)
         if endpoint in (FILES_LIST, BATCHES_LIST):
             return self._listed(attempt, call)
@@ -102,6 +108,18 @@ class StoredFiles:
                 self._bill(document, attempt, call)
             self._note(document, attempt, call)
         return answer
+
+    def _check_named(self, call: Call) -> None:
+        """Look after the files that a prompt names: a model reads those of every caller, who share its key."""
+        if not (named := _named_in(call.body)):
+            return
+        try:
+            known = self._objects.known(owned.FILE, named.keys(), call.caller.tenant)
+        except StorageError as error:
+            raise unavailable(error) from error
+        for id, param in named.items():
+            if id not in known:
+                raise ObjectNotFound(f"File with id {id[:64]!r} not found.", param=param)
 
     def _bill(self, document: JSON, attempt: Attempt, call: Call) -> None:
         """Bill what a batch has used, to whoever first sees it completed: nobody else is told when that happens."""
@@ -178,6 +196,34 @@ class StoredFiles:
             return self._objects.known(kind, {_id_of(item) for item in items}, tenant)
         except StorageError as error:
             raise unavailable(error) from error
+
+
+def _named_in(body: JSON) -> dict[str, str]:
+    """The files that parts of messages and the containers of tools name, each with the parameter that it stands in."""
+    found: dict[str, str] = {}
+    for param in ("messages", "input"):
+        for message in _objects(body.get(param)):
+            for part in (message, *_objects(message.get("content")), *_objects(message.get("output"))):
+                for holder in (part, part.get("file")):
+                    if isinstance(holder, dict) and _is_file(id := holder.get("file_id")):
+                        found[id] = param
+    for tool in _objects(body.get("tools")):
+        if isinstance(container := tool.get("container"), dict):
+            found |= {id: "tools" for id in _list(container.get("file_ids")) if _is_file(id)}
+    return found
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _objects(value: Any) -> list[JSON]:
+    return [item for item in _list(value) if isinstance(item, dict)]
+
+
+def _is_file(id: Any) -> TypeGuard[str]:
+    # where one may stand, LiteLLM's callers also have addresses, and bytes as data URLs
+    return isinstance(id, str) and _FILE_ID.fullmatch(id) is not None
 
 
 def _id_of(item: JSON) -> str:

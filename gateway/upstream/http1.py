@@ -24,8 +24,10 @@ from gateway.sockets import lighten, lighten_tls
 #: A connection that was idle for longer is not used again: routers and load balancers drop such in silence, most of
 #: them after a minute.
 MOST_IDLE_S = 50.0
-#: Of all lines of an answer before its body.
+#: Of all lines of an answer before its body; and of what may come in the middle of it that is no part of it.
 MOST_HEAD_BYTES = 256 << 10
+#: Lines before and behind a body; to join as many of one name as there is room for would take a third of a second.
+MOST_HEAD_LINES = 1000
 
 _READ_BYTES = 65536
 #: A body up to this size goes out together with its head.
@@ -109,6 +111,7 @@ class Connection:
         self._until_closed = False
         self._pieces: list[bytes] = []
         self._fault: BadAnswer | None = None
+        self._lines = 0
 
     def send(self, method: str, target: Target, headers: Mapping[str, str], body: Content) -> None:
         """Send a request. A body in parts is sent without being joined, one that is streamed as it comes.
@@ -181,8 +184,10 @@ class Connection:
         """The next piece of the body as it came, without the chunked coding; empty at its end.
 
         Raises:
-            OSError: the connection failed (TimeoutError: nothing came in time), or ended too early.
+            OSError: the connection failed (TimeoutError: nothing came in time), or ended too early, or what comes is
+                the chunked coding alone (an extension or a trailer without an end).
         """
+        empty_bytes = 0
         while not self._pieces:
             if self.complete:
                 return b""
@@ -191,6 +196,9 @@ class Connection:
             data = self.sock.recv(_READ_BYTES)
             if data:
                 self._feed(data)
+                empty_bytes += len(data)
+                if empty_bytes > MOST_HEAD_BYTES and not self._pieces:
+                    raise BadAnswer("the answer goes on without a body")
             elif self._until_closed:
                 self.complete = True
             else:
@@ -214,6 +222,9 @@ class Connection:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One line of the head, or of a trailer, which nobody reads."""
+        self._lines += 1
+        if self._lines > MOST_HEAD_LINES:
+            raise BadAnswer("the answer has too many lines before or behind its body")
         if self.status is None:
             key = name.decode("latin-1").lower()
             text = value.decode("latin-1")

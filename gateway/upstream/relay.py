@@ -90,7 +90,7 @@ class Relay:
         self._usage_asked = usage_asked
         self._failures = failures
         self.ended = False
-        self._tool_ids: dict[int, list[str]] = {}
+        self._tool_ids: dict[int, dict[str, int]] = {}
         self._frame: _Frame | None = None
         self._frames_left = _FRAMES
 
@@ -151,7 +151,7 @@ class Relay:
             if not isinstance(calls, list):
                 continue
             index = choice.get("index", 0)
-            ids = self._tool_ids.setdefault(index if isinstance(index, int) else 0, [])
+            ids = self._tool_ids.setdefault(index if isinstance(index, int) else 0, {})
             for call in calls:
                 if isinstance(call, dict):
                     rewritten = _index_tool(call, ids) or rewritten
@@ -268,13 +268,12 @@ def _object_in(data: bytes) -> dict[str, Any]:
     return piece
 
 
-def _index_tool(call: dict[str, Any], ids: list[str]) -> bool:
+def _index_tool(call: dict[str, Any], ids: dict[str, int]) -> bool:
     own_id = call.get("id")
-    if isinstance(own_id, str) and own_id and own_id not in ids:
-        ids.append(own_id)
+    known = ids.setdefault(own_id, len(ids)) if isinstance(own_id, str) and own_id else None
     if call.get("index") is not None:
         return False
-    call["index"] = ids.index(own_id) if own_id in ids else max(0, len(ids) - 1)
+    call["index"] = known if known is not None else max(0, len(ids) - 1)
     return True
 
 

@@ -565,3 +565,10 @@ def test_a_body_of_a_great_many_values_is_refused_before_it_is_read(many: bytes)
 def test_a_text_may_have_as_many_commas_and_brackets_as_it_likes() -> None:
     table = "1,2,[3],{4}\n" * 400_000
     assert parse(json.dumps({"z": table}).encode()) == {"z": table}
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "mODEL"])
+def test_a_model_in_other_letters_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(CHAT, {"model": "a", "messages": [{"role": "user", "content": "hi"}], name: "another"})
+    assert caught.value.param == "model"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.endpoints import FILES, IMAGES_EDITS, TRANSCRIPTIONS, Endpoint
-from gateway.core.multipart import MOST_HEAD_BYTES, MOST_PARTS, MOST_TEXT_BYTES, Form, boundary_of
+from gateway.core.multipart import MOST_HEAD_BYTES, MOST_PARTS, MOST_TEXT_BYTES, Form, boundary_of, content_type_of
 from gateway.errors import BodyTooLarge, InvalidRequest
 from tests.forms import BOUNDARY, CONTENT_TYPE, form, part, received
 
@@ -168,6 +168,69 @@ def test_what_never_ends_is_refused_in_bounded_memory(begun: bytes, endless: byt
     assert held <= 2 * MOST_HEAD_BYTES + len(piece)
 
 
+def headed(disposition: str, content: str = "another-model") -> bytes:
+    return f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n{content}\r\n".encode()
+
+
+_HIDDEN = headed('form-data; name="model"')
+
+#: What one reader takes for a second model, or for another one, and the next for something else.
+AMBIGUOUS = {
+    "a list": part("model[]", b"m"),
+    "a file": part("model", b"m", "a name"),
+    "a file in a list": part("model[]", b"m", "a name"),
+    "two names": headed('form-data; name="model"; name="x"'),
+    "a name in another charset": headed("form-data; name=\"model\"; name*=utf-8''x"),
+    "a name in pieces": headed('form-data; name*0="mod"; name*1="el"'),
+    "a name with an escape": headed('form-data; name="mod\\\\el"'),
+    "a name with a quote": headed('form-data; name="x\\"; name=\\"model"'),
+    "a name with a percent": headed('form-data; name="mod%65l"'),
+    "a name with a blank": headed('form-data; name="model "'),
+    "a name with a NUL": headed('form-data; name="model\0"'),
+    "another parameter": headed('form-data; name="x"; x="model"'),
+    "another disposition": headed('attachment; name="x"'),
+    "two dispositions": headed('form-data; name="x"\r\nContent-Disposition: form-data; name="model"'),
+    "a continued line": headed('form-data;\r\n name="x"'),
+    "a line that ends with LF": headed('form-data; name="x"\n\r\nContent-Disposition: form-data; name="model"'),
+    "a header that ends with LF": headed('form-data; name="x"\n\nContent-Disposition: form-data; name="model"'),
+    "a header that ends with CR": headed('form-data; name="x"\r\rContent-Disposition: form-data; name="model"'),
+    "a boundary behind LF": part("prompt", f"x\n--{BOUNDARY}--\n".encode()) + _HIDDEN,
+    "a boundary behind CR": part("prompt", f"x\r--{BOUNDARY}--\r".encode()) + _HIDDEN,
+    "a boundary before LF": part("prompt", f"x\r\n--{BOUNDARY}\n".encode()) + _HIDDEN,
+    "a boundary and a blank": part("prompt", f"x\r\n--{BOUNDARY} ".encode()) + _HIDDEN,
+    "a boundary that goes on": part("prompt", f"x\r\n--{BOUNDARY}x".encode()) + _HIDDEN,
+    "more behind the end": form() + _HIDDEN,
+    "more behind an end that goes on": f"--{BOUNDARY}--x\r\n".encode() + _HIDDEN,
+}
+
+
+@pytest.mark.parametrize("step", [1, 11, 1 << 20])
+@pytest.mark.parametrize("ambiguous", AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_a_form_that_readers_could_understand_differently_is_refused(ambiguous: bytes, step: int) -> None:
+    for before in (part(*MODEL) + part(*FILE), part(*FILE)):
+        with pytest.raises(InvalidRequest):
+            read(before + ambiguous + form(), step=step)
+
+
+@pytest.mark.parametrize("begun", [b"x", b"x\n", b"\xef\xbb\xbf", b"\r"])
+def test_a_first_boundary_within_a_line_is_refused(begun: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read(begun + form(MODEL, FILE))
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        "form-data; name=anything",
+        'FORM-DATA;name="anything"',
+        "form-data; filename*=utf-8''%e2%82%ac; name=\"anything\"",
+    ],
+)
+def test_every_plain_way_to_name_a_part_is_read(disposition: str) -> None:
+    made = read(part(*MODEL) + headed(disposition, "x") + form(FILE))
+    assert "anything" in made.document
+
+
 def test_fields_have_a_bound_together_and_files_have_none() -> None:
     half = b"x" * (MOST_TEXT_BYTES // 2)
     with pytest.raises(BodyTooLarge):
@@ -204,3 +267,19 @@ def test_another_type_or_no_boundary_is_refused(content_type: str) -> None:
 def test_a_boundary_is_read_with_quotes_and_without() -> None:
     assert boundary_of(CONTENT_TYPE) == BOUNDARY.encode()
     assert boundary_of('Multipart/Form-Data; charset=utf-8; boundary="a b:c"') == b"a b:c"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "multipart/form-data; boundary=one; boundary=two",
+        'multipart/form-data; boundary="a b"; charset=x',
+        "multipart/form-data; boundary*=utf-8''one",
+        "Multipart/Form-Data;boundary=----WebKitFormBoundaryAbC'x",
+    ],
+)
+def test_what_is_sent_on_names_the_boundary_that_was_read_and_no_other(sent: str) -> None:
+    boundary = boundary_of(sent)
+    written = content_type_of(boundary)
+    assert written.count("boundary=") == 1
+    assert boundary_of(written) == boundary

@@ -72,6 +72,21 @@ def test_several_credentials_in_one_text_all_go() -> None:
     assert Redactor().text(text) == " and ".join([REDACTED] * len(CREDENTIALS))
 
 
+OWN = "sk-gw-0a1b2c3d4e5f-" + "aB3" * 17
+
+
+@pytest.mark.parametrize(
+    "around", ["x{}", "risk-and-{}", "{}x", "_{}_", "9{}", "a_sk-{}", "pk-{}", "{0}{0}", '"{}"', "ä{}"]
+)
+def test_a_virtual_key_goes_whatever_it_is_glued_to(around: str) -> None:
+    text = around.format(OWN)
+    cleaned = Redactor().text(text)
+    assert OWN[6:] not in cleaned
+    assert OWN[20:] not in cleaned
+    assert REDACTED in cleaned
+    assert not Redactor().is_clean(orjson.dumps({"a": text}))
+
+
 # The gateway's own.
 
 

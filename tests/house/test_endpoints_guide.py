@@ -74,7 +74,7 @@ FORM_RULES = f"""\
 **The body** is `multipart/form-data` of up to `GATEWAY_MAX_UPLOAD_MB`. It goes to the provider as it comes, and waits
   on disk, not in memory; only `model` is changed. Where `model` stands behind the file, the form is read to its end
   first. At most {MOST_PARTS} parts, {MOST_HEAD_BYTES >> 10} KB of header each, and {MOST_TEXT_BYTES >> 20} MB of fields
-  besides the files; a parameter that comes twice is 400."""
+  besides the files; a parameter that comes twice is 400, and so is what two readers could understand differently."""
 FORM = f"""\
 - {FORM_RULES}
 - By LiteLLM the files are in memory, so there it is 413 beyond `GATEWAY_MAX_BODY_MB`."""
@@ -184,7 +184,8 @@ NOTES: dict[str, str] = {
 - No model is named. The file goes to `openai`, or to the provider that `?model=` says: `?model=azure/files`. Rights and
   routes know that name as they know a model's: a key that may call only some models needs `openai/files` among them,
   and with it may have a batch run on any model there.
-- Whose a file is stands in the gateway's database; for another tenant it is 404. Where the store does not answer it is
+- Whose a file is stands in the gateway's database; for another tenant it is 404, also where a prompt names it by its
+  id for a model of `openai`, `azure` or `litellm_proxy` to read. Where the store does not answer it is
   503, and the file that the provider has taken by then is nobody's.""",
     "files.list": """\
 - The provider's list, of which those of other tenants are left out: up to 10 of its pages are looked through.

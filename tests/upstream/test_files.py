@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.core.calls import Call, Caller
+from gateway.core.calls import Attempt, Call, Caller
 from gateway.core.endpoints import (
     BATCH,
     BATCH_CANCEL,
@@ -21,6 +21,7 @@ from gateway.core.endpoints import (
     FILE_DELETE,
     FILES,
     FILES_LIST,
+    RESPONSES,
     Endpoint,
 )
 from gateway.core.multipart import Form
@@ -189,6 +190,66 @@ def test_whoever_made_it_finds_it_and_nobody_else_does(shop: Shop) -> None:
     with pytest.raises(ObjectNotFound):
         shop.content(file, tenant="b")
     assert len(shop.keeper.requests()) == count, "the provider is not asked"
+
+
+class Reached(Scripted):
+    """An upstream that says what reached it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bodies: list[JSON] = []
+
+    def open(self, attempt: Attempt, call: Call) -> Any:
+        self.bodies.append(call.body)
+
+
+def chat(part: Any) -> JSON:
+    return {"messages": [{"role": "user", "content": "hi"}, {"role": "user", "content": [{"type": "text"}, part]}]}
+
+
+#: Every place of a body in which a file can be named to a model.
+NAMED: dict[str, tuple[Callable[[str], JSON], str]] = {
+    "chat": (lambda id: chat({"type": "file", "file": {"file_id": id}}), "messages"),
+    "input": (lambda id: {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": id}]}]}, "input"),
+    "image": (lambda id: {"input": [{"role": "user", "content": [{"type": "input_image", "file_id": id}]}]}, "input"),
+    "output": (
+        lambda id: {"input": [{"type": "function_call_output", "output": [{"type": "input_file", "file_id": id}]}]},
+        "input",
+    ),
+    "container": (
+        lambda id: {"input": "x", "tools": [{"type": "code_interpreter", "container": {"file_ids": [id]}}]},
+        "tools",
+    ),
+}
+
+
+@pytest.mark.parametrize(("named", "param"), NAMED.values(), ids=NAMED)
+def test_no_model_reads_the_file_of_another_caller(shop: Shop, named: Callable[[str], JSON], param: str) -> None:
+    file, reached = shop.upload(), Reached()
+    shop.upstream = StoredFiles(Lanes(shop.direct, Scripted()), shop.objects, reached)
+    endpoint = CHAT if param == "messages" else RESPONSES
+    for tenant, id in (("b", file), ("a", "file-of-nobody"), ("a", "assistant-of-nobody")):
+        made = shop._call(endpoint, tenant)
+        made.body = named(id)
+        with pytest.raises(ObjectNotFound) as refused:
+            shop._open(made)
+        assert refused.value.param == param
+    assert reached.bodies == []
+    for id in (file, "https://files.example/a.pdf", "data:application/pdf;base64,QQ==", None, 7, [file]):
+        made = shop._call(endpoint, "a")
+        made.body = named(id)  # type: ignore[arg-type]
+        shop._open(made)
+        assert reached.bodies[-1] == made.body
+
+
+@pytest.mark.parametrize("body", [{"messages": "x"}, {"input": [None, "x", 1]}, {"tools": [{"container": "auto"}]}, {}])
+def test_a_body_of_any_shape_names_no_file(shop: Shop, body: JSON) -> None:
+    reached = Reached()
+    shop.upstream = StoredFiles(Lanes(shop.direct, Scripted()), shop.objects, reached)
+    made = shop._call(CHAT, "a")
+    made.body = body
+    shop._open(made)
+    assert reached.bodies == [body]
 
 
 def test_a_file_is_no_batch(shop: Shop) -> None:

@@ -147,6 +147,43 @@ def test_wherever_the_network_cuts_the_same_answer_is_read(said: bytes, body: by
             assert "trail" not in peer.connection.headers
 
 
+@pytest.mark.parametrize(
+    ("begun", "endless"),
+    [
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+        (b"HTTP/1.1 200 OK\r\n", b"x: \r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;a=", b"b"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: ", b"y"),
+    ],
+    ids=["interim", "header", "headers", "size", "extension", "trailers", "trailer"],
+)
+def test_what_never_becomes_a_body_is_given_up_after_a_while(peer: Peer, begun: bytes, endless: bytes) -> None:
+    peer.asked()
+    over = threading.Event()
+
+    def talk() -> None:
+        try:
+            peer.say(begun)
+            while not over.is_set():
+                peer.say(endless * (16384 // len(endless)))
+        except OSError:
+            pass
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    try:
+        with pytest.raises(BadAnswer):
+            whole(peer.connection)
+        assert not peer.connection.reusable
+    finally:
+        over.set()
+        peer.connection.close()
+        talker.join(10)
+
+
 def test_headers_are_found_in_lower_case_and_those_of_one_name_are_joined(peer: Peer) -> None:
     peer.asked()
     peer.say(b"HTTP/1.1 429 No\r\nRetry-After: 3\r\nX-A: 1\r\nx-a: 2\r\nX-Latin: \xe9\r\nContent-Length: 0\r\n\r\n")
