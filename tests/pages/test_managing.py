@@ -237,6 +237,7 @@ def test_errors_are_told_with_a_way_to_their_requests(managed: Managed) -> None:
 
 
 def test_models_are_told_with_their_success(managed: Managed) -> None:
+    assert "No model was called in that time" in managed.client.get("/ui/models").text
     called(managed)
     called(managed, "demo/error-429")
     page = managed.client.get("/ui/models?span=24h").text
