@@ -207,17 +207,6 @@ def test_pages_of_requests_follow_each_other_without_a_gap(managed: Managed) -> 
     assert seen[0] | seen[1] == set(ids)
 
 
-def test_an_export_runs_in_no_spreadsheet(managed: Managed) -> None:
-    id = called(managed)
-    answer = managed.client.get("/ui/requests/export?format=csv&model=demo/*")
-    assert answer.headers["Content-Disposition"].startswith("attachment")
-    assert id in answer.text
-    assert "'=cmd" in answer.text
-    lines = managed.client.get("/ui/requests/export?format=jsonl").text.splitlines()
-    assert len(lines) == 1
-    assert managed.client.get("/ui/requests/export?status=bad").status_code == 400
-
-
 @pytest.mark.parametrize("query", ["status=error", "min_latency=100", "provider=openai", "tag=no", "min_cost=1"])
 def test_filters_leave_out_what_is_not_like_that(managed: Managed, query: str) -> None:
     called(managed)
