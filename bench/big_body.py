@@ -101,7 +101,7 @@ class _Callers(threading.Thread):
                 self.wrong.append(f"{status}: {content[:200]!r}")
 
 
-class _Memory(threading.Thread):
+class Memory(threading.Thread):
     """Looks at a process's memory until it is stopped."""
 
     def __init__(self, process: Process) -> None:
@@ -136,7 +136,7 @@ def measure(programs: Programs, folder: Path, lane: str, size_bytes: int, rounds
             first = json.dumps({"model": contender.model, "messages": [{"role": "user", "content": "hi"}]}).encode()
             process.wait_for(partial(answers, contender.port or 0, contender.path, first, contender.headers), _START_S)
             body = large(contender.model, size_bytes)
-            streams = partial(_streams, programs, contender)
+            streams = partial(watched, programs, contender)
             streams(110)  # warms it
             provider.wait_delivered()
             for _ in range(rounds):  # first: later the allocator has memory of earlier bodies left
@@ -156,7 +156,8 @@ def measure(programs: Programs, folder: Path, lane: str, size_bytes: int, rounds
     return found
 
 
-def _streams(programs: Programs, contender: Contender, chunks: int) -> JSON:
+def watched(programs: Programs, contender: Contender, chunks: int) -> JSON:
+    """Have 100 streams of so many chunks, one every 50 ms; returns what the load generator found."""
     asked = {
         "model": contender.model,
         "messages": [{"role": "user", "content": f"@N={chunks}@ @GAP={_GAP_MS}@ What became of the ten ships?"}],
@@ -173,7 +174,7 @@ def _check(told: Mapping[str, float], wrong: Sequence[str]) -> None:
 
 def _grown(process: Process, contender: Contender, body: bytes) -> int:
     before_bytes = process.pss_bytes()
-    memory = _Memory(process)
+    memory = Memory(process)
     memory.start()
     callers = _Callers(contender, body, 1)
     callers.start()

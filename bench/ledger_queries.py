@@ -15,7 +15,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,11 @@ DAYS, BATCH = 90, 5_000
 COLUMNS = [column.name for column in table.c]
 
 
-def rows(count: int) -> Iterator[dict[str, Any]]:
-    """Make rows, oldest first, as a gateway of three months has them."""
+def rows(count: int, now_s: float = NOW_S) -> Iterator[dict[str, Any]]:
+    """Make rows, oldest first, as a gateway of three months has them; the last one began a moment before `now_s`."""
     chance = random.Random(7)
     for number in range(count):
-        started = NOW_S - DAYS * DAY_S * (1 - number / count)
+        started = now_s - DAYS * DAY_S * (1 - number / count)
         key, model = int(200 * chance.random() ** 2), chance.randrange(12)
         tags = [f"tag-{chance.randrange(20)}" for _ in range(chance.randrange(3))]
         prompt, completion = chance.randrange(50, 4_000), chance.randrange(5, 900)
@@ -85,15 +86,12 @@ def rows(count: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def fill(place: Path | Secret, count: int) -> None:
-    """Put the rows there, past what the gateway itself goes through."""
+def fill(place: Path | Secret, made: Iterable[dict[str, Any]]) -> None:
+    """Put rows there, past what the gateway itself goes through."""
     engine = sqlalchemy.create_engine(f"sqlite:///{place}" if isinstance(place, Path) else place.reveal())
-    batch = []
-    for number, row in enumerate(rows(count), 1):
-        batch.append(row)
-        if len(batch) == BATCH or number == count:
-            _put(engine, batch)
-            batch = []
+    left = iter(made)
+    while batch := list(islice(left, BATCH)):
+        _put(engine, batch)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE" if engine.dialect.name == "sqlite" else "VACUUM ANALYZE usage")
     engine.dispose()
@@ -140,7 +138,7 @@ def measure(name: str, place: Path | Secret, count: int) -> None:
     """Fill one database, ask it, and tell."""
     upgrade(place)
     began_s = time.monotonic()
-    fill(place, count)
+    fill(place, rows(count))
     filled_s = time.monotonic() - began_s
     database = Database(place, patience_s=60)
     bytes_ = database.read(lambda connection: _size_bytes(connection))

@@ -11,11 +11,11 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from gateway.core import choosing, trying
-from gateway.core.breaker import CLOSED, Average, Breaker, DeploymentHealth, RetryBudget
+from gateway.core.breaker import CLOSED, HALF_OPEN, OPEN, Average, Breaker, DeploymentHealth, RetryBudget
 from gateway.core.calls import Attempt, Call, Deployment
 from gateway.core.choosing import Plan, Price, World
 from gateway.core.policies import Trying
@@ -49,6 +49,7 @@ class _Watched:
         self.first_content = Average()
         self.whole = Average()
         self.in_flight = 0
+        self.limits: Mapping[str, str] = {}
         #: What the store had when it was last looked at, and whether that is older than what is known here.
         self.shared: str | None = None
         self.untold = False
@@ -115,7 +116,43 @@ class Health:
             known.in_flight,
             known.first_content.value,
             known.whole.value,
+            max(0.0, (known.breaker.until_s or now_s) - now_s),
+            known.limits,
         )
+
+    def told(self, deployments: Iterable[Deployment]) -> dict[str, list[DeploymentHealth]]:
+        """How deployments are now, for a reader: these, and all that this worker has tried.
+
+        What another worker alone has tried is asked of the store; where that does not answer, it is left out.
+
+        Returns:
+            By `provider/model`, which several deployments can share.
+        """
+        known = list(self._known)
+        strangers = [one for one in dict.fromkeys(deployments) if one not in self._known]
+        found: dict[str, list[DeploymentHealth]] = {}
+        for one in known:
+            found.setdefault(one.name, []).append(self.of(one))
+        for one, health in self._elsewhere(strangers):
+            found.setdefault(one.name, []).append(health)
+        return found
+
+    def _elsewhere(self, strangers: Sequence[Deployment]) -> Iterator[tuple[Deployment, DeploymentHealth]]:
+        """What other workers have published of deployments that are not known here."""
+        if self._counters is None or not strangers:
+            return
+        ids = {one: _PREFIX + choosing.id_of(one) for one in strangers}
+        try:
+            there = self._counters.fetch(list(ids.values()))
+        except StoreUnavailable as error:
+            fields = {"why": str(error.__cause__ or error)}
+            log.warning("the breakers of other workers cannot be told", extra={"fields": fields})
+            return
+        for one, id in ids.items():
+            shared = there.get(id)
+            left_s = 0.0 if shared in (None, _CLOSED) else float(shared) - self._wall_s()
+            state = CLOSED if shared in (None, _CLOSED) else OPEN if left_s > 0 else HALF_OPEN
+            yield one, DeploymentHealth(state, state == HALF_OPEN, left_alone_s=max(0.0, left_s))
 
     def watch(self, call: Call, rules: Trying | None) -> Watching:
         """What the attempts of a call are told to; where its plan says nothing of trying, nobody listens."""
@@ -289,6 +326,7 @@ class Watching:
             return
         with self._health._state(attempt.deployment) as (known, _):
             known.in_flight -= 1
+            known.limits = attempt.provider_headers or known.limits
             if attempt.deployment in self._probes:
                 self._probes.discard(attempt.deployment)
                 known.breaker.released()

@@ -16,6 +16,7 @@ from gateway.auth import Authenticator
 from gateway.cache import Recalled, ResponseCache
 from gateway.core import routing
 from gateway.core.calls import CALLER_GONE, JSON, SHUTTING_DOWN, Attempt, Call, Cancellation, Chunk, Outcome, plain
+from gateway.core.ledger import summary
 from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.core.routing import Catalogue
@@ -259,12 +260,13 @@ class Gateway:
         """What waits to be delivered, of traces and of the ledger, by the name of the place it goes to."""
         return {**self.tracer.backlogs(), **self.ledger.backlogs()}
 
-    def run(self, call: Call, sock: socket.socket | None = None) -> Reply:
+    def run(self, call: Call, sock: socket.socket | None = None, note: Callable[[JSON], None] | None = None) -> Reply:
         """Answer one call, and promise to settle it exactly once.
 
         Args:
             call: what to answer.
             sock: the caller's connection, watched for its end; None where the server does not show it.
+            note: is told what a line of the log says of the call (`core.ledger.summary`), when it is settled.
 
         Returns:
             A whole answer that is settled, or a stream that settles when it ends or is closed.
@@ -276,6 +278,8 @@ class Gateway:
         settle.add(lambda outcome: self.metrics.call_ended(call, outcome))
         entry = self.ledger.entry(call)
         trace = self.tracer.start(call)
+        if note is not None:
+            settle.add(lambda outcome: note(self._summary(call, trace, outcome)))
         settle.add(trace.finish)
         watch = self.watcher.watch(call.cancellation, call.deadline_s, sock)
         settle.add(lambda _outcome: watch.end())
@@ -305,6 +309,11 @@ class Gateway:
             call.cancellation.abort(SHUTTING_DOWN)
             run.fail(InternalError("The gateway failed."))
             raise
+
+    def _summary(self, call: Call, trace: Trace, outcome: Outcome) -> JSON:
+        bills = [self.meter.bill(call, attempt) for attempt in outcome.attempts]
+        place: JSON = {} if call.recorded == "off" else {"trace": trace.ids.root_span_id}
+        return place | summary(outcome, bills)
 
 
 class _Run:

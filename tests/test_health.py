@@ -209,6 +209,46 @@ def test_a_worker_that_first_hears_of_a_deployment_later_learns_it_as_well() -> 
     assert late.of(A).state == OPEN
 
 
+def test_a_reader_is_told_of_what_another_worker_alone_has_tried() -> None:
+    place = Place()
+    one, other = place.worker(), place.worker()
+    for _ in range(5):
+        attempt_ends(one, DOWN)
+    one.exchange()
+    spare = Deployment("openai", "spare")
+    (there,) = other.told([A, spare])[A.name]
+    assert (there.state, there.left_alone_s) == (OPEN, pytest.approx(5.0))
+    assert [health.state for health in other.told([A, spare])[spare.name]] == [CLOSED]
+    place.clock.now_s += 5.5
+    assert [health.state for health in other.told([A])[A.name]] == [HALF_OPEN]
+    attempt_ends(one, None)
+    one.exchange()
+    assert [health.state for health in other.told([A])[A.name]] == [CLOSED]
+    assert one.told([])[A.name] == [one.of(A)]
+
+
+def test_a_reader_is_told_what_is_known_while_the_store_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place()
+    here = place.worker()
+    attempt_ends(here, None)
+
+    def away(_keys: Collection[str]) -> dict[str, str]:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(place.store, "fetch", away)
+    assert list(here.told([Deployment("openai", "b"), A])) == [A.name]
+
+
+def test_what_a_provider_last_said_of_its_limits_is_known() -> None:
+    here = Place().worker()
+    watching, said = here.watch(call(), RULES), {"x-provider-ratelimit-remaining-requests": "7"}
+    for limits in (said, {}):
+        attempt = Attempt(A, provider_headers=limits)
+        watching.began(attempt, counted=True)
+        watching.ended(attempt)
+    assert here.of(A).limits == said
+
+
 def test_what_the_store_has_forgotten_closes_nothing() -> None:
     place = Place()
     one, other = place.worker(), place.worker()

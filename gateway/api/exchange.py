@@ -60,7 +60,7 @@ def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
         bridged.subscribe(lambda: call.cancellation.abort(bridged.reason))  # Modal's bridge knows when it leaves
     g.traced = True
     try:
-        reply = gateway.run(call, caller_socket())
+        reply = gateway.run(call, caller_socket(), g.facts.update)
     finally:
         if call.upload is not None:  # its provider has begun to answer, or nobody has
             call.upload.close()

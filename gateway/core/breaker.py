@@ -6,7 +6,8 @@ The clock is an argument throughout: seconds on any clock that does not go back.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from gateway.core.policies import Trying
 
@@ -166,6 +167,8 @@ class DeploymentHealth:
         in_flight: attempts under way.
         first_content_s: how long a stream waits for its first content, on average; None where nobody knows.
         whole_s: how long an answer takes that is not streamed, likewise.
+        left_alone_s: how much longer an open breaker stays open.
+        limits: the provider's rate limits as its last answer told them, `x-provider-ratelimit-*`.
     """
 
     state: str = CLOSED
@@ -173,6 +176,8 @@ class DeploymentHealth:
     in_flight: int = 0
     first_content_s: float | None = None
     whole_s: float | None = None
+    left_alone_s: float = 0.0
+    limits: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:

@@ -32,6 +32,7 @@ TOKENS = (
 
 #: Of what others name: a provider's `model`, a code of an error. Names of models are bounded where they are planned.
 _LONGEST_TEXT = 512
+_LONGEST_LOGGED = 256
 
 
 def nano(cost_usd: Decimal) -> int:
@@ -119,6 +120,33 @@ def entry(call: Call, planned: Sequence[str], outcome: Outcome, bills: Sequence[
             "price": _price(outcome.attempts, bills) if used else None,
         }
     return found
+
+
+def summary(outcome: Outcome, bills: Sequence[Bill]) -> JSON:
+    """What a line of the log says of a call that has ended, besides its request: who answered, how much, how dear.
+
+    Args:
+        outcome: what became of it.
+        bills: of each attempt, in order.
+
+    Returns:
+        `deployment`, `attempts`, `prompt_tokens` and `completion_tokens` (summed over the attempts), `cost_usd`,
+        `time_to_first_token_ms` and `cached`, as far as there is something to say; no word of prompt or answer.
+    """
+    last, cost = outcome.answered, cost_usd(bills)
+    used = [bill.usage for bill in bills if bill.usage is not None]
+    counts = _added(used) if used else {}
+    first_s = _waited_s(last) if last is not None else None
+    found = {
+        "deployment": last.deployment.name[:_LONGEST_LOGGED] if last is not None else None,
+        "attempts": len(outcome.attempts) or None,
+        "prompt_tokens": counts.get("prompt_tokens"),
+        "completion_tokens": counts.get("completion_tokens"),
+        "cost_usd": None if cost is None or not outcome.attempts else float(cost),
+        "time_to_first_token_ms": None if first_s is None else round(1000 * first_s, 1),
+        "cached": True if outcome.remembered is not None else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _price(attempts: Sequence[Attempt], bills: Sequence[Bill]) -> list[JSON]:

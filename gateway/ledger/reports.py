@@ -20,8 +20,8 @@ MOST_GROUPS = 1000
 
 _FILTERS = ("key", "user", "project", "caller", "model", "provider", "deployment", "tag", "operation")
 _YEAR_10000_S = 253_402_300_800.0
-#: What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection").
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: What a spreadsheet takes for the beginning of a formula (OWASP, "CSV Injection"), in full width as well.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def wanted_of(asked: Mapping[str, Any], now_s: float) -> Wanted:

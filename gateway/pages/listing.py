@@ -9,26 +9,18 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
 
-from flask import Response, g, render_template, request
+from flask import g, render_template, request
 
-from gateway.core import wire
 from gateway.core.ledger import NANO
-from gateway.core.paging import Page
-from gateway.ledger.reports import calls_csv, calls_document
-from gateway.offload import offload
 from gateway.pages.sign_in import Route
 from gateway.pages.spans import SPANS
 from gateway.pipeline import Gateway
-from gateway.storage.usage import UsageRows, Wanted
+from gateway.storage.usage import Wanted
 from gateway.tracing.search import Filters, Search, Trace
 
 JSON = dict[str, Any]
 
 _PAGE = 50
-#: Of an export; a spreadsheet of more is of little use.
-MOST_EXPORTED = 10_000
-_EXPORTED_AT_ONCE = 1_000
-
 #: What the list can be asked for, each with its label.
 FIELDS: Mapping[str, str] = {
     "model": "Model",
@@ -99,6 +91,16 @@ class Asked:
     faults: Sequence[str]
 
     @property
+    def traced(self) -> bool:
+        """Whether traces are found by all of it."""
+        return not any(name in self.fields for name in _OF_LEDGER)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the ledger can have a row like that: it tells no call that is open or was interrupted."""
+        return self.filters.status not in ("open", "interrupted")
+
+    @property
     def query(self) -> str:
         """The same as an address has it."""
         return urlencode(self.fields)
@@ -108,7 +110,7 @@ def routes(gateway: Gateway) -> dict[str, Route]:
     """Return the routes."""
 
     def listed() -> Any:
-        asked = _asked(request.args)
+        asked = read(request.args)
         before = _cursor(request.args.get("before", ""))
         found, more = ([], False) if asked.faults else _entries(gateway, asked, before)
         last = f"{found[-1].started_s!r},{found[-1].id}" if more else ""
@@ -124,66 +126,27 @@ def routes(gateway: Gateway) -> dict[str, Route]:
             query=asked.query,
             before=request.args.get("before", ""),
             live=not request.args.get("before") and request.args.get("live") != "off",
-            most_exported=MOST_EXPORTED,
         )
 
-    def export() -> Response:
-        asked = _asked(request.args)
-        rows = gateway.ledger.rows
-        if rows is None or asked.faults:
-            return Response("\n".join(asked.faults) or "No ledger is kept.", 400, mimetype="text/plain")
-        kind = "csv" if request.args.get("format") != "jsonl" else "jsonl"
-        text = offload(_sheet, _newest(rows, asked.wanted), kind)
-        name = f"requests-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.{kind}"
-        types = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(text, content_type=types[kind], headers=headers)
-
-    return {
-        "requests": ("/requests", ("GET",), listed),
-        "requests_export": ("/requests/export", ("GET",), export),
-    }
-
-
-def _newest(rows: UsageRows, wanted: Wanted) -> list[JSON]:
-    found: list[JSON] = []
-    after: tuple[float, str] | None = None
-    while len(found) < MOST_EXPORTED:
-        page = rows.page(wanted, after=after, limit=_EXPORTED_AT_ONCE)
-        found += page.items
-        if not page.more:
-            break
-        after = found[-1]["started"], found[-1]["request_id"]
-    return found
-
-
-def _sheet(rows: Sequence[JSON], kind: str) -> str:
-    page = Page(rows, False)
-    if kind == "csv":
-        return calls_csv(page)
-    return "".join(wire.dumps(line).decode() + "\n" for line in calls_document(page)["data"])
+    return {"requests": ("/requests", ("GET",), listed)}
 
 
 def _entries(gateway: Gateway, asked: Asked, before: tuple[float, str] | None) -> tuple[list[Entry], bool]:
     """A page of the list, newest first, and whether there are more."""
     rows, search = gateway.ledger.rows, gateway.local_traces
     found: dict[str, Entry] = {}
-    if search is not None and not any(name in asked.fields for name in _OF_LEDGER) and _traced(asked.filters):
+    if search is not None and asked.traced and asked.filters.status != "lost":
         found = {one.id: one for one in _of_traces(search, asked.filters, before)}
     if rows is not None:
         if asked.filters.text is not None:
             kept: Iterable[JSON] = rows.of_requests(list(found)).values()
-        elif asked.filters.status in ("open", "interrupted"):
+        elif not asked.kept:
             kept = ()
         else:
             kept = rows.page(asked.wanted, after=before, limit=_PAGE + 1).items
         found |= {one.id: one for one in _of_rows(gateway, list(kept))}
     entries = sorted(found.values(), key=lambda one: (one.started_s, one.id), reverse=True)
     return entries[:_PAGE], len(entries) > _PAGE
-
-
-def _traced(filters: Filters) -> bool:
-    return filters.status != "lost"
 
 
 def _of_traces(search: Search, filters: Filters, before: tuple[float, str] | None) -> list[Entry]:
@@ -244,12 +207,12 @@ def _of_row(row: JSON, names: Mapping[str, str]) -> Entry:
     )
 
 
-def _asked(args: Mapping[str, str]) -> Asked:
+def read(args: Mapping[str, str]) -> Asked:
     """Read what was asked for; and say which of it cannot be."""
     fields = {name: text for name in FIELDS if (text := args.get(name, "").strip())}
     faults: list[str] = []
 
-    def read(name: str, how: Callable[[str], float], what: str) -> float | None:
+    def number(name: str, how: Callable[[str], float], what: str) -> float | None:
         try:
             return how(fields[name]) if name in fields else None
         except ValueError:
@@ -261,10 +224,10 @@ def _asked(args: Mapping[str, str]) -> Asked:
         faults.append("Status: one is 404, 4xx, error, lost, open or interrupted.")
         status = None
     span = SPANS.get(args.get("span", ""))
-    since_s, until_s = read("since", _seconds, "time"), read("until", _seconds, "time")
+    since_s, until_s = number("since", _seconds, "time"), number("until", _seconds, "time")
     if span is not None and since_s is None:
         since_s = span.until(time.time()).since_s
-    cost_usd, took_s = read("min_cost", _amount, "amount"), read("min_latency", _amount, "number of seconds")
+    cost_usd, took_s = number("min_cost", _amount, "amount"), number("min_latency", _amount, "number of seconds")
     caller = fields.get("caller") if g.session.is_admin else g.session.caller.id
     wanted = Wanted(
         since_s=since_s,

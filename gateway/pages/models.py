@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from flask import render_template
 
+from gateway.core.breaker import CLOSED, OPEN, DeploymentHealth
+from gateway.core.calls import Deployment
 from gateway.core.pricing import shown
 from gateway.core.routing import Target
+from gateway.errors import ModelNotFound
 from gateway.pages.sign_in import Route
 from gateway.pages.spans import SPANS, View, viewed
 from gateway.pages.state import admins_only
@@ -32,6 +35,7 @@ class Line:
         p95_s: of the newest answered calls; None where there are none.
         price: what a million tokens cost, in words; empty where that is not known.
         missing: what it lacks to be called; None where it can be.
+        health: of each deployment of that name that the gateway looks after; empty where it looks after none.
     """
 
     name: str
@@ -40,6 +44,29 @@ class Line:
     p95_s: float | None
     price: str
     missing: str | None = None
+    health: Sequence[DeploymentHealth] = ()
+
+    @property
+    def breaker(self) -> str | None:
+        """`closed`, `open` or `half-open`, of several deployments the worst; None where there is none to tell of."""
+        states = [one.state for one in self.health]
+        return OPEN if OPEN in states else next((one for one in states if one != CLOSED), CLOSED if states else None)
+
+    @property
+    def left_alone_s(self) -> float:
+        """How much longer the breaker stays open, of several the longest."""
+        return max((one.left_alone_s for one in self.health), default=0.0)
+
+    @property
+    def left(self) -> str:
+        """How much of the provider's rate limits is left, in words; empty where it told none."""
+        told = next((one.limits for one in self.health if one.limits), {})
+        return ", ".join(
+            f"{value} {measure}"
+            for measure in ("requests", "tokens", "input-tokens", "output-tokens")
+            for name in (f"remaining-{measure}", f"{measure}-remaining")
+            if (value := told.get(f"x-provider-ratelimit-{name}")) is not None
+        )
 
     @property
     def success(self) -> float | None:
@@ -73,6 +100,7 @@ def _lines(gateway: Gateway, view: View) -> list[Line]:
     named: dict[str, tuple[list[str], Target | None]] = {}
     for alias, one in _targets(gateway):
         named.setdefault(f"{one.provider}/{one.model}", ([], one))[0].append(alias)
+    health = gateway.health.told(_reached(gateway))
     found = []
     for name in dict.fromkeys([*(name for name in used if name), *named]):
         aliases, target = named.get(name, nothing)
@@ -86,6 +114,7 @@ def _lines(gateway: Gateway, view: View) -> list[Line]:
                 pace[name].quantile(0.95) if name in pace else None,
                 _price(gateway, *priced),
                 target.reach.missing if target is not None else None,
+                health.get(name, ()),
             )
         )
     return found
@@ -95,6 +124,16 @@ def _targets(gateway: Gateway) -> Iterator[tuple[str, Target]]:
     for name, alias in gateway.catalogue.aliases.items():
         for target in alias.targets:
             yield name, target
+
+
+def _reached(gateway: Gateway) -> Iterator[Deployment]:
+    """The deployments that the routes file names in full and that can be called."""
+    for _, target in _targets(gateway):
+        if target.reach.missing is None and not target.model.endswith("*"):
+            try:
+                yield target.deployment
+            except ModelNotFound:
+                continue  # it has no breaker, since each call of it is told so at once
 
 
 def _price(gateway: Gateway, provider: str, model: str, own: tuple[tuple[str, str], ...]) -> str:

@@ -62,12 +62,10 @@ def routes(gateway: Gateway) -> dict[str, Route]:
         steps = rows.timeline(view.whose, view.span)
         if not any(step.requests for step in steps) and not rows.page(view.whose, limit=1).items:
             return render_template("overview.html", kept=True, first=True, model=_first_model(gateway))
-        tables = [
-            ("Models", "model", _lines(view, "model", {})),
-            ("Providers", "provider", _lines(view, "provider", {})),
-        ]
-        if g.session.is_admin:
-            tables.insert(1, ("Callers", "caller", _lines(view, "caller", _names(gateway, view))))
+        shown = {"Models": "model", "Callers": "caller", "Providers": "provider"}
+        if not g.session.is_admin:
+            del shown["Callers"]
+        tables = [(title, by, _lines(gateway, view, by)) for title, by in shown.items()]
         return render_template(
             "overview.html",
             kept=True,
@@ -142,23 +140,23 @@ def _change(now: float, before: float) -> float | None:
     return (now - before) / before if before else None
 
 
-def _lines(view: View, by: str, names: Mapping[str, str]) -> list[Line]:
+def _lines(gateway: Gateway, view: View, by: str) -> list[Line]:
     report = view.rows.report(view.wanted(), [by], limit=_MOST_LINES)
     measure: Callable[[Sums], int] = lambda one: one.cost_nano if report.total.cost_nano else one.requests  # noqa: E731
     whole = measure(report.total) or 1
+    values = [one.by[by] for one in report.groups]
+    names = _names(gateway, values) if by == "caller" else {}
     return [
         Line(value, names.get(value or "", value or "none"), one, measure(one) / whole)
-        for one in report.groups
-        for value in (one.by[by],)
+        for value, one in zip(values, report.groups, strict=True)
     ]
 
 
-def _names(gateway: Gateway, view: View) -> Mapping[str, str]:
-    """What callers with virtual keys are called."""
+def _names(gateway: Gateway, callers: Sequence[str | None]) -> Mapping[str, str]:
+    """What those of the callers that have virtual keys are called."""
     if gateway.directory is None:
         return {}
-    callers = [one.by["caller"] or "" for one in view.rows.report(view.wanted(), ["caller"], limit=_MOST_LINES).groups]
-    ids = [caller.removeprefix("key_") for caller in callers if caller.startswith("key_")]
+    ids = [caller.removeprefix("key_") for caller in callers if caller is not None and caller.startswith("key_")]
     return {f"key_{id}": name for id, name in gateway.directory.keys.names(ids).items()}
 
 

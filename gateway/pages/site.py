@@ -15,6 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from gateway.errors import GatewayError, NotPermitted
 from gateway.pages import (
+    export,
     failures,
     keys,
     limits,
@@ -72,6 +73,7 @@ def blueprint(gateway: Gateway, key: Callable[[], bytes]) -> Blueprint:
         **sign_in.routes(sessions),
         **overview.routes(gateway),
         **listing.routes(gateway),
+        **export.routes(gateway),
         **requests.routes(gateway),
         **models.routes(gateway),
         **keys.routes(gateway),

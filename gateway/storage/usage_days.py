@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Label, and_, delete, func, insert, literal_column, or_, select, update
 from sqlalchemy.engine import Row
 
 from gateway.storage.database import Database
@@ -150,6 +150,33 @@ def with_kind(connection: Connection, kind: str, first: int, last: int) -> list[
     """The days from `first` to before `last` that have sums of a kind, in order."""
     wanted = select(usage_days.c.day).distinct().where(usage_days.c.kind == kind, usage_days.c.day >= first)
     return list(connection.execute(wanted.where(usage_days.c.day < last).order_by(usage_days.c.day)).scalars())
+
+
+#: What a value says, of those that say something; and the hours from the epoch to a day.
+said: ColumnElement[str] = func.substr(usage_days.c.value, 2)
+hours_of_day: ColumnElement[int] = usage_days.c.day * 24
+
+
+def grouped(
+    connection: Connection,
+    kind: str,
+    days: Sequence[int],
+    keys: Sequence[Label[Any]],
+    names: Collection[str] | None = None,
+) -> list[Row[Any]]:
+    """Return the sums of these days, added up by what the database makes of `said` and `hours_of_day`.
+
+    Args:
+        connection: of `Database.read`.
+        kind: of those that were added up.
+        days: which.
+        keys: what they are added up by, labelled.
+        names: of the columns that are wanted; None for all.
+    """
+    wanted = [column for column in _SUMS if names is None or column.name in names]
+    added = [func.sum(column).label(column.name) for column in wanted]
+    query = select(*keys, *added).where(usage_days.c.kind == kind, usage_days.c.day.in_(days))
+    return list(connection.execute(query.group_by(*(literal_column(key.name) for key in keys))))
 
 
 def sums_of(connection: Connection, kind: str, days: Sequence[int]) -> list[tuple[int, str | None, Row[Any]]]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, Text, case, cast, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Integer, Text, case, cast, func, literal, literal_column, select
 
 from gateway.storage import usage_days
 from gateway.storage.tables import usage as table
@@ -165,12 +165,24 @@ def whole(value: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
 
 
 def _from_days(connection: Connection, found: list[Step], span: Span, days: Sequence[int]) -> None:
-    for day, value, row in usage_days.sums_of(connection, HOURS, days):
-        _add(found[span.step(day * _DAY_S + int(value or 0) * _HOUR_S)], row)
+    """Add what whole days were added up to; their hours go into the span's steps in the database, some being many."""
+    hour = _part(0, connection.dialect.name)
+    step = ((usage_days.hours_of_day + hour - int(span.since_s) // _HOUR_S) // (span.step_s // _HOUR_S)).label("step")
+    for row in usage_days.grouped(connection, HOURS, days, [step]):
+        _add(found[_within(row.step, span)], row)
+    bin = _part(1, connection.dialect.name).label("bin")
     for kind in _LENGTHS:
-        for day, value, row in usage_days.sums_of(connection, kind, days):
-            hour, _, bin = (value or "").partition(" ")
-            getattr(found[span.step(day * _DAY_S + int(hour) * _HOUR_S)], kind).add(int(bin), int(row.requests))
+        for row in usage_days.grouped(connection, kind, days, [step, bin], ("requests",)):
+            getattr(found[_within(row.step, span)], kind).add(row.bin, int(row.requests))
+
+
+def _part(number: int, dialect: str) -> ColumnElement[int]:
+    """One of the one or two whole numbers that a value of this module's kinds says, with a blank between them."""
+    text = usage_days.said
+    if dialect == "postgresql":
+        return cast(func.split_part(text, " ", number + 1), Integer)
+    # SQLite reads a number up to what is none
+    return cast(func.substr(text, func.instr(text, " ") + 1) if number else text, Integer)
 
 
 def _add(step: Step, row: Any) -> None:
@@ -194,9 +206,9 @@ def _bin(length: ColumnElement[Any]) -> ColumnElement[int]:
 
 def _between(length: ColumnElement[Any], low: int, high: int) -> ColumnElement[int]:
     if low == high:
-        return literal(low, literal_execute=True)
+        return literal_column(str(low), Integer)
     middle = (low + high) // 2
-    bound = literal(BOUNDS_S[middle], literal_execute=True)
+    bound: ColumnElement[Any] = literal_column(repr(BOUNDS_S[middle]))  # a parameter each would be bound at each call
     return case((length <= bound, _between(length, low, middle)), else_=_between(length, middle + 1, high))
 
 

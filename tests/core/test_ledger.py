@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.core.calls import Attempt, Bill, Caller, Outcome
-from gateway.core.ledger import MOST_NANO, cost_usd, entry, nano, opening
+from gateway.core.calls import Attempt, Bill, Caller, Outcome, Remembered
+from gateway.core.ledger import MOST_NANO, cost_usd, entry, nano, opening, summary
 from gateway.core.transcript import Usage
 from gateway.errors import CallerGone, ProviderTimeout
 from tests.builders import attempt, call
@@ -123,3 +123,25 @@ def test_names_that_a_provider_makes_up_are_cut() -> None:
     [one] = attempts = tried("openai/a")
     one.transcript.add({"model": "m" * 10_000, "choices": []})
     assert len(entry(call(), ["openai/a"], ended(attempts), [Bill()])["served_model"]) == 512
+
+
+def test_a_line_of_the_log_says_who_answered_how_much_and_how_dear() -> None:
+    attempts = tried("openai/a", f"anthropic/{'b' * 300}")
+    attempts[1].first_content_s = NOW_S + 0.5
+    bills = [Bill(), Bill(Usage(prompt=10, completion=7), cost_usd=Decimal("0.002"))]
+    assert summary(ended(attempts), bills) == {
+        "deployment": f"anthropic/{'b' * 246}",
+        "attempts": 2,
+        "prompt_tokens": 10,
+        "completion_tokens": 7,
+        "cost_usd": 0.002,
+        "time_to_first_token_ms": 500.0,
+    }
+
+
+def test_a_line_of_the_log_says_nothing_that_nobody_knows() -> None:
+    assert summary(ended([]), []) == {}
+    unpriced = summary(ended(tried("openai/a")), [Bill(Usage(1))])
+    assert unpriced == {"deployment": "openai/a", "attempts": 1, "prompt_tokens": 1, "completion_tokens": 0}
+    hit = Remembered(tried("openai/a")[0], 3.0)
+    assert summary(ended([], remembered=hit), []) == {"deployment": "openai/a", "cached": True}

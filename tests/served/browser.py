@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -37,7 +38,11 @@ def browser() -> Iterator[Browser]:
 
 
 class Watched:
-    """A page, and whatever went wrong in it: errors of scripts, refusals of the content security policy, dialogs."""
+    """A page, and whatever went wrong in it.
+
+    That is: errors of scripts, refusals of the content security policy, dialogs, windows that open, and requests to
+    another host or to an address that only a payload names (`tests.served.payloads`).
+    """
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -45,10 +50,17 @@ class Watched:
         page.on("console", lambda message: self._note(message.type, message.text))
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
         page.on("dialog", lambda dialog: (self.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("popup", lambda other: self.wrong.append(f"a window: {other.url}"))
+        page.on("request", lambda request: self._asked(request.url))
 
     def _note(self, kind: str, text: str) -> None:
         if kind == "error" and "status of 4" not in text and "status of 5" not in text:
             self.wrong.append(text)
+
+    def _asked(self, url: str) -> None:
+        place = urlsplit(url)
+        if place.scheme not in ("data", "blob") and (place.hostname != "127.0.0.1" or "xss" in place.path):
+            self.wrong.append(f"asked for {url[:200]}")
 
     def overflow_px(self) -> int:
         """By how much the page is wider than its window."""

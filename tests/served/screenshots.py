@@ -95,9 +95,14 @@ def prefilled(folder: Path, rows: list[dict[str, Any]]) -> None:
     usage.release()
 
 
-def manage(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def admin(url: str) -> httpx.Client:
+    """Whoever manages the gateway, on one connection."""
+    return httpx.Client(base_url=f"{url}/admin/v1/", headers={"Authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=30)
+
+
+def manage(boss: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """Make something over the admin API."""
-    answer = httpx.post(f"{url}/admin/v1/{path}", json=body, headers={"Authorization": f"Bearer {ADMIN_TOKEN}"})
+    answer = boss.post(path, json=body)
     answer.raise_for_status()
     found: dict[str, Any] = answer.json()
     return found
@@ -105,11 +110,12 @@ def manage(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def people_the(url: str) -> None:
     """Make keys, a project, rules and some calls with content."""
-    project = manage(url, "projects", {"name": "shop"})
-    for name in ("web shop", "nightly batch", "support bot"):
-        manage(url, "keys", {"name": name, "project": project["id"]})
-    manage(url, "budgets", {"name": "all calls", "measure": "usd", "most": "25", "period": "month", "soft": 0.8})
-    manage(url, "limits", {"name": "demo", "measure": "requests", "most": 600, "period": "minute"})
+    with admin(url) as boss:
+        project = manage(boss, "projects", {"name": "shop"})
+        for name in ("web shop", "nightly batch", "support bot"):
+            manage(boss, "keys", {"name": name, "project": project["id"]})
+        manage(boss, "budgets", {"name": "all calls", "measure": "usd", "most": "25", "period": "month", "soft": 0.8})
+        manage(boss, "limits", {"name": "demo", "measure": "requests", "most": 600, "period": "minute"})
     body = {"model": "demo/echo", "messages": [{"role": "user", "content": "What is a gateway good for?"}]}
     headers = {"Authorization": f"Bearer {TOKEN}", "x-gateway-tags": "docs"}
     for _ in range(3):
