@@ -458,7 +458,7 @@ def test_sigterm_drains_and_then_does_what_it_did_before() -> None:
 def test_a_process_takes_shorter_turns_and_returns_large_blocks() -> None:
     """In a process of its own: both stand for all that runs in it."""
     script = (
-        "import resource, sys; from gateway.serving import suit_many_calls; suit_large_bodies()\n"
+        "import resource, sys; from gateway.serving import suit_many_calls; suit_many_calls()\n"
         "def resident(): return int(open('/proc/self/statm').read().split()[1]) * resource.getpagesize()\n"
         "for size in (30, 3, 30, 3): block = bytes(size << 20)\n"
         "before = resident()\n"

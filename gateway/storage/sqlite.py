@@ -115,14 +115,17 @@ class SQLiteFile:
     def _once(self, work: Callable[[Connection], _Result], options: dict[str, Any]) -> _Result:
         try:
             connection, of = self._take()
+            well = False
             try:
                 with connection.execution_options(**options).begin():
                     result = work(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._put(connection, of)
-            return result
+                well = True
+                return result
+            finally:
+                if well:
+                    self._put(connection, of)
+                else:
+                    connection.close()
         except (SQLAlchemyError, sqlite3.Error) as error:
             # Not `from error`: SQLAlchemy's words have the statement, and a traceback would show them.
             raise self._said_of(error) from None

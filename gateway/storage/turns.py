@@ -35,14 +35,16 @@ class Turns(Generic[_Item, _Result]):
         with self._lock:
             self._waiting.append(asked)
             asked.leads, self._at_work = not self._at_work, True
+        over = False
         try:
             if not asked.leads:
                 asked.told.wait()
             if asked.leads:
                 self._lead(asked)
-        except BaseException:
-            self._leave(asked)
-            raise
+            over = True
+        finally:
+            if not over:
+                self._leave(asked)
         return asked.result()
 
     def _lead(self, asked: _Asked[_Item, _Result]) -> None:

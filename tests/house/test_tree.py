@@ -31,6 +31,7 @@ MAY_CATCH_ALL = {
     "upstream/litellm.py": "litellm raises any class, and it is translated here",
     "upstream/answer.py": "so do its streams",
     "offload.py": "a native thread may raise nothing: what came is raised where the work was asked for",
+    "storage/turns.py": "whoever does the work raises for all for whom it was done",
     "watcher.py": "were its thread to end, no call would ever be stopped again",
     "limits/leases.py": "were its thread to end, no lease would ever be renewed again",
     "routes/follower.py": "were its thread to end, no change of the file would ever be seen again",
