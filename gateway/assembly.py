@@ -20,6 +20,7 @@ from gateway.cache import ResponseCache
 from gateway.cache.stores import PATIENCE_S as CACHE_PATIENCE_S
 from gateway.core import cachekey
 from gateway.core.keys import Pepper
+from gateway.core.people import AdminRule
 from gateway.core.periods import Period
 from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
@@ -58,6 +59,8 @@ from gateway.upstream.scripted import MODELS, Scripted, count
 from gateway.upstream.stored import StoredResponses
 
 if TYPE_CHECKING:
+    from gateway.auth.issuer import IssuerKeys
+    from gateway.auth.sign_in import SignIn
     from gateway.notify import Notifier
     from gateway.storage.answers import Answers
     from gateway.storage.counters import Counters
@@ -148,7 +151,7 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
             for name, one in (*tracer.backlogs().items(), *ledger.backlogs().items())
         ]
     )
-    rules, notices = followed_rules(settings), notifier(settings, shared)
+    rules, notices, keys = followed_rules(settings), notifier(settings, shared), issuer_keys(settings)
     holds = limiter(
         *(settings, counted, meter, metrics, models),
         *(rules, used, notices, workers or settings.workers or 1),
@@ -177,8 +180,9 @@ def build(settings: Settings, *, whole_answer_s: float | None = None, workers: i
         metrics=metrics,
         meter=meter,
         usage_cost=settings.usage_cost == "on",
-        authenticator=authenticator(settings),
+        authenticator=authenticator(settings, keys),
         directory=directory(settings, shared),
+        sign_in=sign_in(settings, keys, shared),
         rules=rules,
         notifier=notices,
         cache=ResponseCache(
@@ -610,7 +614,31 @@ def pepper_of(settings: Settings) -> Callable[[], Pepper]:
     return cache(lambda: Pepper(given if given is not None else pepper.kept_pepper(settings.data_dir)))
 
 
-def authenticator(settings: Settings) -> Authenticator:
+def issuer_keys(settings: Settings) -> IssuerKeys | None:
+    """The public keys of the issuer, which nobody has asked for yet; None where the settings name no issuer."""
+    if settings.oidc_issuer is None:
+        return None
+    from gateway.auth.issuer import IssuerKeys  # noqa: PLC0415  # cryptography: only where it is needed
+
+    return IssuerKeys(settings.oidc_issuer, settings.oidc_jwks_url, settings.oidc_algorithms)
+
+
+def sign_in(settings: Settings, keys: IssuerKeys | None, shared: Database) -> SignIn | None:
+    """The way in to the pages for people of the issuer; None where the settings name no client of it."""
+    issuer, id, secret = settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret
+    if issuer is None or keys is None or id is None or secret is None or settings.ui != "on":
+        return None
+    from gateway.auth.code_flow import CodeFlow  # noqa: PLC0415  # as above
+    from gateway.auth.sign_in import SignIn  # noqa: PLC0415  # as above
+    from gateway.storage.owners import Owners  # noqa: PLC0415  # as above
+
+    claim, values = settings.oidc_admin_claim, frozenset(settings.oidc_admin_values)
+    rule = AdminRule(frozenset(settings.oidc_admin_emails), claim, values)
+    flow = CodeFlow(issuer, id, secret, settings.oidc_scope, settings.oidc_algorithms, keys)
+    return SignIn(flow, rule, Owners(shared))
+
+
+def authenticator(settings: Settings, issued: IssuerKeys | None) -> Authenticator:
     """Say who may call: static tokens, then virtual keys, then JWTs; each knows by its shape what is not its own."""
     from gateway.storage.lookup import KeyLookup  # noqa: PLC0415  # as above
 
@@ -618,9 +646,8 @@ def authenticator(settings: Settings) -> Authenticator:
     verifiers: list[Verifier] = [StaticTokens(settings.tokens), VirtualKeys(lookup, pepper_of(settings))]
     if settings.admin_token is not None:
         verifiers.insert(0, StaticTokens([settings.admin_token], admin=True))
-    if settings.oidc_issuer is not None:
-        from gateway.auth.issuer import IssuerKeys  # noqa: PLC0415  # cryptography: only where it is needed
-        from gateway.auth.oidc import Claims, JsonWebTokens  # noqa: PLC0415
+    if settings.oidc_issuer is not None and issued is not None and settings.oidc_audience:
+        from gateway.auth.oidc import Claims, JsonWebTokens  # noqa: PLC0415  # as above
 
         claims = Claims(
             caller=settings.oidc_caller_claim,
@@ -631,8 +658,7 @@ def authenticator(settings: Settings) -> Authenticator:
             admin_scope=settings.oidc_admin_scope,
         )
         issuer, algorithms = settings.oidc_issuer, settings.oidc_algorithms
-        keys = IssuerKeys(issuer, settings.oidc_jwks_url, algorithms)
-        verifiers.append(JsonWebTokens(issuer, settings.oidc_audience, algorithms, keys, claims))
+        verifiers.append(JsonWebTokens(issuer, settings.oidc_audience, algorithms, issued, claims))
     return Authenticator(verifiers)
 
 
@@ -695,6 +721,7 @@ def _secrets_of(settings: Settings, table: Table) -> list[str]:
         settings.admin_token,
         settings.key_pepper,
         settings.webhook_secret,
+        settings.oidc_client_secret,
         settings.braintrust_api_key,
         *table.secrets,
     ]

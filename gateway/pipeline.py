@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gateway.attempts import Attempts
 from gateway.auth import Authenticator
@@ -40,6 +41,9 @@ from gateway.tracing.backlog import Backlog
 from gateway.tracing.search import Search
 from gateway.upstream import Upstream
 from gateway.watcher import Watcher
+
+if TYPE_CHECKING:  # it loads cryptography, which most gateways need not
+    from gateway.auth.sign_in import SignIn
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +131,7 @@ class Gateway:
         limits: times and sizes.
         redactor: takes credentials out of what failures say.
         cors_origins: origins of browsers that may call.
+        sign_in: the way in to the pages for people of an issuer; None where there is none.
         session_key: returns the 32 bytes that the pages' sessions are sealed with; None where there are no pages.
         local_traces: the traces that are kept here; None where none are.
         shown_settings: every setting, by group, as people may see it.
@@ -156,6 +161,7 @@ class Gateway:
     limits: Limits = field(default_factory=Limits)
     redactor: Redactor = field(default_factory=Redactor)
     cors_origins: Sequence[str] = ()
+    sign_in: SignIn | None = None
     session_key: Callable[[], bytes] | None = None
     local_traces: Search | None = None
     shown_settings: Sequence[tuple[str, Sequence[Shown]]] = ()
@@ -254,6 +260,8 @@ class Gateway:
         if self.cache is not None:
             self.cache.close()
         self.authenticator.close()
+        if self.sign_in is not None:
+            self.sign_in.close()
         self.on_close()
 
     def backlogs(self) -> dict[str, Backlog]:

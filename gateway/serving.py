@@ -144,7 +144,7 @@ def prepare(app: Flask, binds: Sequence[tuple[str, int] | str | int], processes:
     gateway: Gateway = app.extensions["gateway"]
     if not chosen.tokens:
         if not all(_is_local(bind) for bind in binds):
-            if chosen.admin_token is not None or chosen.oidc_issuer is not None:
+            if chosen.manageable:
                 return
             _exit(
                 [

@@ -104,11 +104,12 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
     "Callers with a JWT": (
         Setting(
             *("GATEWAY_OIDC_ISSUER", "oidc_issuer", "issuer", None),
-            help="The issuer whose JWTs are taken as keys, to the letter as their `iss` has it (docs/keys.md).",
+            help="The issuer whose JWTs are taken as keys (docs/keys.md), and where people sign in to the pages "
+            "(docs/dashboard.md), to the letter as `iss` has it.",
         ),
         Setting(
             *("GATEWAY_OIDC_AUDIENCE", "oidc_audience", "names", None),
-            help="What their `aud` must have one of, separated by commas; needed with an issuer.",
+            help="What the `aud` of a JWT must have one of, separated by commas; without it none is taken as a key.",
         ),
         Setting(
             *("GATEWAY_OIDC_JWKS_URL", "oidc_jwks_url", "keyset", None),
@@ -143,6 +144,35 @@ GROUPS: Mapping[str, tuple[Setting, ...]] = {
         Setting(
             *("GATEWAY_OIDC_MODELS_CLAIM", "oidc_models_claim", "text", None),
             help="The claim that lists the models that a caller may call, `*` for any text; without it all.",
+        ),
+    ),
+    "People who sign in with OpenID Connect": (
+        Setting(
+            *("GATEWAY_OIDC_CLIENT_ID", "oidc_client_id", "visible", None),
+            help="What the gateway is called at GATEWAY_OIDC_ISSUER; with it people sign in to the pages there "
+            "(docs/dashboard.md).",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_CLIENT_SECRET", "oidc_client_secret", "client_secret", None),
+            help="The secret that goes with it.",
+            secret=True,
+        ),
+        Setting(
+            *("GATEWAY_OIDC_SCOPE", "oidc_scope", "scope", "openid email"),
+            help="What is asked for there, with blanks between; `openid` must be among it.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_ADMIN_EMAILS", "oidc_admin_emails", "emails", None),
+            help="Who manages the gateway: verified e-mail addresses, or `@example.com` for all of a domain, separated "
+            "by commas.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_ADMIN_CLAIM", "oidc_admin_claim", "text", None),
+            help="A claim of the ID token that says the same, such as `groups`; dots lead into claims within claims.",
+        ),
+        Setting(
+            *("GATEWAY_OIDC_ADMIN_VALUES", "oidc_admin_values", "names", None),
+            help="What that claim must have one of, separated by commas; needed with it.",
         ),
     ),
     "Traces": (
@@ -498,6 +528,12 @@ class Settings:
     oidc_call_scope: str | None = None
     oidc_admin_scope: str | None = None
     oidc_models_claim: str | None = None
+    oidc_client_id: str | None = None
+    oidc_client_secret: Secret | None = None
+    oidc_scope: str = "openid email"
+    oidc_admin_emails: tuple[str, ...] = ()
+    oidc_admin_claim: str | None = None
+    oidc_admin_values: tuple[str, ...] = ()
     braintrust_api_key: Secret | None = None
     braintrust_project: str = "llm-gateway"
     trace_content: str = "on"
@@ -589,6 +625,12 @@ class Settings:
         found = [url.reveal() for url in (self.database_url, self.redis_url) if url is not None]
         passwords = [password for url in found if (password := urlsplit(url).password)]
         return tuple(Secret(text) for text in dict.fromkeys((*found, *passwords, *map(unquote, passwords))))
+
+    @property
+    def manageable(self) -> bool:
+        """Whether somebody is known by the settings alone who can make keys, or call without one of this gateway's."""
+        people = self.oidc_client_id is not None and bool(self.oidc_admin_emails or self.oidc_admin_claim)
+        return self.admin_token is not None or bool(self.oidc_audience) or (people and self.ui == "on")
 
     @property
     def otlp_url(self) -> str | None:
@@ -789,12 +831,32 @@ def _conflicts(values: Mapping[str, Any]) -> list[str]:
         faults.append("GATEWAY_COUNTERS is memory, which several workers (WEB_CONCURRENCY) do not share")
     if values.get("admin_token") in values.get("tokens", ()):
         faults.append("GATEWAY_ADMIN_TOKEN is one of GATEWAY_AUTH_TOKEN: who calls models must not manage keys with it")
-    if "oidc_issuer" in values and not values.get("oidc_audience"):
-        faults.append("GATEWAY_OIDC_ISSUER needs GATEWAY_OIDC_AUDIENCE, else tokens made for others would be taken")
-    for row in GROUPS["Callers with a JWT"]:
+    return faults + _oidc_conflicts(values)
+
+
+def _oidc_conflicts(values: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if "oidc_issuer" in values and not values.get("oidc_audience") and "oidc_client_id" not in values:
+        faults.append(
+            "GATEWAY_OIDC_ISSUER needs GATEWAY_OIDC_AUDIENCE for callers with a JWT, else tokens made for others would "
+            "be taken; or GATEWAY_OIDC_CLIENT_ID for people who sign in"
+        )
+    signing_in = GROUPS["People who sign in with OpenID Connect"]
+    for row in (*GROUPS["Callers with a JWT"], *signing_in):
         default = getattr(Settings, row.attribute)
-        if "oidc_issuer" not in values and values.get(row.attribute, default) != default:
+        if values.get(row.attribute, default) == default:
+            continue
+        if "oidc_issuer" not in values:
             faults.append(f"{row.env} means nothing without GATEWAY_OIDC_ISSUER")
+        if row in signing_in and "oidc_client_id" not in values:
+            faults.append(f"{row.env} means nothing without GATEWAY_OIDC_CLIENT_ID")
+    if "oidc_client_id" in values and "oidc_client_secret" not in values:
+        faults.append("GATEWAY_OIDC_CLIENT_ID needs GATEWAY_OIDC_CLIENT_SECRET")
+    claim, wanted = "oidc_admin_claim" in values, bool(values.get("oidc_admin_values"))
+    if claim and not wanted:
+        faults.append("GATEWAY_OIDC_ADMIN_CLAIM needs GATEWAY_OIDC_ADMIN_VALUES")
+    if wanted and not claim:
+        faults.append("GATEWAY_OIDC_ADMIN_VALUES needs GATEWAY_OIDC_ADMIN_CLAIM")
     return faults
 
 
@@ -1019,6 +1081,28 @@ def _relayed(_row: Setting, text: str) -> frozenset[str]:
     return frozenset(named)
 
 
+def _visible(_row: Setting, text: str) -> str:
+    """Read what may stand in the requests of OAuth 2.0 (VSCHAR; RFC 6749, appendix A)."""
+    if not fits_a_header(text):
+        raise ValueError("holds a character that OAuth 2.0 does not allow")
+    return text
+
+
+def _scope(row: Setting, text: str) -> str:
+    names = _visible(row, text).split()
+    if "openid" not in names:
+        raise ValueError("must have openid among its words, else there is no ID token")
+    return " ".join(dict.fromkeys(names))
+
+
+def _emails(row: Setting, text: str) -> tuple[str, ...]:
+    """Read addresses, and domains with an `@` in front, in small letters."""
+    for name in (names := tuple(name.lower() for name in _names(row, text))):
+        if not re.fullmatch(r"[!-?A-~]*@[a-z0-9.-]+", name):
+            raise ValueError(f"must hold ann@example.com or @example.com, not {name[:80]!r}")
+    return tuple(dict.fromkeys(names))
+
+
 def _origins(_row: Setting, text: str) -> tuple[str, ...]:
     origins = [origin.rstrip("/").lower() for part in text.split(",") if (origin := _unquoted(part))]
     for origin in origins:
@@ -1046,6 +1130,10 @@ _READERS: Mapping[str, Callable[[Setting, str], Any]] = {
     "issuer": lambda _row, text: _guarded(text),  # with its slash at the end, where it has one
     "keyset": lambda _row, text: _guarded(text),
     "algorithms": _algorithms,
+    "visible": _visible,
+    "client_secret": lambda row, text: Secret(_visible(row, text)),
+    "scope": _scope,
+    "emails": _emails,
     "relayed": _relayed,
     "postgres": lambda _row, text: postgres_address(text),
     "redis": lambda _row, text: redis_address(text),

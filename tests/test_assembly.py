@@ -360,6 +360,30 @@ def test_each_way_to_call_is_there_where_the_settings_want_it() -> None:
     assert (claims.caller, claims.project, claims.call_scope, claims.admin_scope) == ("sub", "team", "llm", None)
 
 
+def test_people_sign_in_where_the_settings_name_a_client_and_there_are_pages() -> None:
+    client = {
+        "GATEWAY_OIDC_ISSUER": "http://127.0.0.1:1/",
+        "GATEWAY_OIDC_CLIENT_ID": "gateway",
+        "GATEWAY_OIDC_CLIENT_SECRET": "secret-of-the-client",
+        "GATEWAY_OIDC_ADMIN_EMAILS": "@example.com",
+        "GATEWAY_OIDC_ADMIN_CLAIM": "groups",
+        "GATEWAY_OIDC_ADMIN_VALUES": "boss",
+    }
+    made = build(**client)
+    assert kinds(made) == ["StaticTokens", "VirtualKeys"], "no JWT is a key without an audience"
+    assert made.sign_in is not None
+    assert made.sign_in.place == "127.0.0.1"
+    rule = made.sign_in._rule
+    assert (rule.emails, rule.claim, rule.values) == ({"@example.com"}, "groups", {"boss"})
+    assert "secret-of-the-client" not in made.redactor.text("x secret-of-the-client y")
+    both = build(**client, GATEWAY_OIDC_AUDIENCE="api")
+    assert both.sign_in is not None
+    assert both.authenticator._verifiers[-1]._keys is both.sign_in._flow._keys, "they are fetched once for both"  # type: ignore[attr-defined]
+    assert build().sign_in is None
+    assert build(**OIDC).sign_in is None
+    assert build(**client, GATEWAY_UI="off").sign_in is None
+
+
 @pytest.mark.parametrize("own", [{}, {"GATEWAY_KEY_PEPPER": "p" * 40}])
 def test_a_key_that_one_process_makes_another_knows(tmp_path: Path, own: dict[str, str]) -> None:
     made = Settings.from_env(own, tmp_path)

@@ -246,6 +246,12 @@ def test_where_others_can_call_no_key_is_made_and_the_start_is_refused(
     [
         {"GATEWAY_ADMIN_TOKEN": "adm"},
         {"GATEWAY_OIDC_ISSUER": "https://id.example", "GATEWAY_OIDC_AUDIENCE": "gateway"},
+        {
+            "GATEWAY_OIDC_ISSUER": "https://id.example",
+            "GATEWAY_OIDC_CLIENT_ID": "gateway",
+            "GATEWAY_OIDC_CLIENT_SECRET": "of-the-client",
+            "GATEWAY_OIDC_ADMIN_EMAILS": "ann@example.com",
+        },
     ],
 )
 def test_where_others_can_call_with_keys_of_another_kind_no_token_is_made_or_needed(

@@ -92,6 +92,12 @@ def test_every_setting_is_read() -> None:
             "GATEWAY_OIDC_CALL_SCOPE": "llm",
             "GATEWAY_OIDC_ADMIN_SCOPE": "llm-admin",
             "GATEWAY_OIDC_MODELS_CLAIM": "models",
+            "GATEWAY_OIDC_CLIENT_ID": "gateway client",
+            "GATEWAY_OIDC_CLIENT_SECRET": "secret of the client",
+            "GATEWAY_OIDC_SCOPE": "openid  email groups",
+            "GATEWAY_OIDC_ADMIN_EMAILS": "Ann@Example.com, @example.org",
+            "GATEWAY_OIDC_ADMIN_CLAIM": "groups",
+            "GATEWAY_OIDC_ADMIN_VALUES": "boss, llm admin",
             "GATEWAY_CORS_ORIGINS": "https://App.example.com/, http://localhost:3000",
             "BRAINTRUST_API_KEY": "bt-key",
             "BRAINTRUST_PROJECT": "shop",
@@ -130,6 +136,12 @@ def test_every_setting_is_read() -> None:
         oidc_call_scope="llm",
         oidc_admin_scope="llm-admin",
         oidc_models_claim="models",
+        oidc_client_id="gateway client",
+        oidc_client_secret=Secret("secret of the client"),
+        oidc_scope="openid email groups",
+        oidc_admin_emails=("ann@example.com", "@example.org"),
+        oidc_admin_claim="groups",
+        oidc_admin_values=("boss", "llm admin"),
         cors_origins=("https://app.example.com", "http://localhost:3000"),
         braintrust_api_key=Secret("bt-key"),
         braintrust_project="shop",
@@ -213,6 +225,75 @@ def test_a_token_that_no_header_can_carry_is_a_fault_that_does_not_show_it(text:
 )
 def test_what_would_let_strangers_in_is_a_fault(environ: dict[str, str], fault: str) -> None:
     assert faults(environ)[0].startswith(fault)
+
+
+SIGN_IN = {
+    "GATEWAY_OIDC_ISSUER": "https://id.example",
+    "GATEWAY_OIDC_CLIENT_ID": "gateway",
+    "GATEWAY_OIDC_CLIENT_SECRET": "secret-of-the-client",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"GATEWAY_OIDC_ISSUER": " "}, "GATEWAY_OIDC_CLIENT_ID means nothing without GATEWAY_OIDC_ISSUER"),
+        ({"GATEWAY_OIDC_CLIENT_SECRET": ""}, "GATEWAY_OIDC_CLIENT_ID needs GATEWAY_OIDC_CLIENT_SECRET"),
+        ({"GATEWAY_OIDC_CLIENT_ID": ""}, "GATEWAY_OIDC_ISSUER needs GATEWAY_OIDC_AUDIENCE for callers with a JWT"),
+        (
+            {"GATEWAY_OIDC_CLIENT_ID": "", "GATEWAY_OIDC_AUDIENCE": "api"},
+            "GATEWAY_OIDC_CLIENT_SECRET means nothing without GATEWAY_OIDC_CLIENT_ID",
+        ),
+        (
+            {"GATEWAY_OIDC_CLIENT_ID": "", "GATEWAY_OIDC_CLIENT_SECRET": "", "GATEWAY_OIDC_ADMIN_EMAILS": "@a.example"},
+            "GATEWAY_OIDC_ISSUER needs",
+        ),
+        ({"GATEWAY_OIDC_ADMIN_CLAIM": "groups"}, "GATEWAY_OIDC_ADMIN_CLAIM needs GATEWAY_OIDC_ADMIN_VALUES"),
+        ({"GATEWAY_OIDC_ADMIN_VALUES": "boss"}, "GATEWAY_OIDC_ADMIN_VALUES needs GATEWAY_OIDC_ADMIN_CLAIM"),
+        (
+            {"GATEWAY_OIDC_ADMIN_CLAIM": "groups", "GATEWAY_OIDC_ADMIN_VALUES": " , "},
+            "GATEWAY_OIDC_ADMIN_CLAIM needs GATEWAY_OIDC_ADMIN_VALUES",
+        ),
+        ({"GATEWAY_OIDC_SCOPE": "email profile"}, "GATEWAY_OIDC_SCOPE must have openid"),
+        ({"GATEWAY_OIDC_CLIENT_SECRET": "sécret"}, "GATEWAY_OIDC_CLIENT_SECRET holds a character"),
+        *(
+            ({"GATEWAY_OIDC_ADMIN_EMAILS": text}, "GATEWAY_OIDC_ADMIN_EMAILS must hold ann@example.com or @example.com")
+            for text in (
+                "example.com",
+                "*",
+                "*@",
+                "@",
+                "ann@example.com bob@example.com",
+                "a@b@c",
+                "ann@ex\u0430mple.com",
+            )
+        ),
+    ],
+)
+def test_signing_in_is_set_up_whole_or_not_at_all(change: dict[str, str], fault: str) -> None:
+    assert Settings.load(SIGN_IN).oidc_client_id == "gateway"
+    found = faults(SIGN_IN | change)
+    assert found[0].startswith(fault)
+    assert "secret-of-the-client" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("environ", "manageable"),
+    [
+        ({}, False),
+        ({"GATEWAY_AUTH_TOKEN": "tok"}, False),
+        ({"GATEWAY_ADMIN_TOKEN": "adm"}, True),
+        ({"GATEWAY_OIDC_ISSUER": "https://id.example", "GATEWAY_OIDC_AUDIENCE": "api"}, True),
+        (SIGN_IN, False),
+        ({**SIGN_IN, "GATEWAY_OIDC_ADMIN_EMAILS": "@example.com"}, True),
+        ({**SIGN_IN, "GATEWAY_OIDC_ADMIN_CLAIM": "groups", "GATEWAY_OIDC_ADMIN_VALUES": "boss"}, True),
+        ({**SIGN_IN, "GATEWAY_OIDC_ADMIN_EMAILS": "@example.com", "GATEWAY_UI": "off"}, False),
+    ],
+)
+def test_a_gateway_is_manageable_where_the_settings_know_somebody_who_may(
+    environ: dict[str, str], manageable: bool
+) -> None:
+    assert Settings.load(environ).manageable is manageable
 
 
 def test_a_blank_value_is_no_value() -> None:

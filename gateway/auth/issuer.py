@@ -6,18 +6,17 @@ so a key that the issuer has just made is known within seconds, and made-up name
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections.abc import Sequence
+from http.client import HTTPException
 from typing import Any
 
-import urllib3
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
-from urllib3.exceptions import HTTPError
 
+from gateway.auth.fetching import configuration, fetched, is_safe
 from gateway.errors import StoreUnavailable
 
 JSON = dict[str, Any]
@@ -36,8 +35,6 @@ _WAIT_S = 2.0  # for the first keys, and for a key that is being fetched
 #: So long do keys go on that cannot be fetched again. Who can keep the gateway from its issuer is not to keep a key
 #: alive for ever that was revoked.
 _STALE_S = 86_400.0
-_TIMEOUT_S = 5.0
-_LARGEST_BYTES = 1 << 20
 _MOST_KEYS = 100
 
 
@@ -139,9 +136,9 @@ class IssuerKeys:
         try:
             if (url := self._url) is None:
                 url = self._discovered()
-            document = _get(url)
+            document = fetched(url)
             keys = read_keys(document, self._algorithms)
-        except (HTTPError, OSError, ValueError) as error:
+        except (HTTPException, OSError, ValueError) as error:
             if not self._failing:
                 log.warning("the keys of %s cannot be fetched: %s", self._issuer, _said_of(error))
             self._failing = True
@@ -156,9 +153,7 @@ class IssuerKeys:
         return True
 
     def _discovered(self) -> str:
-        document = _get(self._issuer.rstrip("/") + "/.well-known/openid-configuration")
-        if document.get("issuer") != self._issuer:
-            raise ValueError("its configuration is of another issuer")
+        document = configuration(self._issuer)
         url = document.get("jwks_uri")
         if not isinstance(url, str) or not is_safe(url):
             raise ValueError("its configuration names no https address of its keys")
@@ -201,56 +196,6 @@ def read_keys(document: JSON, algorithms: Sequence[str]) -> dict[tuple[str | Non
     if not found:
         raise ValueError(f"none of them is of use for {', '.join(algorithms)}")
     return found
-
-
-def is_safe(url: str) -> bool:
-    """Whether keys may be fetched there: by https, or from this machine."""
-    try:
-        parts = urllib3.util.parse_url(url)
-    except HTTPError:
-        return False
-    return bool(parts.host) and (
-        parts.scheme == "https" or (parts.scheme == "http" and parts.host in ("localhost", "127.0.0.1", "[::1]"))
-    )
-
-
-def _get(url: str) -> JSON:
-    """Fetch one JSON object: bounded in size and time, and from there alone.
-
-    Raises:
-        HTTPError: it cannot be fetched.
-        ValueError: it is no JSON object, too large, or too slow.
-    """
-    until_s = time.monotonic() + _TIMEOUT_S
-    with urllib3.PoolManager(num_pools=1) as pool:
-        answer = pool.request(
-            "GET",
-            url,
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            timeout=urllib3.Timeout(total=_TIMEOUT_S),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-        )
-        try:
-            if answer.status != 200:
-                raise ValueError(f"the answer is {answer.status}")
-            raw = b""
-            while piece := answer.read1(65_536):
-                raw += piece
-                if len(raw) > _LARGEST_BYTES:
-                    raise ValueError("the answer is too large")
-                if time.monotonic() > until_s:
-                    raise ValueError("the answer is too slow")
-        finally:
-            answer.close()
-    try:
-        document = json.loads(raw)
-    except RecursionError:
-        raise ValueError("the answer is too deep") from None
-    if not isinstance(document, dict):
-        raise ValueError("the answer is no JSON object")
-    return document
 
 
 def _said_of(error: Exception) -> str:

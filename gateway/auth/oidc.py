@@ -14,6 +14,7 @@ from jwt.exceptions import PyJWTError
 
 from gateway.auth.issuer import IssuerKeys
 from gateway.core.calls import Caller
+from gateway.core.people import claim_of
 from gateway.core.rights import ADMIN, CALL, EVERYTHING, METRICS, Rights, entries_of
 from gateway.errors import InvalidRequest
 
@@ -135,16 +136,16 @@ class JsonWebTokens:
             InvalidRequest: a claim that is needed is not there or is no such thing; then the token is of no use.
         """
         claims = self._claims
-        user = _name(_claim(said, claims.caller))
-        named = _claim(said, claims.project) if claims.project is not None else None
+        user = _name(claim_of(said, claims.caller))
+        named = claim_of(said, claims.project) if claims.project is not None else None
         project = _name(named) if named is not None else None
-        scopes = _words(_claim(said, claims.scopes))
+        scopes = _words(claim_of(said, claims.scopes))
         held = {CALL} if claims.call_scope is None or claims.call_scope in scopes else set()
         if claims.admin_scope is not None and claims.admin_scope in scopes:
             held |= {ADMIN, METRICS}
         models: tuple[str, ...] = EVERYTHING
         if claims.models is not None:
-            models = entries_of("models", _claim(said, claims.models) or [])
+            models = entries_of("models", claim_of(said, claims.models) or [])
         id = f"jwt_{_digest(self._issuer, user)}"
         return Caller(
             id=id,
@@ -156,15 +157,6 @@ class JsonWebTokens:
             user=user,
             expires_s=float(said["exp"]),
         )
-
-
-def _claim(said: Mapping[str, Any], name: str) -> object:
-    if name in said:  # such as `https://example.com/roles`, which has dots of its own
-        return said[name]
-    found: object = said
-    for part in name.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
 
 
 def _name(claim: object) -> str:

@@ -35,9 +35,10 @@ class Caller:
 
     Attributes:
         id: stands in traces and logs: `tok_` and 8 hex digits for a static token, `adm_` for the admin token, `key_`
-            and the id of a virtual key, `jwt_` and 16 hex digits of issuer and subject.
+            and the id of a virtual key, `jwt_` and 16 hex digits of issuer and subject, `oidc_` likewise for who has
+            signed in to the pages at an issuer.
         tenant: keeps callers apart: who finds what was stored.
-        kind: `token`, `admin`, `key` or `jwt`.
+        kind: `token`, `admin`, `key`, `jwt` or `person`.
         key_id: of a virtual key, and `key_name` what its operator calls it.
         project: the name of the project that it belongs to, and `user` that of the user; `project_id` and `user_id` are
             their ids, where they are kept here.

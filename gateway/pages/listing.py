@@ -228,7 +228,7 @@ def read(args: Mapping[str, str]) -> Asked:
     if span is not None and since_s is None:
         since_s = span.until(time.time()).since_s
     cost_usd, took_s = number("min_cost", _amount, "amount"), number("min_latency", _amount, "number of seconds")
-    caller = fields.get("caller") if g.session.is_admin else g.session.caller.id
+    caller, callers = fields.get("caller") if g.session.is_admin else None, g.session.reader.callers
     wanted = Wanted(
         since_s=since_s,
         until_s=until_s,
@@ -237,6 +237,7 @@ def read(args: Mapping[str, str]) -> Asked:
         error_code=fields.get("error"),
         provider=fields.get("provider"),
         caller=caller,
+        callers=callers,
         key=fields.get("key"),
         user=fields.get("user"),
         tag=fields.get("tag"),
@@ -244,7 +245,8 @@ def read(args: Mapping[str, str]) -> Asked:
         min_took_s=took_s,
     )
     filters = Filters(
-        since_s, until_s, fields.get("model"), caller, status, cost_usd, fields.get("text"), fields.get("tag")
+        *(since_s, until_s, fields.get("model"), caller, status, cost_usd, fields.get("text"), fields.get("tag")),
+        callers=callers,
     )
     if span is not None:
         fields["span"] = args["span"]

@@ -52,7 +52,7 @@ def _entry(gateway: Gateway, id: str) -> JSON | None:
     """What the ledger has of a request; None where that is nothing, or not this reader's to see."""
     rows = gateway.ledger.rows
     row = rows.of_requests([id]).get(id) if rows is not None else None
-    if row is None or not (g.session.is_admin or row["caller"] == g.session.caller.id):
+    if row is None or not g.session.sees(row["caller"]):
         return None
     return row
 
@@ -95,7 +95,7 @@ def find(gateway: Gateway, id: str) -> tuple[Trace | None, Sequence[JSON]]:
         trace = error.traces[0]
     except NoSuchTrace:
         return None, ()
-    if not (g.session.is_admin or trace.caller == g.session.caller.id):
+    if not g.session.sees(trace.caller):
         return None, ()
     return trace, search.rows(trace)
 

@@ -1,7 +1,7 @@
 """Who looks at a page.
 
-A cookie holds their credential, sealed: so a key that is revoked ends its sessions within seconds, on every host, and
-no session is kept here.
+A cookie holds their credential, or who they are at the issuer, sealed: so a key that is revoked ends its sessions
+within seconds, on every host, as a user who is disabled ends theirs at once; and no session is kept here.
 """
 
 from __future__ import annotations
@@ -13,21 +13,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import Response, request
 
 from gateway.auth import Authenticator
 from gateway.core.calls import Caller
+from gateway.core.people import Person, Reader, kept_person
 from gateway.core.rights import ADMIN
-from gateway.errors import NotAuthenticated
+from gateway.errors import NotAuthenticated, NotPermitted
 from gateway.pages.seal import Seal
+
+if TYPE_CHECKING:  # it loads cryptography, which a gateway without such people need not
+    from gateway.auth.sign_in import SignIn
 
 #: How long a session lasts, whatever is done in it.
 SESSION_S = 12 * 3600.0
-_COOKIE = "gateway_session"
-#: A browser takes one of this name only with `Secure`, for this host alone (RFC 6265bis, section 4.1.3.2).
-_SECURE_COOKIE = "__Host-gateway_session"
+_NAME = "gateway_session"
+#: A browser takes a cookie whose name begins so only with `Secure`, for this host alone (RFC 6265bis, section 4.1.3.2).
+_SECURE = "__Host-"
 CSRF_HEADER = "x-csrf-token"
 CSRF_FIELD = "csrf"
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -38,23 +43,38 @@ class Session:
     """One sign-in.
 
     Attributes:
-        caller: whose it is.
-        credential: theirs.
+        reader: whose it is, and what they see.
+        who: how they are known, a credential or a person of the issuer.
         csrf: what every request that changes something has to repeat.
         began_s: seconds since the epoch.
-        call_key: a second credential, for calls of models, where the first one may make none.
+        call_key: a credential for calls of models, where they may make none otherwise.
     """
 
-    caller: Caller
-    credential: str
+    reader: Reader
+    who: str | Person
     csrf: str
     began_s: float
     call_key: str | None = None
 
     @property
+    def caller(self) -> Caller:
+        """As whom they act."""
+        return self.reader.caller
+
+    @property
+    def name(self) -> str:
+        """What they are called."""
+        caller = self.caller
+        return caller.key_name or (caller.user if isinstance(self.who, Person) else None) or caller.id
+
+    @property
     def is_admin(self) -> bool:
         """Whether everybody's requests may be seen."""
-        return self.caller.rights.allows(ADMIN)
+        return self.reader.callers is None
+
+    def sees(self, caller: str | None) -> bool:
+        """Whether the requests of a caller, by its id, may be seen."""
+        return self.reader.callers is None or caller in self.reader.callers
 
 
 class _Bearer:
@@ -74,11 +94,13 @@ class Sessions:
     Args:
         authenticator: says whose a credential is, each time anew.
         key: returns the 32 bytes that cookies are sealed with; asked when the first page is opened.
+        sign_in: says what people of an issuer see; None where none sign in.
     """
 
-    def __init__(self, authenticator: Authenticator, key: Callable[[], bytes]) -> None:
+    def __init__(self, authenticator: Authenticator, key: Callable[[], bytes], sign_in: SignIn | None = None) -> None:
         self._authenticator = authenticator
         self._key = key
+        self._sign_in = sign_in
 
     @cached_property
     def _seal(self) -> Seal:
@@ -92,35 +114,31 @@ class Sessions:
         """
         return self._authenticator.identify(_Bearer(credential.strip()))
 
-    def begin(self, response: Response, credential: str, call_key: str | None = None) -> None:
+    def begin(self, response: Response, who: str | Person, call_key: str | None = None) -> None:
         """Have the browser keep a session.
 
+        Args:
+            response: goes to the browser.
+            who: a credential that is known, or a person who comes from the issuer.
+            call_key: a credential for calls.
+
         Raises:
-            ValueError: the credentials are too long for a cookie.
+            ValueError: it is too long for a cookie.
         """
-        self._keep(response, credential, secrets.token_hex(16), time.time(), call_key)
+        self._keep(response, who, secrets.token_hex(16), time.time(), call_key)
 
     def change(self, response: Response, session: Session, call_key: str | None) -> None:
         """Keep the session with another key for calls."""
-        self._keep(response, session.credential, session.csrf, session.began_s, call_key)
+        self._keep(response, session.who, session.csrf, session.began_s, call_key)
 
-    def _keep(self, response: Response, credential: str, csrf: str, began_s: float, call_key: str | None) -> None:
-        value = {"credential": credential.strip(), "csrf": csrf, "began_s": began_s, "call_key": call_key}
-        secure = not is_local()
-        response.set_cookie(
-            _SECURE_COOKIE if secure else _COOKIE,
-            self._seal.close(value),
-            max_age=int(SESSION_S),
-            secure=secure,
-            httponly=True,
-            samesite="Lax",
-            path="/",
-        )
+    def _keep(self, response: Response, who: str | Person, csrf: str, began_s: float, call_key: str | None) -> None:
+        known = {"person": who.document()} if isinstance(who, Person) else {"credential": who.strip()}
+        value = {**known, "csrf": csrf, "began_s": began_s, "call_key": call_key}
+        keep(response, _NAME, self._seal.close(value), SESSION_S)
 
     def end(self, response: Response) -> None:
         """Have the browser forget the session."""
-        for name in (_COOKIE, _SECURE_COOKIE):
-            response.delete_cookie(name, path="/", secure=name == _SECURE_COOKIE, httponly=True, samesite="Lax")
+        forget(response, _NAME)
 
     def current(self) -> Session | None:
         """The session of this request; None where there is none that is still good.
@@ -128,15 +146,49 @@ class Sessions:
         Raises:
             StoreUnavailable: it may be good, and what knows it cannot be asked.
         """
-        kept = request.cookies.get(_COOKIE if is_local() else _SECURE_COOKIE)
+        kept = kept_as(_NAME)
         value = self._seal.open(kept) if kept else None
         if value is None or not 0 <= time.time() - value["began_s"] < SESSION_S:
             return None
+        who = kept_person(value["person"]) if "person" in value else str(value["credential"])
         try:
-            caller = self.identify(value["credential"])
-        except NotAuthenticated:
+            reader = self._reader(who)
+        except (NotAuthenticated, NotPermitted):
             return None
-        return Session(caller, value["credential"], value["csrf"], value["began_s"], value["call_key"])
+        return Session(reader, who, value["csrf"], value["began_s"], value["call_key"])
+
+    def _reader(self, who: str | Person) -> Reader:
+        if isinstance(who, Person):
+            if self._sign_in is None:
+                raise NotPermitted("Nobody signs in at an issuer any more.")
+            return self._sign_in.reader(who)
+        caller = self.identify(who)
+        return Reader(caller, None if caller.rights.allows(ADMIN) else (caller.id,))
+
+
+def keep(response: Response, name: str, value: str, for_s: float) -> None:
+    """Have the browser keep a value that no script reads and no other site's request but a link carries."""
+    response.set_cookie(
+        name if is_local() else _SECURE + name,
+        value,
+        max_age=int(for_s),
+        secure=not is_local(),
+        httponly=True,
+        samesite="Lax",
+        path="/",
+    )
+
+
+def kept_as(name: str) -> str | None:
+    """What the browser keeps under a name, if anything."""
+    return request.cookies.get(name if is_local() else _SECURE + name)
+
+
+def forget(response: Response, name: str) -> None:
+    """Have the browser forget a value."""
+    for secure in (False, True):
+        full = _SECURE + name if secure else name
+        response.delete_cookie(full, path="/", secure=secure, httponly=True, samesite="Lax")
 
 
 def is_local() -> bool:

@@ -13,13 +13,18 @@ from gateway.pages.session import Sessions, is_local
 Route = tuple[str, tuple[str, ...], Callable[..., Any]]
 
 
-def routes(sessions: Sessions) -> dict[str, Route]:
-    """Return the routes."""
+def routes(sessions: Sessions, place: str | None = None) -> dict[str, Route]:
+    """Return the routes.
+
+    Args:
+        sessions: that are begun and ended.
+        place: the host of the issuer where people can sign in instead; None where there is none.
+    """
 
     def show() -> Any:
         if g.session is not None:
-            return redirect(_next())
-        return render_template("sign_in.html", next=_next(), unsafe=not (request.is_secure or is_local()))
+            return redirect(next_page())
+        return form(place)
 
     def signed_in() -> Any:
         credential = request.form.get("credential", "").strip()
@@ -28,13 +33,10 @@ def routes(sessions: Sessions) -> dict[str, Route]:
             if not credential:
                 raise NotAuthenticated("Nothing was sent.")
             sessions.identify(credential)
-            response = make_response(redirect(_next()))
+            response = make_response(redirect(next_page()))
             sessions.begin(response, credential, call_key)
         except (NotAuthenticated, ValueError):
-            page = render_template(
-                "sign_in.html", next=_next(), wrong=True, unsafe=not (request.is_secure or is_local())
-            )
-            return make_response(page, 401)
+            return form(place, 401, "That key is not known here.")
         return response
 
     def sign_out() -> Response:
@@ -49,7 +51,26 @@ def routes(sessions: Sessions) -> dict[str, Route]:
     }
 
 
-def _next() -> str:
+def form(place: str | None, status: int = 200, problem: str | None = None, then: str | None = None) -> Response:
+    """The page to sign in with.
+
+    Args:
+        place: see `routes`.
+        status: of HTTP.
+        problem: why the last try led nowhere.
+        then: where to go after; what the request asks for where None.
+    """
+    page = render_template(
+        "sign_in.html",
+        next=then or next_page(),
+        place=place,
+        problem=problem,
+        unsafe=not (request.is_secure or is_local()),
+    )
+    return make_response(page, status)
+
+
+def next_page() -> str:
     """Where to go then: a page of ours, whatever was asked for."""
     wanted = request.values.get("next", "")
     is_ours = (

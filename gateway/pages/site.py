@@ -22,6 +22,7 @@ from gateway.pages import (
     listing,
     models,
     overview,
+    people,
     playground,
     requests,
     showing,
@@ -49,7 +50,7 @@ _POLICY = (
 _MOST_FORM_BYTES = 1 << 18
 
 #: View functions that need no session.
-_OPEN = frozenset({"sign_in", "signed_in", "static"})
+_OPEN = frozenset({"sign_in", "signed_in", "static", "to_issuer", "from_issuer"})
 
 
 def blueprint(gateway: Gateway, key: Callable[[], bytes]) -> Blueprint:
@@ -59,7 +60,8 @@ def blueprint(gateway: Gateway, key: Callable[[], bytes]) -> Blueprint:
         gateway: whose pages they are.
         key: returns what sessions are sealed with.
     """
-    sessions = Sessions(gateway.authenticator, key)
+    way_in = gateway.sign_in
+    sessions = Sessions(gateway.authenticator, key, way_in)
     pages = Blueprint("pages", __name__, url_prefix="/ui", template_folder="templates")
     pages.before_request(lambda: _guard(sessions))
     pages.after_request(_protect)
@@ -70,7 +72,8 @@ def blueprint(gateway: Gateway, key: Callable[[], bytes]) -> Blueprint:
         pages.add_app_template_filter(show, name)
     routes: Mapping[str, tuple[str, tuple[str, ...], Callable[..., Any]]] = {
         "static": ("/static/<path:name>", ("GET",), _static),
-        **sign_in.routes(sessions),
+        **sign_in.routes(sessions, way_in.place if way_in is not None else None),
+        **(people.routes(gateway, way_in, sessions, key) if way_in is not None else {}),
         **overview.routes(gateway),
         **listing.routes(gateway),
         **export.routes(gateway),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flask import g, request
 
@@ -73,11 +73,11 @@ class View:
 
     def wanted(self, back_s: float = 0.0) -> Wanted:
         """The rows of that time, or of the same one so many seconds before."""
-        return Wanted(since_s=self.span.since_s - back_s, until_s=self.now_s - back_s, caller=self.whose.caller)
+        return replace(self.whose, since_s=self.span.since_s - back_s, until_s=self.now_s - back_s)
 
 
 def viewed(rows: UsageRows) -> View:
     """Read what was asked for. Who does not manage the gateway sees their own."""
     name = request.args.get("span", DEFAULT)
-    whose = Wanted() if g.session.is_admin else Wanted(caller=g.session.caller.id)
+    whose = Wanted(callers=g.session.reader.callers)
     return View(rows, name if name in SPANS else DEFAULT, time.time(), whose)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +68,30 @@ def note(
 
 
 class Audit:
-    """Reads the lines, newest first."""
+    """Reads the lines, newest first.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: where they are kept.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.time) -> None:
         self._database = database
+        self._clock = clock
+
+    def note_sign_in(self, by: By, details: Mapping[str, Any]) -> None:
+        """Add a line for somebody who signs in, which changes nothing else.
+
+        Args:
+            by: who.
+            details: JSON without secrets.
+
+        Raises:
+            StorageError: the database is busy or cannot be written.
+        """
+        self._database.write(
+            lambda connection: note(connection, by, self._clock(), "sign_in", "session", by.actor, details)
+        )
 
     def page(
         self, *, kind: str | None = None, target: str | None = None, before: int | None = None, limit: int = 50

@@ -11,6 +11,7 @@ from gateway.storage.accounts import Accounts
 from gateway.storage.audit import Audit
 from gateway.storage.database import Database
 from gateway.storage.keys import Keys
+from gateway.storage.owners import Owners
 from gateway.storage.rules import Rules
 
 
@@ -24,6 +25,7 @@ class Directory:
     limits: Rules
     budgets: Rules
     audit: Audit
+    owners: Owners
 
     @classmethod
     def of(cls, database: Database, pepper: Callable[[], Pepper]) -> Directory:
@@ -35,4 +37,5 @@ class Directory:
             Rules(database, LIMIT),
             Rules(database, BUDGET),
             Audit(database),
+            Owners(database),
         )

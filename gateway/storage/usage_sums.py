@@ -40,6 +40,7 @@ class Wanted:
 
     Attributes:
         since_s: that began then or later, in seconds since the epoch, and `until_s` before then.
+        callers: made by one of these, by their ids.
         key: the id of a virtual key.
         user: the id or the name of a user, and `project` likewise of a project.
         model: as callers name it; `deployment` is the `provider/model` that answered.
@@ -68,6 +69,7 @@ class Wanted:
     error_code: str | None = None
     min_cost_nano: int | None = None
     min_took_s: float | None = None
+    callers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ def whose(key: str | None, user: str | None, project: str | None, caller: str | 
 def conditions(wanted: Wanted, dialect: str) -> list[ColumnElement[bool]]:
     """Say which rows are meant, in the words of a dialect."""
     found = whose(wanted.key, wanted.user, wanted.project, wanted.caller)
+    if wanted.callers is not None:
+        found.append(table.c.caller.in_(wanted.callers))
     if wanted.since_s is not None:
         found.append(table.c.started >= wanted.since_s)
     if wanted.until_s is not None:

@@ -81,6 +81,7 @@ class Filters:
         min_cost_usd: cost that much or more.
         text: stands in input, output or error, in any case.
         tag: one of its tags.
+        callers: one of these, by their ids.
     """
 
     since_s: float | None = None
@@ -91,6 +92,7 @@ class Filters:
     min_cost_usd: float | None = None
     text: str | None = None
     tag: str | None = None
+    callers: tuple[str, ...] | None = None
 
 
 class Search:
@@ -199,6 +201,8 @@ def _filtered(filters: Filters) -> Select[Any]:
         wanted.append(or_(*(name.like(pattern, escape="\\") for name in (traces.c.model, traces.c.served_model))))
     if filters.caller is not None:
         wanted.append(traces.c.caller == filters.caller)
+    if filters.callers is not None:
+        wanted.append(traces.c.caller.in_(filters.callers))
     if filters.status is not None:
         wanted.append(_status(filters.status))
     if filters.min_cost_usd is not None:
