@@ -233,7 +233,7 @@ def _over_limit(part: Part, standing: Standing) -> LimitExceeded:
 
 def _over_budget(part: Part, standing: Standing) -> LimitExceeded:
     rule, period = part.rule, part.period
-    ends = "It does not end." if period is None or period.end_s is None else f"It ends at {timestamp(period.end_s)}."
+    ends = "It is not renewed." if period is None or period.end_s is None else f"It ends at {timestamp(period.end_s)}."
     return BudgetExceeded(
         f"{_name(rule)} has {_amount(rule, rule.most)}{_apart(rule)}: {_amount(rule, standing.used)} are used or "
         f"reserved, and this call may take {_amount(rule, part.claim.amount)}. {ends}"

@@ -9,14 +9,18 @@ from typing import Any
 
 from flask import g, make_response, redirect, render_template, request, url_for
 
+from gateway.auth.keys import caller_of
 from gateway.core.keys import Key
 from gateway.core.rights import CALL, SCOPES, read_rights
+from gateway.core.rules import BUDGET, PERIODS, USD, read_rule
 from gateway.errors import Conflict, GatewayError, InvalidRequest
 from gateway.ledger.reports import month_began_s
-from gateway.pages.limits import by_session
+from gateway.pages.limits import Standing, by_session, standing_of
 from gateway.pages.sign_in import Route
 from gateway.pages.state import admins_only
 from gateway.pipeline import Gateway
+from gateway.storage.audit import By
+from gateway.storage.database import StorageError
 from gateway.storage.directory import Directory
 from gateway.storage.keys import OVERLAP_S, Issued, KeyChanges, NewKey
 from gateway.storage.usage import Sums, Wanted
@@ -25,6 +29,9 @@ _PAGE = 50
 _MOST_ACCOUNTS = 200
 _MOST_SPENT = 10_000
 _MOST_AUDITED = 20
+_MOST_RULES = 20
+
+JSON = dict[str, Any]
 
 
 def routes(gateway: Gateway) -> dict[str, Route]:
@@ -40,9 +47,12 @@ def routes(gateway: Gateway) -> dict[str, Route]:
     def create() -> Any:
         by = by_session()
         try:
-            made = directory.keys.create(_new_key(request.form), by, request.form.get("once") or None)
+            wanted, budget = _new_key(request.form), _budget(request.form)  # both are read before one is made
+            made = directory.keys.create(wanted, by, request.form.get("once") or None)
             if made.secret is None:
                 raise Conflict("This key was made before, and told then. Rotate it where it was lost.")
+            if budget is not None:
+                _held_to(directory, made.key, budget, by)
         except GatewayError as error:
             return make_response(_list(gateway, directory, error=error, asked=request.form), error.http_status)
         return _list(gateway, directory, issued=made)
@@ -115,6 +125,7 @@ def _list(
         account_error=account_error,
         asked=asked,
         once=g.request_id,
+        periods=PERIODS[BUDGET],
     )
 
 
@@ -136,6 +147,7 @@ def _one(
         issued=issued,
         error=error,
         overlap_min=OVERLAP_S / 60,
+        standings=_rules_of(gateway, key),
     )
 
 
@@ -163,6 +175,45 @@ def _new_key(form: Mapping[str, str]) -> NewKey:
         tags=tuple(_listed(form.get("tags", ""))),
         expires_s=_expires_s(form.get("expires", "")),
     )
+
+
+def _budget(form: Mapping[str, str]) -> JSON | None:
+    """What a key may spend, as `core.rules.read_rule` reads it; None where nothing was asked for.
+
+    Raises:
+        InvalidRequest: that is no budget; names the field.
+    """
+    most = form.get("budget", "").strip()
+    if not most:
+        return None
+    budget: JSON = {
+        "name": form.get("name", "").strip(),
+        "measure": USD,
+        "most": most,
+        "period": form.get("budget_period") or "month",
+    }
+    try:
+        read_rule({**budget, "object": BUDGET})
+    except InvalidRequest as error:
+        raise InvalidRequest(f"Budget: {error.message}", param="budget") from None
+    return budget
+
+
+def _held_to(directory: Directory, key: Key, budget: JSON, by: By) -> None:
+    """Hold a new key to a budget; without it, it would spend without end, so then there is no key either."""
+    try:
+        directory.budgets.create({**budget, "match": {"key": key.id}}, by)
+    except (GatewayError, StorageError):
+        directory.keys.delete(key.id, by)
+        raise
+
+
+def _rules_of(gateway: Gateway, key: Key) -> list[Standing]:
+    """The limits and budgets that a key is held to, and how they stand for it."""
+    if gateway.rules is None:
+        return []
+    caller = caller_of(key, None)
+    return [standing_of(gateway, rule, caller) for rule in gateway.rules.about(caller)[:_MOST_RULES]]
 
 
 def _changes(form: Mapping[str, str]) -> KeyChanges:

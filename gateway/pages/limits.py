@@ -22,6 +22,7 @@ JSON = dict[str, Any]
 log = logging.getLogger(__name__)
 
 _PAGE = 100
+_LONGEST_ID = 64
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _managed(
         standings=[standing_of(gateway, kept.rule) for page in (pages[BUDGET], pages[LIMIT]) for kept in page.items],
         following={name: page.items[-1].rule.id for name, page in pages.items() if page.more},
         error=error,
-        asked=asked or {},
+        asked=asked or {"match.key": request.args.get("key", "")[:_LONGEST_ID]},  # of the page of a key
         once=g.request_id,
         measures=list(dict.fromkeys(measure for known in MEASURES.values() for measure in known)),
         periods=list(dict.fromkeys(period for known in PERIODS.values() for period in known)),

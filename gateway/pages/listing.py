@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -144,9 +144,18 @@ def _entries(gateway: Gateway, asked: Asked, before: tuple[float, str] | None) -
             kept = ()
         else:
             kept = rows.page(asked.wanted, after=before, limit=_PAGE + 1).items
-        found |= {one.id: one for one in _of_rows(gateway, list(kept))}
+        found |= {one.id: one for one in map(_of_row, kept)}
     entries = sorted(found.values(), key=lambda one: (one.started_s, one.id), reverse=True)
-    return entries[:_PAGE], len(entries) > _PAGE
+    return _named(gateway, entries[:_PAGE]), len(entries) > _PAGE
+
+
+def _named(gateway: Gateway, entries: Sequence[Entry]) -> list[Entry]:
+    """The same with the names of keys where these have one."""
+    ids = {
+        one.who: one.who.removeprefix("key_") for one in entries if one.who is not None and one.who.startswith("key_")
+    }
+    names = gateway.directory.keys.names(set(ids.values())) if ids and gateway.directory is not None else {}
+    return [replace(one, who=names.get(ids.get(one.who or "", ""), one.who)) for one in entries]
 
 
 def _of_traces(search: Search, filters: Filters, before: tuple[float, str] | None) -> list[Entry]:
@@ -178,13 +187,7 @@ def _of_trace(trace: Trace) -> Entry:
     )
 
 
-def _of_rows(gateway: Gateway, rows: Sequence[JSON]) -> list[Entry]:
-    ids = {row["key_id"] for row in rows if row["key_id"] is not None}
-    names = gateway.directory.keys.names(ids) if ids and gateway.directory is not None else {}
-    return [_of_row(row, names) for row in rows]
-
-
-def _of_row(row: JSON, names: Mapping[str, str]) -> Entry:
+def _of_row(row: JSON) -> Entry:
     return Entry(
         id=row["request_id"],
         started_s=row["started"],
@@ -194,7 +197,7 @@ def _of_row(row: JSON, names: Mapping[str, str]) -> Entry:
         model=row["model"],
         served=row["served_model"] or row["deployment"],
         provider=row["provider"],
-        who=names.get(row["key_id"] or "", row["caller"]),
+        who=row["caller"],
         stream=row["stream"],
         tags=row["tags"] or (),
         prompt_tokens=row["prompt_tokens"],

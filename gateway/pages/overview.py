@@ -61,7 +61,7 @@ def routes(gateway: Gateway) -> dict[str, Route]:
         view = viewed(rows)
         steps = rows.timeline(view.whose, view.span)
         if not any(step.requests for step in steps) and not rows.page(view.whose, limit=1).items:
-            return render_template("overview.html", kept=True, first=True, model=_first_model(gateway))
+            return render_template("overview.html", kept=True, first=True, model=first_model(gateway))
         shown = {"Models": "model", "Callers": "caller", "Providers": "provider"}
         if not g.session.is_admin:
             del shown["Callers"]
@@ -171,7 +171,7 @@ def _budgets(gateway: Gateway) -> Sequence[Any]:
     return [standing_of(gateway, rule) for rule in rules[:_MOST_BUDGETS]]
 
 
-def _first_model(gateway: Gateway) -> str:
+def first_model(gateway: Gateway) -> str:
     """A model that a first call can name."""
     catalogue = gateway.catalogue
     aliases = (name for name in catalogue.aliases if not name.endswith("*"))

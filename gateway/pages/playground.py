@@ -13,6 +13,7 @@ from gateway.core.conversation import messages_of
 from gateway.core.endpoints import CHAT
 from gateway.core.rights import CALL
 from gateway.errors import GatewayError, NotAuthenticated, NotPermitted
+from gateway.pages.overview import first_model
 from gateway.pages.requests import find
 from gateway.pages.session import Sessions
 from gateway.pages.sign_in import Route
@@ -30,7 +31,11 @@ def routes(gateway: Gateway, sessions: Sessions) -> dict[str, Route]:
         names = [name for name, _ in routing.listed(gateway.catalogue, frozenset({"chat"}))] if caller else []
         allowed = [name for name in names if caller and routing.may_call(caller.rights, name, gateway.catalogue)]
         again = _again(gateway, request.args.get("request", ""))
-        return render_template("playground.html", models=allowed, may_call=caller is not None, again=again)
+        first = first_model(gateway)  # the first by its name may be one that is there to fail
+        chosen = first if first in allowed else next(iter(allowed), "")
+        return render_template(
+            "playground.html", models=allowed, chosen=chosen, may_call=caller is not None, again=again
+        )
 
     def use_key() -> Any:
         key = request.form.get("call_key", "").strip()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from flask import abort, g, render_template, request
+from flask import g, make_response, render_template, request
 
 from gateway.core.conversation import choices_of, messages_of
 from gateway.core.endpoints import ENDPOINTS
@@ -19,6 +19,7 @@ from gateway.tracing.search import Ambiguous, NoSuchTrace, Trace
 
 JSON = dict[str, Any]
 
+_LONGEST_ID = 128
 #: What a row says of an attempt besides the parameters that the caller sent.
 _OURS = frozenset(
     {
@@ -35,12 +36,14 @@ def routes(gateway: Gateway) -> dict[str, Route]:
         trace, rows = find(gateway, id)
         call = _entry(gateway, trace.request_id if trace is not None else id)
         if trace is None and call is None:
-            abort(404)
+            page = render_template("no_request.html", id=id[:_LONGEST_ID])
+            return make_response(page, 404)
         return render_template(
             "request.html",
             trace=trace,
             told=_told(rows) if trace is not None else None,
             call=call,
+            call_key=rows[-1].get("metadata", {}).get("key_id") if rows else None,
             id=trace.request_id if trace is not None else id,
             elsewhere=_elsewhere(gateway, rows),
         )

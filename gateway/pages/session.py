@@ -65,7 +65,8 @@ class Session:
     def name(self) -> str:
         """What they are called."""
         caller = self.caller
-        return caller.key_name or (caller.user if isinstance(self.who, Person) else None) or caller.id
+        person = caller.user if isinstance(self.who, Person) else None
+        return caller.key_name or person or ("admin" if caller.kind == "admin" else caller.id)
 
     @property
     def is_admin(self) -> bool:

@@ -210,7 +210,7 @@ def test_a_budget_says_how_much_and_when_its_period_ends() -> None:
     assert (error.http_status, error.public_code, error.should_retry) == (429, "budget_exceeded", False)
     _, error = refusal([part(budget(TOKENS, 100, "total"))], [standing(100, 100, None, None)], NOW_S)
     assert error.message.endswith(
-        "100 tokens are used or reserved, and this call may take 150 tokens. It does not end."
+        "100 tokens are used or reserved, and this call may take 150 tokens. It is not renewed."
     )
 
 

@@ -11,7 +11,10 @@ import pytest
 from werkzeug.test import TestResponse
 
 from gateway.app import create_app
+from gateway.core.rights import Rights
+from gateway.errors import Conflict
 from gateway.settings import Settings
+from gateway.storage.followed import FollowedRules
 from tests.builders import TOKEN
 from tests.managed import ADMIN_TOKEN, Managed, text
 from tests.pages.test_site import KEY, csrf, sign_in
@@ -59,6 +62,42 @@ def test_a_key_that_cannot_be_made_is_told_so_in_the_form(managed: Managed, fiel
     assert answer.status_code == 400
     assert said in (re.search(r'role="alert" class="bad">([^<]*)', answer.text) or [""])[0]
     assert managed.directory.keys.page().items == []
+
+
+def test_a_key_is_made_with_its_budget(managed: Managed) -> None:
+    fields = {"name": "a program", "scope.call": "on", "budget": "1.5", "budget_period": "total"}
+    assert post(managed, "/ui/keys", **fields).status_code == 200
+    [kept], [budget] = managed.directory.keys.page().items, managed.directory.budgets.page().items
+    assert (budget.rule.name, budget.rule.most, budget.rule.period) == ("a program", 1_500_000, "total")
+    assert budget.rule.match.key == kept.id
+    managed.gateway.rules = rules = FollowedRules(managed.database)
+    rules.poll()
+    managed.standings.used[(budget.rule.id,)] = 500_000
+    page = managed.client.get(f"/ui/keys/{kept.id}").text
+    assert "$0.5 of $1.5" in page
+    link = re.search(r'href="(/ui/limits\?key=[0-9a-z]{12})#new"', page)
+    assert link is not None
+    assert f'name="match.key" value="{kept.id}"' in managed.client.get(link[1]).text
+
+
+@pytest.mark.parametrize("budget", ["much", "-1", "1e99"])
+def test_with_a_budget_that_is_none_no_key_is_made(managed: Managed, budget: str) -> None:
+    answer = post(managed, "/ui/keys", name="a program", budget=budget)
+    assert answer.status_code == 400
+    assert 'class="bad">Budget: ' in answer.text
+    assert (managed.directory.keys.page().items, managed.directory.budgets.page().items) == ([], [])
+
+
+def test_a_key_whose_budget_cannot_be_kept_is_of_no_use(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise Conflict("There are too many.")
+
+    monkeypatch.setattr(managed.directory.budgets, "create", full)
+    answer = post(managed, "/ui/keys", name="a program", budget="1")
+    assert answer.status_code == 409
+    assert "too many" in answer.text
+    assert managed.directory.keys.page().items == []
+    assert len(managed.directory.keys.page(deleted=True).items) == 1
 
 
 def test_a_key_is_rotated_disabled_changed_and_deleted(managed: Managed) -> None:
@@ -214,7 +253,7 @@ def test_filters_leave_out_what_is_not_like_that(managed: Managed, query: str) -
 
 
 def test_errors_are_told_with_a_way_to_their_requests(managed: Managed) -> None:
-    assert "Nothing has failed" in managed.client.get("/ui/errors").text
+    assert "No call of a model has failed" in managed.client.get("/ui/errors").text
     id = called(managed, "demo/error-429")
     page = managed.client.get("/ui/errors?span=1h").text
     link = re.search(r'href="(/ui/requests\?[^"]*error=[^"]*)"', page)
@@ -233,6 +272,21 @@ def test_models_are_told_with_their_success(managed: Managed) -> None:
     assert "demo/echo" in page
     assert "100.0 %" in page
     assert ">0.0 %" in page
+
+
+def test_a_request_that_is_not_there_yet_is_told_so(managed: Managed) -> None:
+    answer = managed.client.get("/ui/requests/req_" + "0" * 32)
+    assert answer.status_code == 404
+    assert "load this page again" in answer.text
+
+
+def test_the_playground_begins_with_a_model_that_answers(managed: Managed) -> None:
+    managed.gateway.catalogue = replace(managed.gateway.catalogue, demo=frozenset({"demo/cut", "demo/echo"}))
+    sign_in(managed, TOKEN)
+    assert 'name="model" list="models" required value="demo/echo"' in managed.client.get("/ui/playground").text
+    narrow = managed.make("narrow", rights=Rights(models=("demo/cut",)))
+    sign_in(managed, text(narrow))
+    assert 'required value="demo/cut"' in managed.client.get("/ui/playground").text
 
 
 def test_a_link_to_braintrust_needs_its_organisation(managed: Managed) -> None:

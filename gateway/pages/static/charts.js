@@ -16,6 +16,12 @@ function colours() {
   return { lines: [1, 2, 3, 4, 5, 6].map((n) => of(`--line-${n}`)), text: of("--quiet"), grid: of("--grid") };
 }
 
+// Where no line leads from or to: seen as a point only.
+function alone(values) {
+  const known = (n) => values[n] !== null && values[n] !== undefined;
+  return [...values.keys()].filter((n) => known(n) && !known(n - 1) && !known(n + 1));
+}
+
 function draw(figure, times, lines) {
   const colour = colours();
   const told = UNITS[figure.dataset.unit];
@@ -36,7 +42,7 @@ function draw(figure, times, lines) {
           dash: STYLES[n % STYLES.length],
           width: 2,
           spanGaps: false,
-          points: { show: times.length < 3 || undefined },
+          points: { show: true, filter: (plot, n) => alone(plot.data[n]) },
           value: (_, value) => told(value ?? null),
         })),
       ],

@@ -48,13 +48,19 @@ function card(model) {
   return { said: made.querySelector("pre"), told: made.querySelector("small") };
 }
 
-function summary(began, first, usage, requestId) {
+function summary(began, first, usage) {
   const parts = [`${((performance.now() - began) / 1000).toFixed(2)} s`];
   if (first !== null) parts.push(`first after ${Math.round(first - began)} ms`);
   if (usage) parts.push(`${usage.prompt_tokens ?? "–"} in, ${usage.completion_tokens ?? "–"} out`);
   if (usage && usage.cost !== undefined) parts.push(`$${usage.cost}`);
-  if (requestId) parts.push(requestId);
   return parts.join(" · ");
+}
+
+function linked(requestId) {
+  const link = document.createElement("a");
+  link.href = `${form.dataset.requests}/${encodeURIComponent(requestId)}`;
+  link.textContent = "This request";
+  return link;
 }
 
 function spoken(message) {
@@ -112,7 +118,8 @@ async function ask(model) {
     said.classList.add("bad");
     said.append(error.name === "AbortError" ? "\n(stopped)" : `\n${error.message}`);
   }
-  told.textContent = summary(began, first, usage, requestId);
+  told.textContent = summary(began, first, usage);
+  if (requestId) told.append(" · ", linked(requestId));
 }
 
 if (form) {
