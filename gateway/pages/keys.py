@@ -213,6 +213,7 @@ def _rules_of(gateway: Gateway, key: Key) -> list[Standing]:
     if gateway.rules is None:
         return []
     caller = caller_of(key, None)
+    gateway.rules.poll()  # a budget that was made with the key is to be seen at once
     return [standing_of(gateway, rule, caller) for rule in gateway.rules.about(caller)[:_MOST_RULES]]
 
 

@@ -37,6 +37,7 @@ SNIPPETS: dict[str, dict[str, tuple[int, str]]] = {
         "json": (1, _NO_CLIENT),
         "ini": (1, _NO_CLIENT),
     },
+    "docs/dashboard.md": {"ini": (1, "an account's; tests/served/test_sign_in.py signs in by the same ones")},
     "docs/deploy.md": {
         "sh": (3, "it installs and starts containers; tests/house/test_deploy.py reads what it names"),
         "ini": (1, "tests/house/test_deploy.py"),

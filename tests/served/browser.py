@@ -44,8 +44,10 @@ class Watched:
     another host or to an address that only a payload names (`tests.served.payloads`).
     """
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, *others: str) -> None:
+        """Watch a page; `others` are hosts that it may ask, too."""
         self.page = page
+        self._hosts = {"127.0.0.1", *others}
         self.wrong: list[str] = []
         page.on("console", lambda message: self._note(message.type, message.text))
         page.on("pageerror", lambda error: self.wrong.append(str(error)))
@@ -59,7 +61,7 @@ class Watched:
 
     def _asked(self, url: str) -> None:
         place = urlsplit(url)
-        if place.scheme not in ("data", "blob") and (place.hostname != "127.0.0.1" or "xss" in place.path):
+        if place.scheme not in ("data", "blob") and (place.hostname not in self._hosts or "xss" in place.path):
             self.wrong.append(f"asked for {url[:200]}")
 
     def overflow_px(self) -> int:

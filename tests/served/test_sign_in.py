@@ -54,7 +54,7 @@ def test_somebody_signs_in_at_the_issuer_looks_around_and_signs_out(
     site: Served, provider: OpenIdProvider, chromium: Browser
 ) -> None:
     provider.asks = True
-    watched = Watched(chromium.new_context().new_page())
+    watched = Watched(chromium.new_context().new_page(), "localhost")
     page = watched.page
     page.goto(f"{site.url}/ui/requests?model=demo")
     page.wait_for_url(lambda url: url.startswith(f"{site.url}/ui/sign-in?next="))
@@ -80,7 +80,7 @@ def test_who_may_not_look_is_told_so_and_may_use_a_key(
     site: Served, provider: OpenIdProvider, chromium: Browser
 ) -> None:
     provider.asks = True
-    watched = Watched(chromium.new_context(viewport={"width": 375, "height": 900}).new_page())
+    watched = Watched(chromium.new_context(viewport={"width": 375, "height": 900}).new_page(), "localhost")
     page = watched.page
     page.goto(f"{site.url}/ui/")
     at_the_issuer(watched, "nobody@example.com")
