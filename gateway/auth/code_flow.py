@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _CONFIGURATION_S = 600.0
 _LONGEST_TOKEN = 16_384
+#: Codes that are changed at once: whoever makes codes up must not have the gateway ask without end.
+_MOST_CHANGED = 16
+_PATIENCE_S = 1.0
 _BASIC, _POST = "client_secret_basic", "client_secret_post"
 
 _AGAIN = "This sign-in is used up, too old, or not of this browser. Sign in again."
@@ -80,6 +83,7 @@ class CodeFlow:
         self._keys = keys
         self._known: tuple[float, _Places] | None = None
         self._asking = threading.Lock()
+        self._changing = threading.BoundedSemaphore(_MOST_CHANGED)
         required = ["exp", "iat", "iss", "aud", "sub", "nonce"]
         self._jwt = jwt.PyJWT({"enforce_minimum_key_length": True, "require": required})
 
@@ -152,7 +156,7 @@ class CodeFlow:
         if (found := self._fresh()) is not None:
             return found
         # one asks at a time: an issuer that hangs must not hold as many requests as come
-        if not self._asking.acquire(timeout=1.0):
+        if not self._asking.acquire(timeout=_PATIENCE_S):
             raise self._away("it is being asked already")
         try:
             if (found := self._fresh()) is None:
@@ -183,10 +187,14 @@ class CodeFlow:
             headers["Authorization"] = f"Basic {base64.b64encode(both).decode()}"
         else:
             form |= {"client_id": id, "client_secret": secret}
+        if not self._changing.acquire(timeout=_PATIENCE_S):
+            raise self._away("it has too many codes to answer already")
         try:
             status, document = posted(places.token, form, headers)
         except (OSError, HTTPException, ValueError) as error:
             raise self._away(_said_of(error)) from None
+        finally:
+            self._changing.release()
         said = document or {}
         if status == 400 and said.get("error") == "invalid_grant":
             raise InvalidRequest(_AGAIN, param="code")

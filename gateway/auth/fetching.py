@@ -1,5 +1,7 @@
 """What an issuer of tokens is asked: one JSON object at a time, bounded in time and size, and from there alone.
 
+Only the search for its address is bounded by the system alone.
+
 No redirect is followed and there is no proxy on the way: whoever answers decides whom the gateway believes.
 """
 

@@ -47,13 +47,13 @@ class Person:
     Attributes:
         issuer, subject: `iss` and `sub`, which together name one person for ever.
         email: in small letters; None where the issuer told none, or has not verified it.
-        held: those of the admins' values (`AdminRule.values`) that the token has.
+        held: one of the admins' values (`AdminRule.values`), where the token has any.
     """
 
     issuer: str
     subject: str
     email: str | None = None
-    held: tuple[str, ...] = ()
+    held: str | None = None
 
     @property
     def id(self) -> str:
@@ -62,7 +62,7 @@ class Person:
 
     def document(self) -> JSON:
         """The person as JSON, which `kept_person` reads."""
-        return {"issuer": self.issuer, "subject": self.subject, "email": self.email, "held": list(self.held)}
+        return {"issuer": self.issuer, "subject": self.subject, "email": self.email, "held": self.held}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class AdminRule:
 
     def admits(self, person: Person) -> bool:
         """Whether a person manages the gateway."""
-        if self.values.intersection(person.held):
+        if person.held in self.values:
             return True
         email = person.email
         return email is not None and not self.emails.isdisjoint((email, f"@{email.rpartition('@')[2]}"))
@@ -116,12 +116,13 @@ def person_of(said: Mapping[str, Any], rule: AdminRule) -> Person:
     if not (subject.isascii() and subject.isprintable()):
         raise InvalidRequest("The issuer does not say who signs in.")
     held = _texts(claim_of(said, rule.claim)) if rule.claim is not None else frozenset()
-    return Person(str(said["iss"]), subject, _email(said), tuple(sorted(rule.values & held)))
+    # one will do, and a cookie has little room
+    return Person(str(said["iss"]), subject, _email(said), min(rule.values & held, default=None))
 
 
 def kept_person(document: Mapping[str, Any]) -> Person:
     """Read what `Person.document` returned."""
-    return Person(document["issuer"], document["subject"], document["email"], tuple(document["held"]))
+    return Person(document["issuer"], document["subject"], document["email"], document["held"])
 
 
 def claim_of(said: Mapping[str, Any], name: str) -> object:

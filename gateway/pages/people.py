@@ -47,7 +47,11 @@ def routes(gateway: Gateway, sign_in: SignIn, sessions: Sessions, key: Callable[
             return _refused(sign_in, error, then)
         response = make_response(redirect(address))
         value = {**begun.document(), "then": then, "began_s": time.time()}
-        keep(response, _NAME, seal().close(value), _AWAY_S)
+        try:
+            closed = seal().close(value)
+        except ValueError:  # the page that was asked for has a long address
+            closed = seal().close({**value, "then": url_for("pages.home")})
+        keep(response, _NAME, closed, _AWAY_S)
         return response
 
     def from_issuer() -> Response:

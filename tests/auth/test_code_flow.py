@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -15,8 +16,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from gateway.auth import fetching
-from gateway.auth.code_flow import CodeFlow
+from gateway.auth import code_flow, fetching
+from gateway.auth.code_flow import CodeFlow, _read_places
 from gateway.auth.issuer import IssuerKeys
 from gateway.core.people import Begun
 from gateway.errors import GatewayError, InvalidRequest, NotPermitted, StoreUnavailable
@@ -347,8 +348,6 @@ def test_a_configuration_that_names_no_safe_place_is_not_gone_by(
 
 
 def test_an_issuer_with_tls_names_places_with_tls_alone() -> None:
-    from gateway.auth.code_flow import _read_places
-
     names = ("authorization_endpoint", "token_endpoint")
     document = dict.fromkeys(names, "https://id.example/x")
     assert _read_places(document, plain=False).basic
@@ -358,8 +357,6 @@ def test_an_issuer_with_tls_names_places_with_tls_alone() -> None:
 
 
 def test_one_request_at_a_time_waits_for_an_issuer_that_hangs(flow: CodeFlow, provider: OpenIdProvider) -> None:
-    import threading
-
     hanging, let_go = threading.Event(), threading.Event()
 
     def hang(exchange: Exchange) -> None:
@@ -382,3 +379,31 @@ def test_one_request_at_a_time_waits_for_an_issuer_that_hangs(flow: CodeFlow, pr
     let_go.set()
     first.join(10)
     assert provider.paths().count(CONFIGURATION) == 1
+
+
+def test_only_so_many_codes_are_changed_at_once(provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_flow, "_MOST_CHANGED", 1)
+    flow = to(provider)
+    hanging, let_go = threading.Event(), threading.Event()
+
+    def hang(exchange: Exchange) -> None:
+        hanging.set()
+        let_go.wait(10)
+        exchange.respond_json(500, {})
+
+    def ask() -> None:
+        with suppress(StoreUnavailable):
+            walked(flow)
+
+    provider.says["/token"] = hang
+    first = threading.Thread(target=ask)
+    first.start()
+    assert hanging.wait(5)
+    with pytest.raises(StoreUnavailable):
+        walked(flow)
+    let_go.set()
+    first.join(10)
+    assert provider.paths().count("/token") == 1
+    provider.says.clear()
+    assert walked(flow)["sub"] == "ann-1"
+    flow.close()

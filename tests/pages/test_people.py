@@ -312,6 +312,8 @@ def test_signing_in_leads_to_our_own_pages_only(managed: Managed) -> None:
         "/ui/\\evil": "/ui/",
         "/ui/\r\nLocation: https://evil.example": "/ui/",
         "javascript:alert(1)": "/ui/",
+        "/ui/requests?text=" + "x" * 1000: "/ui/requests?text=" + "x" * 1000,
+        "/ui/requests?text=" + "\N{SNOWMAN}" * 800: "/ui/",  # no cookie holds it
     }
     for asked, then in places.items():
         back = answered(begun(managed, asked))

@@ -35,7 +35,9 @@ def secret(name: str) -> str:
     return f"canary.{name}{MARKS}{secrets.token_hex(20)}"
 
 
-CONFIGURED = {name: secret(name) for name in ("provider", "anthropic", "token", "admin", "pepper", "braintrust")}
+CONFIGURED = {
+    name: secret(name) for name in ("provider", "anthropic", "token", "admin", "pepper", "braintrust", "client")
+}
 
 
 def spelt(value: str) -> set[bytes]:
@@ -98,6 +100,8 @@ def environment(provider: FakeProvider, issuer: Issuer, sink: FakeBraintrust) ->
         "GATEWAY_KEY_PEPPER": CONFIGURED["pepper"],
         "GATEWAY_OIDC_ISSUER": issuer.url,
         "GATEWAY_OIDC_AUDIENCE": AUDIENCE,
+        "GATEWAY_OIDC_CLIENT_ID": "gateway",
+        "GATEWAY_OIDC_CLIENT_SECRET": CONFIGURED["client"],
         "GATEWAY_LOCAL_TRACES": "on",
         "GATEWAY_DEMO": "on",
         "LOG_LEVEL": "debug",
@@ -239,6 +243,9 @@ def test_no_secret_is_anywhere(
         "/v1/me",
         "/metrics",
         "/health/readiness",
+        "/ui/sign-in",
+        "/ui/sign-in/issuer",
+        "/ui/sign-in/callback?code=x&state=y",
     ):
         run.send("GET", path, CONFIGURED["admin"])
     for one in (key, revoked, jwt, CONFIGURED["token"], CONFIGURED["admin"], CONFIGURED["provider"]):

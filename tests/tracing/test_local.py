@@ -218,6 +218,8 @@ def test_the_newest_come_first_and_pages_follow_each_other(kept: Kept) -> None:
         ({"model": "open%"}, []),
         ({"model": "openai/gpt_4o_mini"}, []),
         ({"caller": "tok_b"}, [2]),
+        ({"callers": ("tok_b", "tok_c")}, [2]),
+        ({"callers": ()}, []),
         ({"status": "404"}, [2]),
         ({"status": "4xx"}, [2]),
         ({"status": "error"}, [3, 2]),
