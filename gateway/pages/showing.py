@@ -52,6 +52,11 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} d"
 
 
+def change(share: float) -> str:
+    """By how much something has changed, of what it was; from ten times on that alone."""
+    return "> +999 %" if share > 9.995 else f"{100 * share:+.0f} %"
+
+
 def size(number: int | float | None) -> str:
     """Bytes, in the unit that suits them."""
     if number is None:
@@ -92,6 +97,7 @@ FILTERS: Mapping[str, Callable[..., str]] = {
     "count": count,
     "compact": compact,
     "duration": duration,
+    "change": change,
     "size": size,
     "moment": moment,
     "clock": clock,

@@ -30,8 +30,17 @@ MOST_BYTES = 150_000
 _MODELS = (
     ("gpt-4o-mini", "openai", 0.45),
     ("claude-sonnet-4-5", "anthropic", 0.3),
-    ("llama-3.3-70b", "groq", 0.25),
+    ("llama-3.3-70b-versatile", "groq", 0.25),
 )
+#: One of the deployments is at a port where nobody listens.
+_ROUTES = """\
+model_list:
+  - {model_name: fast, litellm_params: {model: openai/gpt-4o-mini, api_key: k}}
+  - {model_name: careful, litellm_params: {model: anthropic/claude-sonnet-4-5, api_key: k}}
+  - model_name: spare
+    litellm_params: {model: groq/llama-3.3-70b-versatile, api_base: "http://127.0.0.1:9/v1", api_key: k}
+router_settings: {num_retries: 0, allowed_fails: 1, cooldown_time: 600}
+"""
 _CODES = ("rate_limit_exceeded", "upstream_timeout", "upstream_unavailable")
 _CALLERS = ("key_web0000000000", "key_batch00000000", "tok_1f2e3d4c")
 
@@ -120,6 +129,8 @@ def people_the(url: str) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}", "x-gateway-tags": "docs"}
     for _ in range(3):
         httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30).raise_for_status()
+    for _ in range(2):  # which opens a breaker
+        httpx.post(f"{url}/v1/chat/completions", json={**body, "model": "spare"}, headers=headers, timeout=30)
 
 
 def keep(page: Page, place: Path) -> None:
@@ -136,6 +147,8 @@ def main(folder: Path) -> None:
         "GATEWAY_AUTH_TOKEN": TOKEN,
         "GATEWAY_ADMIN_TOKEN": ADMIN_TOKEN,
         "GATEWAY_DEMO": "on",
+        "GATEWAY_CONFIG_YAML": _ROUTES,
+        "GATEWAY_RELAY": "all",
         "WEB_CONCURRENCY": "1",
     }
     with tempfile.TemporaryDirectory() as scratch, browser() as chromium:
