@@ -107,6 +107,8 @@ def test_check_sums_the_settings_up_without_a_secret(tmp_path: Path) -> None:
         "stored responses: kept here where no provider keeps them (30 days, 256 MB at most)",
         "demo models: off",
         "warning: GATEWAY_NEW_THING is not a setting of this release and is ignored",
+        "warning: GATEWAY_AUTH_TOKEN has a token of fewer than 16 characters, which can be guessed; "
+        "`openssl rand -hex 32` makes a good one",
     ]
 
 

@@ -111,6 +111,7 @@ class Served:
             os.killpg(self.pid, signal.SIGKILL)
         else:
             self._process.kill()
+        self._process.wait(10)  # or it seems to run for a moment longer
 
     def wait_ready(self, timeout_s: float = 60) -> None:
         """Wait until it answers that it can serve."""
