@@ -12,6 +12,8 @@ from tests.served.caller import Caller, Streamed
 from tests.served.process import BRAINTRUST_KEY, TOKEN, Served
 from tests.served.traces import is_root, text_of
 
+pytestmark = pytest.mark.long  # bench/sink_faults.py has more kinds of it
+
 #: 5 s for the flush, and up to as long for two interpreters with LiteLLM to end; what hangs takes the grace of 25 s.
 EXIT_S = 15.0
 
