@@ -298,9 +298,9 @@ def _discard_rest(gateway: Gateway, source: Any, sock: socket.socket) -> None:
         timer.end()
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     try:
-        sock.shutdown(socket.SHUT_RDWR)
+        sock.shutdown(how)
     except OSError:
         log.debug("the caller's connection is gone already")
 
@@ -463,10 +463,7 @@ def read_bytes(limit_bytes: int) -> bytes:
     def give_up() -> None:
         late.append(True)
         if sock is not None:
-            try:
-                sock.shutdown(socket.SHUT_RD)  # the read ends; an answer can still be written
-            except OSError:
-                log.debug("the caller's connection is gone already")
+            _shut(sock, socket.SHUT_RD)  # the read ends; an answer can still be written
 
     timer = gateway.watcher.timer(give_up, time.monotonic() + gateway.limits.body_s)
     try:
@@ -481,6 +478,7 @@ def read_bytes(limit_bytes: int) -> bytes:
         raise _slow()
     if declared is not None and len(raw) < declared:
         raise InvalidRequest("The body ended before its Content-Length.")
+    own(g).source = None  # nothing is left of it
     return raw
 
 

@@ -100,6 +100,11 @@ class Deployment:
         return next((bound for bound in bounds if bound is not None), math.inf)
 
     @property
+    def priced_model(self) -> tuple[str, str]:
+        """Provider and model whose price counts, below `prices`."""
+        return self.priced_as or (self.provider, self.model)
+
+    @property
     def name(self) -> str:
         """`provider/model`, as LiteLLM and traces write it."""
         return f"{self.provider}/{self.model}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.core.calls import Call, Deployment
 from gateway.core.endpoints import EMBEDDINGS
-from gateway.core.pricing import Meter, micro, priced_as
+from gateway.core.pricing import Meter, micro
 from gateway.core.prompts import prompt_tokens, stated_maximum
 from gateway.core.usage import MOST_TOKENS
 from gateway.core.windows import LARGEST_AMOUNT
@@ -70,7 +70,7 @@ def likeliest_cost(meter: Meter, call: Call, deployment: Deployment, expected: E
 
 def largest_answer(models: Mapping[str, Mapping[str, Any]], deployment: Deployment) -> int | None:
     """The most tokens that a model's answer can have, by LiteLLM's map; None where that does not say."""
-    provider, model = priced_as(deployment)
+    provider, model = deployment.priced_model
     for name in (f"{provider}/{model}", model):
         row = models.get(name, {})
         if str(row.get("litellm_provider", "")).startswith(provider):

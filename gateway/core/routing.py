@@ -196,7 +196,7 @@ class Catalogue:
         return known
 
     def _row_of(self, deployment: Deployment) -> Mapping[str, Any]:
-        provider, model = deployment.priced_as or (deployment.provider, deployment.model)
+        provider, model = deployment.priced_model
         for name in (f"{provider}/{model}", model):
             if (row := self.models.get(name)) is not None and provider_of(row) == provider:
                 return row

@@ -30,7 +30,11 @@ class Turns(Generic[_Item, _Result]):
         self._at_work = False
 
     def do(self, item: _Item) -> _Result:
-        """Have it done, by whoever is at work next, and return its result or raise what the work raised."""
+        """Have it done, by whoever is at work next, and return its result or raise what the work raised.
+
+        Raises:
+            InterruptedError: whoever did it was killed; it may have been done.
+        """
         asked = _Asked[_Item, _Result](item)
         with self._lock:
             self._waiting.append(asked)

@@ -7,7 +7,7 @@ import hmac
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -356,53 +356,45 @@ def test_an_issuer_with_tls_names_places_with_tls_alone() -> None:
             _read_places({**document, name: "http://127.0.0.1:9/x"}, plain=False)
 
 
-def test_one_request_at_a_time_waits_for_an_issuer_that_hangs(flow: CodeFlow, provider: OpenIdProvider) -> None:
-    hanging, let_go = threading.Event(), threading.Event()
+@contextmanager
+def hanging(provider: OpenIdProvider, path: str, ask: Callable[[], object]) -> Iterator[None]:
+    """Inside, the issuer hangs at a path for somebody who asks there; then it answers with 500."""
+    asked, let_go = threading.Event(), threading.Event()
 
     def hang(exchange: Exchange) -> None:
-        hanging.set()
+        asked.set()
         let_go.wait(10)
         exchange.respond_json(500, {})
 
-    def ask() -> None:
+    def first() -> None:
         with suppress(StoreUnavailable):
-            flow.begin(BACK)
+            ask()
 
-    provider.says[CONFIGURATION] = hang
-    first = threading.Thread(target=ask)
-    first.start()
-    assert hanging.wait(5)
-    began_s = time.monotonic()
-    with pytest.raises(StoreUnavailable):
-        flow.begin(BACK)
-    assert time.monotonic() - began_s < 3
-    let_go.set()
-    first.join(10)
+    provider.says[path] = hang
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert asked.wait(5)
+    try:
+        yield
+    finally:
+        let_go.set()
+        thread.join(10)
+
+
+def test_one_request_at_a_time_waits_for_an_issuer_that_hangs(flow: CodeFlow, provider: OpenIdProvider) -> None:
+    with hanging(provider, CONFIGURATION, lambda: flow.begin(BACK)):
+        began_s = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            flow.begin(BACK)
+        assert time.monotonic() - began_s < 3
     assert provider.paths().count(CONFIGURATION) == 1
 
 
 def test_only_so_many_codes_are_changed_at_once(provider: OpenIdProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_flow, "_MOST_CHANGED", 1)
     flow = to(provider)
-    hanging, let_go = threading.Event(), threading.Event()
-
-    def hang(exchange: Exchange) -> None:
-        hanging.set()
-        let_go.wait(10)
-        exchange.respond_json(500, {})
-
-    def ask() -> None:
-        with suppress(StoreUnavailable):
-            walked(flow)
-
-    provider.says["/token"] = hang
-    first = threading.Thread(target=ask)
-    first.start()
-    assert hanging.wait(5)
-    with pytest.raises(StoreUnavailable):
+    with hanging(provider, "/token", lambda: walked(flow)), pytest.raises(StoreUnavailable):
         walked(flow)
-    let_go.set()
-    first.join(10)
     assert provider.paths().count("/token") == 1
     provider.says.clear()
     assert walked(flow)["sub"] == "ann-1"

@@ -6,9 +6,11 @@ import resource
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests.fakes.braintrust_server import FakeBraintrust
 from tests.fakes.provider import FakeProvider
+from tests.served.browser import browser
 from tests.served.caller import Caller
 from tests.served.process import BRAINTRUST_KEY, ORIGIN, OTHER_TOKEN, PROVIDER_KEY, THREADS_CONF, TOKEN, Served
 
@@ -41,6 +43,12 @@ def trap() -> Iterator[FakeProvider]:
 def braintrust() -> Iterator[FakeBraintrust]:
     with FakeBraintrust(BRAINTRUST_KEY) as fake:
         yield fake
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as one:
+        yield one
 
 
 @pytest.fixture(scope="module", autouse=True)

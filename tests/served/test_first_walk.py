@@ -10,19 +10,13 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
-from tests.served.browser import Watched, browser
+from tests.served.browser import Watched
 from tests.served.caller import CHAT, body
 from tests.served.process import Served
 
 #: Of the demo's words, which else are free: with them a call of ten and ten words costs 0.40 USD.
 PRICES = {"demo/echo": {"input_cost_per_token": 0.02, "output_cost_per_token": 0.02}}
 WORDS = "ten ships left the harbour and nine of them returned"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.fakes.provider import FakeProvider, answer, error
-from tests.served.browser import Watched, browser
+from tests.served.browser import Watched
 from tests.served.caller import CHAT, body
 from tests.served.foreign import foreign
 from tests.served.payloads import BECOME_ELEMENTS, KINDS, PAYLOADS, packs
@@ -28,12 +28,6 @@ router_settings: {{num_retries: 0, allowed_fails: 2, cooldown_time: 2}}
 """
 #: Where a filter is written back into its field.
 FILTERS = ("text", "model", "error", "provider", "caller", "key", "user", "tag", "status", "min_cost", "since")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser
 
-from tests.served.browser import Watched, browser
+from tests.served.browser import Watched
 from tests.served.foreign import foreign
 from tests.served.payloads import PAYLOADS, packs
 from tests.served.process import TOKEN, Served
@@ -20,12 +20,6 @@ from tests.served.screenshots import ADMIN_TOKEN, admin, made_up, manage, prefil
 
 PAGES = ("?span=30d", "requests?live=off", "errors?span=30d", "models?span=30d", "keys", "limits", "playground")
 MORE = ("?span=1h", "errors?span=24h", "requests?live=off&status=error", "requests?live=off&provider=openai")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,8 @@ from playwright.sync_api import Browser
 
 from tests.fakes.loopback import Exchange
 from tests.fakes.openid import CLIENT_SECRET, OpenIdProvider
-from tests.served.browser import Watched, browser
+from tests.served.browser import Watched
 from tests.served.process import TOKEN, Served
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

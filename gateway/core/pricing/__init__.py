@@ -1,7 +1,7 @@
 """What an answer costs, exact."""
 
 from gateway.core.pricing.kinds import KINDS, faults
-from gateway.core.pricing.meter import Meter, Prices, micro, nano, priced_as
+from gateway.core.pricing.meter import Meter, Prices, micro, nano
 from gateway.core.pricing.price import Price, cost_usd, lacks, parts_of, price_of, shown
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "nano",
     "parts_of",
     "price_of",
-    "priced_as",
     "shown",
 ]

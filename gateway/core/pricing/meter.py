@@ -148,7 +148,7 @@ class Meter:
 
     def price(self, deployment: Deployment) -> tuple[Price, str] | None:
         """What is paid at a deployment, and where that stands; None where nobody knows it."""
-        return self.prices.found(*priced_as(deployment), deployment.prices)
+        return self.prices.found(*deployment.priced_model, deployment.prices)
 
     def estimate(
         self, call: Call, deployment: Deployment, output_tokens: int, prompt_tokens: int | None = None
@@ -176,11 +176,6 @@ class Meter:
         usages = (one for tier in tiers for one in prompts.expected(call, prompt, completion, tier))
         bills = [_bill(one, found, estimated=True) for one in usages]
         return max(bills, key=lambda bill: -1 if bill.cost_usd is None else bill.cost_usd)
-
-
-def priced_as(deployment: Deployment) -> tuple[str, str]:
-    """Provider and model whose price counts for a deployment."""
-    return deployment.priced_as or (deployment.provider, deployment.model)
 
 
 def _used(call: Call, attempt: Attempt) -> tuple[Usage | None, bool]:
