@@ -2,7 +2,8 @@
 
     uv run python bench/limit_cost.py
 
-Under gevent, as it is served, one call after the other. A call's own work is not in it, nor the CPU of a server.
+Under gevent, as it is served: first one call after the other, then many at once, which a database answers together. A
+call's own work is not in it, nor the CPU of a server.
 """
 
 from gevent import monkey
@@ -12,6 +13,7 @@ monkey.patch_all()
 import argparse  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 import time  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from contextlib import contextmanager  # noqa: E402
@@ -68,6 +70,25 @@ def stores(folder: Path) -> Iterator[dict[str, tuple[Counters, bool]]]:
             server.stop()
 
 
+def crowded(it: Limiter, calls: int, at_once: int) -> tuple[float, float]:
+    """Return µs of CPU of a call, and how many are done a second, where many callers ask at once."""
+    made, plan, outcome = asked(8), planned(), ended(1)
+    it.admit(made, plan).settle(outcome)
+
+    def ask() -> None:
+        for _ in range(calls // at_once):
+            it.admit(made, plan).settle(outcome)
+
+    callers = [threading.Thread(target=ask) for _ in range(at_once)]
+    began_s, spent_s = time.perf_counter(), time.process_time()
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    done = calls // at_once * at_once
+    return 1e6 * (time.process_time() - spent_s) / done, done / (time.perf_counter() - began_s)
+
+
 def measure(it: Limiter, calls: int) -> tuple[float, float]:
     """Return µs of CPU and the median of the time, of one call of many."""
     made, plan, outcome = asked(8), planned(), ended(1)
@@ -85,17 +106,30 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calls", type=int, default=1000, help="of each kind (1000)")
-    calls = parser.parse_args().calls
+    parser.add_argument("--at-once", type=int, default=32, help="callers of the second part (32)")
+    parser.add_argument("--stores", nargs="+", default=["memory", "redis", "sqlite", "postgres"], help="(all)")
+    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES), help="(all)")
+    chosen = parser.parse_args()
+    calls = chosen.calls
     with folder_for_servers() as folder, stores(folder) as opened:
-        print(f"{'µs a call: CPU / median time':<30}" + "".join(f"{name:>18}" for name in opened))
+        opened = {name: opened[name] for name in chosen.stores}
         for counters, _ in opened.values():
             counters.start()
-        for name, rules in RULES.items():
+        print(f"{'µs a call: CPU / median time':<30}" + "".join(f"{name:>18}" for name in opened))
+        for name in chosen.rules:
             cells = []
             for counters, bounded in opened.values():
-                made = limiter(*rules, counters=counters, bounded=bounded)
+                made = limiter(*RULES[name], counters=counters, bounded=bounded)
                 cpu_us, time_us = measure(made, calls)
                 cells.append(f"{cpu_us:.0f} / {time_us:.0f}")
+            print(f"{name:<30}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
+        print(f"\n{f'{chosen.at_once} at once: CPU / calls a second':<30}" + "".join(f"{name:>18}" for name in opened))
+        for name in chosen.rules:
+            cells = []
+            for counters, bounded in opened.values():
+                made = limiter(*RULES[name], counters=counters, bounded=bounded)
+                cpu_us, rate = crowded(made, calls, chosen.at_once)
+                cells.append(f"{cpu_us:.0f} / {rate:.0f}")
             print(f"{name:<30}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
         for counters, _ in opened.values():
             counters.close()

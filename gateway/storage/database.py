@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import sqlite
 
 from gateway.secret import Secret
+from gateway.storage.driven import Driven
 from gateway.storage.faults import StorageBusy, StorageError, StorageFailed
 from gateway.storage.sqlite import SQLiteFile
 
@@ -27,6 +28,7 @@ class _Place(Protocol):
     def release(self) -> None: ...
     def read(self, work: Callable[[Connection], _Result]) -> _Result: ...
     def write(self, work: Callable[[Connection], _Result], alone_on: Sequence[str] | None) -> _Result: ...
+    def drive(self, work: Callable[[Driven], _Result], alone_on: Sequence[str] | None) -> _Result: ...
 
 
 class Database:
@@ -102,6 +104,19 @@ class Database:
             StorageFailed: it cannot be written. Where the connection broke in the commit itself, it may have been.
         """
         return self._place.write(work, alone_on)
+
+    def drive(self, work: Callable[[Driven], _Result], *, alone_on: Sequence[str] | None) -> _Result:
+        """Run `work` in one transaction as `read` or `write` do, in the driver's own words.
+
+        Args:
+            work: may run more than once. On a server nothing is waited for before it asks, not even what it is to be
+                alone on: what it works out before that may be old.
+            alone_on: see `write`. None: it only reads.
+
+        Raises:
+            StorageBusy, StorageFailed: see `write`.
+        """
+        return self._place.drive(work, alone_on)
 
 
 def upserting(connection: Connection, table: Table) -> Any:

@@ -13,19 +13,20 @@ import re
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy
 from psycopg.abc import RV, PQGen
-from sqlalchemy import BigInteger, Connection, bindparam, func, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Connection
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import QueuePool
 
 from gateway.secret import Secret
+from gateway.storage.driven import Asked, Driven, Row
 from gateway.storage.faults import StorageBusy, StorageError, StorageFailed
 
 _Result = TypeVar("_Result")
@@ -129,39 +130,81 @@ class PostgresServer:
 
     def read(self, work: Callable[[Connection], _Result]) -> _Result:
         """See `Database.read`."""
-        return self._patiently(work, {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}, ())
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        return self._patiently(partial(self._attempt, work, options, ()))
 
     def write(self, work: Callable[[Connection], _Result], alone_on: Sequence[str] | None) -> _Result:
         """See `Database.write`."""
         if alone_on is None:
-            return self._patiently(work, {"isolation_level": "SERIALIZABLE"}, ())
-        # Locked in one order by everybody, so that no two wait for each other.
-        keys = sorted({_lock_key(name) for name in alone_on})
-        return self._patiently(work, {"isolation_level": "READ COMMITTED"}, keys)
+            return self._patiently(partial(self._attempt, work, {"isolation_level": "SERIALIZABLE"}, ()))
+        return self._patiently(partial(self._attempt, work, {"isolation_level": "READ COMMITTED"}, _keys(alone_on)))
 
-    def _patiently(
-        self, work: Callable[[Connection], _Result], options: dict[str, Any], keys: Sequence[int]
-    ) -> _Result:
+    def drive(self, work: Callable[[Driven], _Result], alone_on: Sequence[str] | None) -> _Result:
+        """See `Database.drive`."""
+        if alone_on is None:
+            return self._patiently(partial(self._driven_attempt, work, _BEGIN_READING, ()))
+        return self._patiently(partial(self._driven_attempt, work, _BEGIN_ALONE, _keys(alone_on)))
+
+    def _patiently(self, run: Callable[[_Attempt], _Result]) -> _Result:
         until_s = time.monotonic() + self._patience_s
         broke = False
         while True:
             attempt = _Attempt()
             try:
-                return attempt.run(self._engine.connect, work, options, keys)
+                return run(attempt)
             except (SQLAlchemyError, psycopg.Error) as error:
                 # Not `from error`: SQLAlchemy's words have the statement, and a traceback would show them.
-                if attempt.committing and _is_lost(error):
+                lost = attempt.lost or _is_lost(error)
+                if attempt.committing and lost:
                     raise StorageFailed(
                         f"{self.name}: the connection broke in the commit: it may have been kept"
                     ) from None
                 if time.monotonic() >= until_s:
                     raise self._said_of(error) from None
-                if _is_lost(error) and not broke:
+                if lost and not broke:
                     broke = True
                     continue
                 if _sqlstate(error) not in _AGAIN:
                     raise self._said_of(error) from None
             time.sleep(random.uniform(0.001, 0.02))  # noqa: S311  # so that those who met do not meet again
+
+    def _attempt(
+        self, work: Callable[[Connection], _Result], options: dict[str, Any], keys: Sequence[int], attempt: _Attempt
+    ) -> _Result:
+        with self._engine.connect().execution_options(**options) as connection, connection.begin():
+            if keys:
+                connection.exec_driver_sql(_LOCK, (list(keys),))
+            result = work(connection)
+            attempt.committing = True
+        return result
+
+    def _driven_attempt(
+        self, work: Callable[[Driven], _Result], begin: str, keys: Sequence[int], attempt: _Attempt
+    ) -> _Result:
+        pooled = self._engine.raw_connection()
+        connection = pooled.driver_connection
+        assert isinstance(connection, psycopg.Connection)
+        kept = False
+        try:
+            connection.autocommit = True  # else psycopg begins the transaction, and waits for that alone
+            statements = _Statements(connection)
+            statements.tell(begin, [()])
+            if keys:
+                statements.tell(_LOCK, [(list(keys),)])
+            result = work(statements)
+            statements.begin()
+            attempt.committing = True
+            statements.keep()
+            connection.autocommit = False
+            kept = True
+            return result
+        finally:
+            if not kept:
+                attempt.lost = connection.broken
+                pooled.invalidate()  # in the middle of an exchange
+            pooled.close()
+            if attempt.lost:
+                self._engine.dispose()  # those of its age are dead, too
 
     def _connect(self) -> _Bounded:
         connection = _Bounded.connect(autocommit=True, prepare_threshold=None, **_resolved(self._params))
@@ -209,27 +252,70 @@ class PostgresServer:
 
 
 class _Attempt:
-    """One try of a transaction; `committing`: the work is done, and the server may have been asked to keep it."""
+    """One try of a transaction.
+
+    Attributes:
+        committing: the work is done, and the server may have been asked to keep it.
+        lost: the connection has broken, where SQLAlchemy cannot tell.
+    """
 
     def __init__(self) -> None:
         self.committing = False
-
-    def run(
-        self,
-        connect: Callable[[], Connection],
-        work: Callable[[Connection], _Result],
-        options: dict[str, Any],
-        keys: Sequence[int],
-    ) -> _Result:
-        with connect().execution_options(**options) as connection, connection.begin():
-            if keys:
-                connection.execute(_LOCK, {"keys": list(keys)})
-            result = work(connection)
-            self.committing = True
-        return result
+        self.lost = False
 
 
-_LOCK = select(func.pg_advisory_xact_lock(func.unnest(bindparam("keys", type_=ARRAY(BigInteger))).column_valued("key")))
+class _Statements:
+    """`Driven` on a server: what is told goes with what is asked next, all of it in one message.
+
+    psycopg's `ClientCursor`, since only the simple protocol takes several statements at once. libpq's pipeline mode was
+    measured, too: psycopg waits for the socket at each statement, and nothing was won.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._cursor = psycopg.ClientCursor(connection)
+        self._told: list[tuple[str, Row]] = []
+        self._begun = False
+
+    def ask(self, *asked: Asked) -> Sequence[Sequence[Row]]:
+        told = len(self._told)
+        self._told += [one.written("%s") for one in asked]
+        return self._send()[told:]
+
+    def tell(self, statement: str, rows: Sequence[Row]) -> None:
+        written, _ = Asked(statement, ()).written("%s")
+        self._told += [(written, row) for row in rows]
+
+    def begin(self) -> None:
+        """Send what was told, if nothing has been sent: a connection that was dead must not break in the commit."""
+        if not self._begun:
+            self._send()
+
+    def keep(self) -> None:
+        """End the transaction."""
+        self.tell("COMMIT", [()])
+        self._send()
+
+    def _send(self) -> Sequence[Sequence[Row]]:
+        told, self._told, self._begun = self._told, [], True
+        words = ";".join(statement for statement, _ in told)
+        self._cursor.execute(words.encode(), [value for _, values in told for value in values])
+        found = [self._rows()]
+        while self._cursor.nextset():
+            found.append(self._rows())
+        return found
+
+    def _rows(self) -> Sequence[Row]:
+        return self._cursor.fetchall() if self._cursor.description else ()
+
+
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_BEGIN_ALONE = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+_LOCK = "SELECT pg_advisory_xact_lock(key) FROM unnest(%s::bigint[]) AS key"
+
+
+def _keys(names: Sequence[str]) -> list[int]:
+    """Locks in the one order in which everybody takes them, so that no two wait for each other."""
+    return sorted({_lock_key(name) for name in names})
 
 
 def _lock_key(name: str) -> int:

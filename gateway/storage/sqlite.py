@@ -13,6 +13,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from gateway.offload import offload
+from gateway.storage.driven import Asked, Driven, Row
 from gateway.storage.faults import StorageBusy, StorageError, StorageFailed
 
 _Result = TypeVar("_Result")
@@ -30,6 +32,7 @@ _BUSY_TIMEOUT_MS = 20
 #: A new connection takes as long as a short transaction.
 _MOST_IDLE = 4
 _IMMEDIATE = "gateway_begin_immediate"
+_BEGIN, _BEGIN_ALONE = "BEGIN", "BEGIN IMMEDIATE"
 
 #: Another process has what is needed, for a moment. PROTOCOL: two recover the same log at once.
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL})
@@ -96,29 +99,32 @@ class SQLiteFile:
 
     def read(self, work: Callable[[Connection], _Result]) -> _Result:
         """See `Database.read`."""
-        return self._patiently(work, {_IMMEDIATE: False})
+        return self._patiently(partial(_in_a_transaction, work, {_IMMEDIATE: False}))
 
     def write(self, work: Callable[[Connection], _Result], _alone_on: Sequence[str] | None) -> _Result:
         """See `Database.write`. Every transaction that writes is alone, whatever it is about."""
-        return self._patiently(work, {_IMMEDIATE: True})
+        return self._patiently(partial(_in_a_transaction, work, {_IMMEDIATE: True}))
 
-    def _patiently(self, work: Callable[[Connection], _Result], options: dict[str, Any]) -> _Result:
+    def drive(self, work: Callable[[Driven], _Result], alone_on: Sequence[str] | None) -> _Result:
+        """See `Database.drive`."""
+        return self._patiently(partial(_driven, work, _BEGIN if alone_on is None else _BEGIN_ALONE))
+
+    def _patiently(self, work: Callable[[Connection], _Result]) -> _Result:
         until_s = time.monotonic() + self._patience_s
         while True:
             try:
-                return offload(self._once, work, options)
+                return offload(self._once, work)
             except StorageBusy:
                 if time.monotonic() >= until_s:
                     raise
             time.sleep(random.uniform(0.005, 0.05))  # noqa: S311  # so that those who wait do not meet again
 
-    def _once(self, work: Callable[[Connection], _Result], options: dict[str, Any]) -> _Result:
+    def _once(self, work: Callable[[Connection], _Result]) -> _Result:
         try:
             connection, of = self._take()
             well = False
             try:
-                with connection.execution_options(**options).begin():
-                    result = work(connection)
+                result = work(connection)
                 well = True
                 return result
             finally:
@@ -170,6 +176,38 @@ class SQLiteFile:
         return StorageFailed(f"{self.path}: {_REASONS.get(code & 0xFF, getattr(cause, 'sqlite_errorname', code))}")
 
 
+class _Statements:
+    """`Driven` on a file, where nothing has to be waited for."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def ask(self, *asked: Asked) -> Sequence[Sequence[Row]]:
+        return [self._connection.execute(*one.written("?")).fetchall() for one in asked]
+
+    def tell(self, statement: str, rows: Sequence[Row]) -> None:
+        self._connection.executemany(statement, rows)
+
+
+def _in_a_transaction(
+    work: Callable[[Connection], _Result], options: dict[str, Any], connection: Connection
+) -> _Result:
+    with connection.execution_options(**options).begin():
+        return work(connection)
+
+
+def _driven(work: Callable[[Driven], _Result], begin: str, connection: Connection) -> _Result:
+    raw: sqlite3.Connection = connection.connection.dbapi_connection  # type: ignore[assignment]  # of the pysqlite dialect
+    raw.execute(begin)
+    try:
+        result = work(_Statements(raw))
+        raw.execute("COMMIT")
+    finally:
+        if raw.in_transaction:
+            raw.rollback()
+    return result
+
+
 def _engine(connect: Callable[[], sqlite3.Connection]) -> Engine:
     engine = sqlalchemy.create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
     event.listen(engine, "connect", _prepare)
@@ -188,4 +226,4 @@ def _prepare(connection: sqlite3.Connection, _record: object) -> None:
 
 def _begin(connection: Connection) -> None:
     immediate = connection.get_execution_options().get(_IMMEDIATE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    connection.exec_driver_sql(_BEGIN_ALONE if immediate else _BEGIN)

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gateway.secret import Secret
 from gateway.storage.database import Database, StorageBusy, StorageError, StorageFailed
 from tests.fakes.stores import PASSWORD, Postgres
 from tests.storage.places import told
+from tests.storage.ways import WAYS, Way
 
 READ_ALL = text("SELECT count(*) FROM things")
 PUT = text("INSERT INTO things (name) VALUES ('x')")
@@ -182,20 +184,29 @@ def wait_until_it_reads(database: Database) -> None:
             time.sleep(0.05)
 
 
+@pytest.fixture(params=WAYS.values(), ids=WAYS)
+def way(request: pytest.FixtureRequest) -> Way:
+    made: Way = request.param
+    return made
+
+
+COUNT, INSERT = "SELECT count(*) FROM things", "INSERT INTO things (name) VALUES ('x')"
+
+
 def test_a_table_that_another_has_locked_is_waited_for_within_the_bound(
-    server: Postgres, open_it: Callable[..., Database]
+    way: Way, server: Postgres, open_it: Callable[..., Database]
 ) -> None:
     database = open_it(0.7)
-    database.write(put)
+    way.write(database, INSERT)
     with server.connect("faults") as other, other.transaction():
         other.execute("LOCK TABLE things IN ACCESS EXCLUSIVE MODE")
-        for ask in (lambda: database.read(count), lambda: database.write(put)):
+        for ask in (lambda: way.read(database, COUNT), lambda: way.write(database, INSERT)):
             with within(0.6, 2.0), pytest.raises(StorageBusy, match="held a lock"):
                 ask()
-    assert database.read(count) == 1
+    assert way.read(database, COUNT) == [[(1,)]]
 
 
-def test_what_one_is_alone_on_is_waited_for_within_the_bound(open_it: Callable[..., Database]) -> None:
+def test_what_one_is_alone_on_is_waited_for_within_the_bound(way: Way, open_it: Callable[..., Database]) -> None:
     database, begun, may_end = open_it(0.7), threading.Event(), threading.Event()
 
     def hold(_connection: Connection) -> None:
@@ -206,50 +217,47 @@ def test_what_one_is_alone_on_is_waited_for_within_the_bound(open_it: Callable[.
     holder.start()
     assert begun.wait(10)
     with within(0.6, 2.0), pytest.raises(StorageBusy, match="held a lock"):
-        database.write(put, alone_on=["a", "c"])
-    database.write(put, alone_on=["c"])
+        way.write(database, INSERT, alone_on=["a", "c"])
+    way.write(database, INSERT, alone_on=["c"])
     may_end.set()
     holder.join(10)
-    database.write(put, alone_on=["a", "b"])
-    assert database.read(count) == 2
+    way.write(database, INSERT, alone_on=["a", "b"])
+    assert way.read(database, COUNT) == [[(2,)]]
 
 
-def test_a_statement_that_takes_too_long_is_ended(open_it: Callable[..., Database]) -> None:
+def test_a_statement_that_takes_too_long_is_ended(way: Way, open_it: Callable[..., Database]) -> None:
     with within(1.2, 2.6), pytest.raises(StorageBusy, match="took too long"):
-        open_it(0.3).read(lambda it: it.exec_driver_sql("SELECT pg_sleep(30)").all())
+        way.read(open_it(0.3), "SELECT pg_sleep(30)")
 
 
 # A server that goes away.
 
 
 def test_connections_that_the_server_has_ended_cost_nobody_a_call(
-    server: Postgres, open_it: Callable[..., Database]
+    way: Way, server: Postgres, open_it: Callable[..., Database]
 ) -> None:
     database = open_it()
-    database.write(put)
+    # several are open, and each of them is dead
+    with ThreadPoolExecutor(5) as threads:
+        assert list(threads.map(lambda _: way.read(database, "SELECT 1 FROM pg_sleep(0.2)"), range(5)))
     with server.connect("postgres") as admin:
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'faults'")
-    database.write(put)
-    assert database.read(count) == 2
+    for _ in range(2):
+        way.write(database, INSERT)
+    assert way.read(database, COUNT) == [[(2,)]]
 
 
-def test_work_whose_connection_breaks_is_tried_once_more(open_it: Callable[..., Database]) -> None:
+def test_work_whose_connection_breaks_is_tried_once_more(way: Way, open_it: Callable[..., Database]) -> None:
     runs: list[int] = []
-
-    def work(connection: Connection) -> None:
-        put(connection)
-        runs.append(1)
-        connection.exec_driver_sql("SELECT pg_terminate_backend(pg_backend_pid())")
-
     database = open_it()
     with pytest.raises(StorageFailed, match="stops or starts"):
-        database.write(work)
+        way.write(database, INSERT, "SELECT pg_terminate_backend(pg_backend_pid())", before=lambda: runs.append(1))
     assert len(runs) == 2
-    assert database.read(count) == 0
+    assert way.read(database, COUNT) == [[(0,)]]
 
 
 def test_a_connection_that_breaks_in_the_commit_is_not_tried_again(
-    server: Postgres, open_it: Callable[..., Database]
+    way: Way, server: Postgres, open_it: Callable[..., Database]
 ) -> None:
     with server.connect("faults") as admin:
         admin.execute(
@@ -259,14 +267,9 @@ def test_a_connection_that_breaks_in_the_commit_is_not_tried_again(
             " FOR EACH ROW EXECUTE FUNCTION leave()"
         )
     runs: list[int] = []
-
-    def work(connection: Connection) -> None:
-        runs.append(1)
-        put(connection)
-
     try:
         with pytest.raises(StorageFailed, match="broke in the commit: it may have been kept"):
-            open_it().write(work)
+            way.write(open_it(), INSERT, before=lambda: runs.append(1))
     finally:
         with server.connect("faults") as admin:
             admin.execute("DROP TRIGGER leaving ON things; DROP FUNCTION leave()")
@@ -274,32 +277,42 @@ def test_a_connection_that_breaks_in_the_commit_is_not_tried_again(
 
 
 def test_a_server_that_is_stopped_fails_at_once_and_serves_again_when_it_is_back(
-    server: Postgres, open_it: Callable[..., Database]
+    way: Way, server: Postgres, open_it: Callable[..., Database]
 ) -> None:
     database = open_it()
-    database.write(put)
+    way.write(database, INSERT)
     server.stop()
     for _ in range(3):
         with within(0, 1), pytest.raises(StorageFailed, match=r"cannot be reached|stops or starts"):
-            database.read(count)
+            way.read(database, COUNT)
     server.start()
-    assert database.read(count) == 1
-    database.write(put)
-    assert database.read(count) == 2
+    assert way.read(database, COUNT) == [[(1,)]]
+    way.write(database, INSERT)
+    assert way.read(database, COUNT) == [[(2,)]]
 
 
 def test_a_server_that_says_nothing_is_given_up_within_the_bound(
-    server: Postgres, open_it: Callable[..., Database]
+    way: Way, server: Postgres, open_it: Callable[..., Database]
 ) -> None:
     database = open_it(0.5)
-    database.write(put)
+    way.write(database, INSERT)
     server.pause()
     with within(2.0, 4.5), pytest.raises(StorageFailed, match="cannot be reached"):
-        database.read(count)  # by the connection that was open
+        way.read(database, COUNT)  # by the connection that was open
     with within(1.5, 3.5), pytest.raises(StorageFailed, match="cannot be reached"):
-        database.read(count)  # by a new one
+        way.read(database, COUNT)  # by a new one
     server.resume()
-    assert database.read(count) == 1
+    assert way.read(database, COUNT) == [[(1,)]]
+
+
+def test_the_ways_leave_a_connection_as_the_other_one_needs_it(open_it: Callable[..., Database]) -> None:
+    database = open_it()
+    for way in [*WAYS.values()] * 2:
+        way.write(database, INSERT, alone_on=["a"])
+        with pytest.raises(StorageFailed):
+            way.write(database, INSERT, "INSERT INTO nothing_there VALUES (1)")
+        assert len(way.read(database, COUNT)) == 1
+    assert database.read(count) == 4
 
 
 GEVENT = """

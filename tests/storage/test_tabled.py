@@ -17,11 +17,12 @@ from sqlalchemy import func, select
 
 from gateway.core.windows import Claim, Window
 from gateway.errors import StoreUnavailable
+from gateway.storage.counted import Used, Wanted
 from gateway.storage.counters import Admission, Counters, Reservation, by_counter
 from gateway.storage.database import Database, StorageBusy, StorageFailed
 from gateway.storage.memory import MemoryCounters
 from gateway.storage.migrate import upgrade
-from gateway.storage.tabled import TableCounters, _Used, _Wanted
+from gateway.storage.tabled import TableCounters
 from gateway.storage.tables import counter_slots, counter_values, reservations
 from tests.storage.holding import held
 from tests.storage.stores import NOW_S, Clock, claim
@@ -170,7 +171,7 @@ def test_what_is_done_in_one_turn_is_what_one_after_the_other_would_have_done(tu
     counters, model = TableCounters(database, clock), MemoryCounters(clock)
     held: list[tuple[Reservation, Reservation]] = []
     for asked, later_s in turns:
-        wanted: list[_Wanted | _Used] = []
+        wanted: list[Wanted | Used] = []
         expected: list[Admission | bool] = []
         known = list(held)
         for verb, given_ in asked:
@@ -180,12 +181,12 @@ def test_what_is_done_in_one_turn_is_what_one_after_the_other_would_have_done(tu
                     Claim(f"{number}/{of}", Window((60.0, 5.0, None)[of], 1e7), amount, 10, opened=of == 2)
                     for of, amount in given_
                 ]
-                wanted.append(_Wanted(tuple(claims), 45_000))
+                wanted.append(Wanted(tuple(claims), 45_000))
                 expected.append(model.reserve(claims, 45))
             elif known:
                 mine, other = known[given_[0] % len(known)]
                 amounts = given_[1][: len(mine.claims)]
-                wanted.append(_Used(mine, by_counter(mine, amounts)))
+                wanted.append(Used(mine, by_counter(mine, amounts)))
                 expected.append(model.settle(other, amounts))
         if not wanted:
             continue
@@ -202,9 +203,9 @@ def test_what_is_done_in_one_turn_is_what_one_after_the_other_would_have_done(tu
 
 def test_calls_that_come_at_once_share_transactions(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     counters, written = TableCounters(database), list[int]()
-    write = database.write
+    drive = database.drive
     monkeypatch.setattr(
-        database, "write", lambda *args, **more: (written.append(1), time.sleep(0.05), write(*args, **more))[2]
+        database, "drive", lambda *args, **more: (written.append(1), time.sleep(0.05), drive(*args, **more))[2]
     )
     answers: list[Admission] = []
     threads = [threading.Thread(target=lambda: answers.append(counters.reserve([claim(1, 10)], 45))) for _ in range(40)]
