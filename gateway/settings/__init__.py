@@ -17,7 +17,7 @@ from gateway.secret import Secret
 from gateway.settings.addresses import address_of, postgres_address, told
 from gateway.settings.credentials import Credential, fits_a_header, unset_credential
 from gateway.settings.reading import read
-from gateway.settings.setting import Setting
+from gateway.settings.setting import Setting, bytes_of
 from gateway.settings.table import GROUPS
 from gateway.settings.variables import Variables, withdraw
 
@@ -27,6 +27,7 @@ __all__ = [
     "SettingsError",
     "Shown",
     "address_of",
+    "bytes_of",
     "fits_a_header",
     "postgres_address",
     "told",

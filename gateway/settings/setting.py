@@ -31,3 +31,8 @@ class Setting:
 def seconds(env: str, attribute: str, default: str, help: str) -> Setting:
     """The row of a time: seconds above 0, a day at most."""
     return Setting(env, attribute, "number", default, help, unit="seconds", maximum=86_400)
+
+
+def bytes_of(megabytes: float) -> int:
+    """How many bytes a size is, which the rows give in MB of 1,048,576 bytes; a part of one is left out."""
+    return int(megabytes * (1 << 20))

@@ -50,7 +50,7 @@ def copy_of_the_tree(tmp_path: Path) -> Path:
         pytest.param("flask", "pipeline.py", "from flask import request", id="flask behind the edge"),
         pytest.param("flask", "newroom.py", "import flask", id="flask in a room that no rule names"),
         pytest.param("litellm", "upstream/__init__.py", "import litellm", id="a second way to litellm"),
-        pytest.param("litellm", "assembly.py", "from litellm.utils import x", id="a part of litellm"),
+        pytest.param("litellm", "assembly/__init__.py", "from litellm.utils import x", id="a part of litellm"),
         pytest.param("gevent", "watcher.py", "from gevent import monkey", id="gevent anywhere"),
         pytest.param("braintrust", "upstream/litellm.py", "import braintrust", id="braintrust untraced"),
     ],
