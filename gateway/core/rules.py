@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from gateway.core.addresses import is_guarded
 from gateway.core.fields import check_name
 from gateway.core.rights import LONGEST_ENTRY, MOST_STARS, matches
 from gateway.core.windows import LARGEST_AMOUNT
@@ -41,7 +42,6 @@ _PREFIXES = {LIMIT: "lim_", BUDGET: "bud_"}
 _ID = re.compile(r"(?:lim|bud)_[0-9a-z]{12}")
 _USD = re.compile(r"[0-9]{1,10}(?:\.[0-9]{1,6})?", re.ASCII)
 _LONGEST_ADDRESS = 2048
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MOST_REMEMBERED = 10_000
 _LONGEST_REMEMBERED = 1_024  # characters of names: a caller may invent them
 
@@ -328,9 +328,9 @@ def is_webhook(address: str) -> bool:
         host, port = parts.hostname, parts.port
     except ValueError:
         return False
-    if not host or port == 0 or parts.username is not None or parts.password is not None:
+    if port == 0 or parts.username is not None or parts.password is not None:
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
+    return is_guarded(parts.scheme, host)
 
 
 class RuleSet:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, urlsplit
 
+from gateway.core.addresses import is_guarded
 from gateway.secret import Secret
 
 
@@ -40,7 +41,7 @@ def guarded_address(text: str) -> str:
     parts = urlsplit(address_of(address))
     if not re.fullmatch(r"[\x21-\x7e]*", query):
         raise ValueError("is not an address")
-    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if not is_guarded(parts.scheme, parts.hostname):
         raise ValueError("must begin with https://, other than on this machine")
     return text
 
