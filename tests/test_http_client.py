@@ -15,24 +15,14 @@ import pytest
 import trustme
 
 from gateway.http_client import Answer, TooSlow, ask
-from tests.fakes.loopback import Exchange, Loopback
+from tests.fakes.loopback import Answering, Exchange
 from tests.fakes.receiver import Receiver
-
-
-class Answering(Loopback):
-    """Answers as it is told."""
-
-    def __init__(self) -> None:
-        self.says: Callable[[Exchange], None] = lambda exchange: exchange.respond(200, {}, b"12345")
-        super().__init__()
-
-    def handle(self, exchange: Exchange) -> None:
-        self.says(exchange)
 
 
 @pytest.fixture
 def server() -> Iterator[Answering]:
     with Answering() as one:
+        one.says = lambda exchange: exchange.respond(200, {}, b"12345")
         yield one
 
 
