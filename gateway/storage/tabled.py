@@ -9,17 +9,16 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Column, Connection, Row, Table, delete, func, or_, select, tuple_, update
+from sqlalchemy import Column, Connection, Row, Table, delete, or_, select, tuple_, update
 
 from gateway.core import windows
 from gateway.core.windows import LONGEST_LEASE_S, Claim, Standing, Window
 from gateway.errors import StoreUnavailable
 from gateway.storage.counters import (
     AWAY,
-    SETTLED_KEEP_S,
     Admission,
     Reservation,
     by_counter,
@@ -29,6 +28,7 @@ from gateway.storage.counters import (
 )
 from gateway.storage.database import Database, StorageError, upserting
 from gateway.storage.tables import counter_slots, counter_values, reservations
+from gateway.storage.tally import SETTLED, Tally
 from gateway.storage.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ _BATCH = 200
 #: Calls that reserve and settle in one transaction.
 _AT_ONCE = 32
 _LOG_EVERY_S = 10.0
-#: One table holds three kinds of keys.
-_NUMBER, _TEXT, _SETTLED = "n|", "t|", "s|"
+#: One table holds three kinds of keys; the third is `tally.SETTLED`.
+_NUMBER, _TEXT = "n|", "t|"
 
 
 class TableCounters:
@@ -88,11 +88,11 @@ class TableCounters:
         windows.openable(claim, amount)
 
         def work(connection: Connection) -> bool:
-            ledger = _Ledger(connection, {claim.counter: claim.window}, self._now_ms())
-            opened = not ledger.slots[claim.counter]
+            tally = Tally(connection, {claim.counter: claim.window}, self._now_ms())
+            opened = not tally.slots[claim.counter]
             if opened:
-                ledger.count(claim, amount + ledger.reserved(claim.counter))
-            ledger.write()
+                tally.count(claim, amount + tally.reserved(claim.counter))
+            tally.write()
             return opened
 
         return self._write(work, [claim.counter])
@@ -105,12 +105,12 @@ class TableCounters:
     def _turn(self, asked: Sequence[_Wanted | _Used]) -> Sequence[Admission | bool]:
         """Reserve and settle for several calls, one after the other, in one transaction."""
         counters = {claim.counter: claim.window for one in asked for claim in one.claims}
-        settled = [_SETTLED + one.reservation.id for one in asked if isinstance(one, _Used)]
+        settled = [SETTLED + one.reservation.id for one in asked if isinstance(one, _Used)]
 
         def work(connection: Connection) -> Sequence[Admission | bool]:
-            ledger = _Ledger(connection, counters, self._now_ms(), settled)
-            answers = [one.done(ledger) for one in asked]
-            ledger.write()
+            tally = Tally(connection, counters, self._now_ms(), settled)
+            answers = [one.done(tally) for one in asked]
+            tally.write()
             return answers
 
         return self._write(work, [*counters, *settled])
@@ -137,8 +137,8 @@ class TableCounters:
         windows.distinct(claims)
 
         def work(connection: Connection) -> tuple[Standing, ...]:
-            ledger = _Ledger(connection, {claim.counter: claim.window for claim in claims}, self._now_ms())
-            return tuple(ledger.standing(claim, admitted=False) for claim in claims)
+            tally = Tally(connection, {claim.counter: claim.window for claim in claims}, self._now_ms())
+            return tuple(tally.standing(claim, admitted=False) for claim in claims)
 
         return self._answered(lambda: self._database.read(work))
 
@@ -219,9 +219,9 @@ class TableCounters:
         return list(connection.execute(ended).scalars())
 
     def _take_back_all(self, counters: Iterable[str], connection: Connection) -> int:
-        ledger = _Ledger(connection, {counter: _window_of(counter) for counter in counters}, self._now_ms())
-        ledger.write()
-        return ledger.ended
+        tally = Tally(connection, {counter: _window_of(counter) for counter in counters}, self._now_ms())
+        tally.write()
+        return tally.ended
 
     def _tidy_now_and_then(self) -> None:
         with self._lock:
@@ -260,37 +260,6 @@ _ENDING = (
 )
 
 
-#: Statements of a `_Ledger`: `?` is a value, and `()` a list of values.
-_SLOTS_OF = "SELECT counter, slot, amount, ends_ms FROM counter_slots WHERE counter IN ()"
-_OVERDUE_OF = (
-    "SELECT counter, id, slot, amount, ends_ms FROM reservations WHERE counter IN () AND (ends_ms <= ? OR ends_ms > ?)"
-)
-_NOTES_OF = "SELECT key FROM counter_values WHERE key IN () AND ends_ms > ?"
-_HELD_OF = "SELECT counter, id, slot, amount FROM reservations WHERE id IN ()"
-_SHORTEN = "UPDATE reservations SET ends_ms = ? WHERE counter IN () AND ends_ms > ?"
-_FORGET = "DELETE FROM reservations WHERE id IN ()"
-_FORGET_ONE = "DELETE FROM reservations WHERE counter = ? AND id = ?"
-_HOLD = "INSERT INTO reservations (counter, id, slot, amount, ends_ms) VALUES (?, ?, ?, ?, ?)"
-_FORGET_SLOT = "DELETE FROM counter_slots WHERE counter = ? AND slot = ?"
-_COUNT_LESS = (
-    "INSERT INTO counter_slots (counter, slot, amount, ends_ms) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (counter, slot) DO UPDATE SET amount = excluded.amount"
-)
-_COUNT = f"{_COUNT_LESS}, ends_ms = excluded.ends_ms"
-_NOTE = (
-    "INSERT INTO counter_values (key, number, ends_ms) VALUES (?, ?, ?)"
-    " ON CONFLICT (key) DO UPDATE SET number = excluded.number, ends_ms = excluded.ends_ms"
-)
-
-
-@lru_cache(maxsize=1024)
-def _in_words_of(paramstyle: str, statement: str, counts: tuple[int, ...]) -> str:
-    """A statement with its lists, and with the marks that a driver has for values (PEP 249, "paramstyle")."""
-    for count in counts:
-        statement = statement.replace("()", f"({', '.join('?' * count)})", 1)
-    return statement if paramstyle == "qmark" else statement.replace("?", "%s")
-
-
 @dataclass(frozen=True)
 class _Wanted:
     """What a call wants to reserve."""
@@ -299,12 +268,12 @@ class _Wanted:
     lease_ms: int
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def done(self, ledger: _Ledger) -> Admission:
-        admitted = all(windows.fits(claim, ledger.slots[claim.counter]) for claim in self.claims)
-        standings = [ledger.standing(claim, admitted=admitted) for claim in self.claims]
+    def done(self, tally: Tally) -> Admission:
+        admitted = all(windows.fits(claim, tally.slots[claim.counter]) for claim in self.claims)
+        standings = [tally.standing(claim, admitted=admitted) for claim in self.claims]
         if admitted:
             for claim in self.claims:
-                ledger.reserve(self.id, claim, self.lease_ms)
+                tally.reserve(self.id, claim, self.lease_ms)
         return with_room(admitted, self.id, self.claims, standings)
 
 
@@ -319,162 +288,17 @@ class _Used:
     def claims(self) -> Sequence[Claim]:
         return self.reservation.claims
 
-    def done(self, ledger: _Ledger) -> bool:
-        held = ledger.end(self.reservation.id)
+    def done(self, tally: Tally) -> bool:
+        held = tally.end(self.reservation.id)
         if held is None:
             return False
         for counter, (claim, amount) in self.real.items():
             slot, before = held.get(counter, (0, 0))
             if amount < before:
-                ledger.take_back(counter, slot, before - amount)
-            elif amount > before and not (claim.opened and not ledger.slots[counter]):
-                ledger.count(claim, amount - before)
+                tally.take_back(counter, slot, before - amount)
+            elif amount > before and not (claim.opened and not tally.slots[counter]):
+                tally.count(claim, amount - before)
         return True
-
-
-class _Ledger:
-    """Some counters within a transaction that is alone on them: read, changed here, written back.
-
-    What is reserved beyond its lease is taken back when it is made. Its statements are the driver's: SQLAlchemy takes
-    ten times as long to make one as SQLite takes to run it.
-
-    Args:
-        connection: within the transaction.
-        counters: what is read and changed.
-        now_ms: the store's clock.
-        settled: names of the notes that reservations are settled, of those which are to be.
-    """
-
-    def __init__(
-        self, connection: Connection, counters: dict[str, Window], now_ms: int, settled: Sequence[str] = ()
-    ) -> None:
-        self._connection = connection
-        self._windows = counters
-        self._now_ms = now_ms
-        self._read: dict[str, dict[int, int]] = {counter: {} for counter in counters}
-        self._fresh: set[str] = set()
-        self._reserved: list[tuple[str, str, int, int, int]] = []
-        self._ended_ids: list[str] = []
-        self.ended = 0
-        names = tuple(counters)
-        forgotten = dict[str, set[int]]()
-        for counter, slot, amount, ends_ms in self._run(_SLOTS_OF, names):
-            self._read[counter][slot] = amount
-            if not counters[counter].slot_ms and ends_ms <= now_ms:
-                forgotten.setdefault(counter, set()).add(slot)
-        self.slots = {
-            counter: windows.live(
-                window,
-                {slot: at for slot, at in self._read[counter].items() if slot not in forgotten.get(counter, ())},
-                now_ms,
-            )
-            for counter, window in counters.items()
-        }
-        longest_ms = now_ms + int(LONGEST_LEASE_S * 1000)
-        self._overdue = self._run(_OVERDUE_OF, names, now_ms, longest_ms)
-        for counter, _id, slot, amount, ends_ms in self._overdue:
-            if ends_ms <= now_ms:
-                self.take_back(counter, slot, amount)
-        self._settled = set[str]()
-        self._held = dict[str, dict[str, tuple[int, int]]]()
-        if settled:
-            self._read_held(settled)
-
-    def _read_held(self, settled: Sequence[str]) -> None:
-        over = {row[:2] for row in self._overdue if row[4] <= self._now_ms}
-        self._settled = {key for (key,) in self._run(_NOTES_OF, tuple(settled), self._now_ms)}
-        ids = tuple(name.removeprefix(_SETTLED) for name in settled)
-        for counter, id, slot, amount in self._run(_HELD_OF, ids):
-            if (counter, id) not in over:
-                self._held.setdefault(id, {})[counter] = (slot, amount)
-
-    def _run(self, statement: str, *values: Any) -> Sequence[Any]:
-        """Run a statement; a value that is a tuple takes the place of a list."""
-        counts = tuple(len(value) for value in values if isinstance(value, tuple))
-        flat = tuple(one for value in values for one in (value if isinstance(value, tuple) else (value,)))
-        result = self._connection.exec_driver_sql(self._said(statement, counts), flat)
-        return result.all() if result.returns_rows else ()
-
-    def _run_each(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        self._connection.exec_driver_sql(self._said(statement, ()), rows)
-
-    def _said(self, statement: str, counts: tuple[int, ...]) -> str:
-        return _in_words_of(self._connection.dialect.paramstyle, statement, counts)
-
-    def standing(self, claim: Claim, *, admitted: bool) -> Standing:
-        """How a claim's window stands, where the claim itself is not counted here yet."""
-        return windows.standing(claim, self.slots[claim.counter], self._now_ms, admitted=admitted)
-
-    def count(self, claim: Claim, amount: int) -> None:
-        """Count it in the slot that is now."""
-        self.slots[claim.counter] = windows.counted(claim.window, self.slots[claim.counter], amount, self._now_ms)
-        self._fresh.add(claim.counter)
-
-    def take_back(self, counter: str, slot: int, amount: int) -> None:
-        """Count it no more in the slot where it was."""
-        window = self._windows[counter]
-        self.slots[counter] = windows.taken_back(window, self.slots[counter], slot, amount, self._now_ms)
-
-    def reserved(self, counter: str) -> int:
-        """What is reserved of a counter and still held."""
-        held = select(func.coalesce(func.sum(reservations.c.amount), 0))
-        live = held.where(reservations.c.counter == counter, reservations.c.ends_ms > self._now_ms)
-        return int(self._connection.execute(live).scalar_one())
-
-    def reserve(self, id: str, claim: Claim, lease_ms: int) -> None:
-        """Count a claim until its lease ends."""
-        self.count(claim, claim.amount)
-        slot = claim.window.slot_at(self._now_ms)
-        self._reserved.append((claim.counter, id, slot, claim.amount, self._now_ms + lease_ms))
-
-    def end(self, id: str) -> dict[str, tuple[int, int]] | None:
-        """Forget a reservation; return, for each counter where it was held, the slot and the amount.
-
-        None: that was done before.
-        """
-        if (note := _SETTLED + id) in self._settled:
-            return None
-        self._settled.add(note)
-        self._ended_ids.append(id)
-        return self._held.get(id, {})
-
-    def write(self) -> None:
-        """Write back what has changed, in few statements: a server is asked each time."""
-        self._write_leases()
-        gone: list[tuple[Any, ...]] = []
-        used: list[tuple[Any, ...]] = []
-        less: list[tuple[Any, ...]] = []
-        for counter, slots in self.slots.items():
-            read, window, fresh = self._read[counter], self._windows[counter], counter in self._fresh
-            # one without end stays at 0 until it is forgotten: whether it was opened is told by its being there
-            kept = {slot: amount for slot, amount in slots.items() if amount > 0 or fresh or not window.slot_ms}
-            gone += [(counter, slot) for slot in read if slot not in kept]
-            # a window without end is forgotten some time after its last use
-            changed = {slot for slot, at in kept.items() if read.get(slot) != at or (fresh and not window.slot_ms)}
-            (used if fresh else less).extend(
-                (counter, slot, kept[slot], window.ends_ms(slot, self._now_ms)) for slot in changed
-            )
-        notes = [(_SETTLED + id, 1, self._now_ms + int(SETTLED_KEEP_S * 1000)) for id in self._ended_ids]
-        for statement, rows in (
-            (_FORGET_SLOT, gone),
-            (_COUNT, used),
-            (_COUNT_LESS, less),
-            (_HOLD, self._reserved),
-            (_NOTE, notes),
-        ):
-            if rows:
-                self._run_each(statement, rows)
-
-    def _write_leases(self) -> None:
-        longest_ms = self._now_ms + int(LONGEST_LEASE_S * 1000)
-        over = [tuple(row[:2]) for row in self._overdue if row[4] <= self._now_ms]
-        if over:
-            self._run_each(_FORGET_ONE, over)
-        if self._ended_ids:
-            self._run(_FORGET, tuple(self._ended_ids))
-        self.ended = len(over)
-        if len(over) < len(self._overdue):
-            self._run(_SHORTEN, longest_ms, tuple(self._windows), longest_ms)
 
 
 def _ended(now_ms: int) -> Any:
