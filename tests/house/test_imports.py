@@ -47,7 +47,7 @@ def copy_of_the_tree(tmp_path: Path) -> Path:
         pytest.param("layers", "newroom.py", "", id="a room that has no place"),
         pytest.param("pure-core", "core/__init__.py", "import time", id="a clock in core"),
         pytest.param("pure-core", "errors.py", "from os import environ", id="the environment in errors"),
-        pytest.param("flask", "pipeline.py", "from flask import request", id="flask behind the edge"),
+        pytest.param("flask", "pipeline/__init__.py", "from flask import request", id="flask behind the edge"),
         pytest.param("flask", "newroom.py", "import flask", id="flask in a room that no rule names"),
         pytest.param("litellm", "upstream/__init__.py", "import litellm", id="a second way to litellm"),
         pytest.param("litellm", "assembly/__init__.py", "from litellm.utils import x", id="a part of litellm"),
