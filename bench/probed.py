@@ -21,10 +21,12 @@ from greenlet import greenlet
 from gunicorn.workers.ggevent import GeventWorker
 
 from bench.ledger import Ledger
-from gateway import attempts, pipeline
+from gateway import attempts
 from gateway.api import exchange
 from gateway.auth import Authenticator
 from gateway.core import routing
+from gateway.pipeline import Settlement
+from gateway.pipeline.reply import Run
 from gateway.tracing import Trace, Tracer
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
@@ -45,8 +47,8 @@ STAGES: tuple[tuple[str, tuple[tuple[Any, str], ...]], ...] = (
         "6 read the stream",
         ((attempts._Aside, "_pump"), (http1.Connection, "read"), (relay.Relay, "_read"), (relay.EventRelay, "_read")),
     ),
-    ("6 answer", ((exchange, "_response"), (pipeline._Run, "stream"), (exchange.EventStream, "__next__"))),
-    ("7 settle", ((pipeline.Settlement, "__call__"),)),
+    ("6 answer", ((exchange, "_response"), (Run, "stream"), (exchange.EventStream, "__next__"))),
+    ("7 settle", ((Settlement, "__call__"),)),
     ("7 build the rows", ((Trace, "_record"),)),
     ("7 spool the rows", ((Spool, "write"),)),
     ("deliver the rows", ((Sender, "_run"),)),

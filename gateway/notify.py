@@ -7,22 +7,21 @@ lost with a process that is killed.
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import json
 import logging
 import secrets
-import socket
-import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from gateway.core.rules import USD, Rule, amount_of, is_webhook
 from gateway.core.webhooks import signature, signing_key
+from gateway.http_client import ask
 from gateway.secret import Secret
 from gateway.storage.database import StorageError
 from gateway.storage.notices import Notice, Notices
@@ -173,7 +172,7 @@ class Notifier:
     def _try(self, notice: Notice) -> None:
         try:
             status = self._send(notice)
-        except (OSError, http.client.HTTPException, ValueError) as error:  # the last: a name that can be none
+        except (OSError, HTTPException, ValueError) as error:  # the last: a name that can be none
             why = str(error) if isinstance(error, Refused) else type(error).__name__
         else:
             if 200 <= status < 300:
@@ -242,78 +241,13 @@ def post(address: str, body: bytes, headers: dict[str, str], timeout_s: float) -
     """
     if not is_webhook(address):
         raise Refused("nothing is sent to such an address")
-    parts = urlsplit(address)
-    found = _looked_up(parts)
-    held: list[socket.socket] = []
-    over = threading.Event()
+    plain = urlsplit(address).scheme == "http"
 
-    def give_up() -> None:
-        over.set()
-        for sock in held:
-            try:
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-            except OSError:
-                log.debug("the connection to a receiver is gone already")
-
-    timer = threading.Timer(timeout_s, give_up)
-    timer.daemon = True
-    timer.start()
-    try:
-        sock = _connected(found, parts, timeout_s, held)
-        if over.is_set():
-            raise TimeoutError
-        connection = http.client.HTTPConnection("receiver")  # the name means nothing: it is connected already
-        connection.sock = sock
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", path, body, {**headers, "Host": parts.netloc, "Connection": "close"})
-        return connection.getresponse().status
-    finally:
-        timer.cancel()
-        for one in held:
-            one.close()
-
-
-_Addresses = list[tuple[Any, ...]]
-
-
-def _looked_up(parts: SplitResult) -> _Addresses:
-    """The addresses of a receiver, each of them checked.
-
-    Raises:
-        Refused: one of them is where nothing may be sent.
-        OSError: the name is not known.
-    """
-    plain = parts.scheme == "http"
-    found = socket.getaddrinfo(parts.hostname, parts.port or (80 if plain else 443), type=socket.SOCK_STREAM)
-    for *_, place in found:
-        if is_refused(str(place[0]), plain=plain):
+    def check(found: str) -> None:
+        if is_refused(found, plain=plain):
             raise Refused("its name leads to an address that nothing is sent to")
-    return found
 
-
-def _connected(found: _Addresses, parts: SplitResult, timeout_s: float, held: list[socket.socket]) -> socket.socket:
-    failure: OSError = OSError("no address")
-    until_s = time.monotonic() + timeout_s
-    for family, kind, protocol, _, place in found:
-        if (left_s := until_s - time.monotonic()) <= 0:
-            break
-        sock = socket.socket(family, kind, protocol)
-        held.append(sock)
-        sock.settimeout(left_s)
-        try:
-            sock.connect(place)
-        except OSError as error:
-            failure = error
-            continue
-        if parts.scheme == "http":
-            return sock
-        guarded = ssl.create_default_context().wrap_socket(
-            sock, server_hostname=parts.hostname, do_handshake_on_connect=False
-        )
-        held.append(guarded)
-        guarded.do_handshake()
-        return guarded
-    raise failure
+    return ask("POST", address, body, headers, timeout_s=timeout_s, check=check).status
 
 
 def is_refused(address: str, *, plain: bool) -> bool:

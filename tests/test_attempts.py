@@ -28,7 +28,7 @@ from gateway.pipeline import Gateway, Reply
 from gateway.secret import Secret
 from gateway.watcher import Watcher
 from tests.builders import ECHO, ROLE, Recorder, Script, Step, call, delta, finish, gateway, says
-from tests.test_pipeline import text_of, wait_for
+from tests.pipeline.test_pipeline import text_of, wait_for
 
 DOWN = ProviderFailed("down", provider="openai", status=503)
 QUICK = Trying(retries=2, cooldown_s=0.2)

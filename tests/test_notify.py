@@ -358,7 +358,7 @@ def test_a_proxy_of_the_environment_is_not_asked(receiver: Receiver, monkeypatch
 def test_a_receiver_that_drips_its_answer_is_left_in_time(receiver: Receiver) -> None:
     receiver.drip_s = 0.2
     began_s = time.monotonic()
-    with pytest.raises((TimeoutError, ConnectionError, notify.http.client.HTTPException)):
+    with pytest.raises(TimeoutError):
         post(receiver.url, b"{}", {}, 0.7)
     assert time.monotonic() - began_s < 4
 
@@ -366,7 +366,7 @@ def test_a_receiver_that_drips_its_answer_is_left_in_time(receiver: Receiver) ->
 def test_a_receiver_that_says_nothing_is_left_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began_s = time.monotonic()
-        with pytest.raises((TimeoutError, ConnectionError, notify.http.client.HTTPException)):
+        with pytest.raises(TimeoutError):
             post(f"http://127.0.0.1:{silent.getsockname()[1]}/", b"{}", {}, 0.5)
         assert time.monotonic() - began_s < 4
 

@@ -16,6 +16,7 @@ from gateway.core.paging import Page
 from gateway.core.rights import read_rights
 from gateway.core.rules import Rule, RuleStanding, Standings
 from gateway.errors import InvalidRequest, StoreUnavailable
+from gateway.limits.standing import standing
 from gateway.storage.accounts import Account, Accounts
 from gateway.storage.audit import By
 from gateway.storage.database import StorageError
@@ -218,13 +219,7 @@ def _standing(standings: Standings | None, rule: Rule, subject: str | None) -> R
         ):
             has = ", ".join(rule.each)
             raise InvalidRequest(f"subject names {has}, in this order, with commas between.", param="subject")
-    if standings is None or len(parts) != len(rule.each):
-        return None
-    try:
-        return standings.of(rule, parts)
-    except StoreUnavailable as error:
-        log.warning("a rule's standing cannot be told", extra={"fields": {"rule": rule.id, "why": str(error)}})
-        return None
+    return standing(standings, rule, parts)
 
 
 def _list(page: Page[Any], document: Callable[[Any], JSON], place: Callable[[Any], str | int]) -> Answer:

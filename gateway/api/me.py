@@ -12,8 +12,9 @@ from flask import Response
 from gateway.core import wire
 from gateway.core.calls import Caller
 from gateway.core.operations import ME
-from gateway.core.rules import BUDGET, LIMIT, Rule, RuleStanding
+from gateway.core.rules import BUDGET, LIMIT, Rule
 from gateway.errors import StoreUnavailable
+from gateway.limits.standing import standing_for
 from gateway.storage.database import StorageError
 from gateway.web import caller, current_gateway, require
 
@@ -80,24 +81,5 @@ def _of_kind(kind: str, rules: Sequence[Rule] | None, known: Caller) -> list[JSO
 def _told(rule: Rule, known: Caller) -> JSON:
     """What a caller is told of a rule: all but where the operator is told."""
     document = {name: value for name, value in rule.document().items() if name != "webhook"}
-    standing = _standing(rule, known)
-    return {**document, "standing": standing.document(rule.measure) if standing is not None else None}
-
-
-def _standing(rule: Rule, known: Caller) -> RuleStanding | None:
-    """How a rule stands for a caller; None where it is counted apart for what no caller alone is, such as a model."""
-    standings = current_gateway().standings
-    own = {
-        "key": known.key_id,
-        "user": known.user_id or known.user,
-        "project": known.project_id or known.project,
-        "caller": known.id,
-    }
-    subject = [value for name in rule.each if (value := own.get(name)) is not None]
-    if standings is None or len(subject) != len(rule.each):
-        return None
-    try:
-        return standings.of(rule, subject)
-    except StoreUnavailable as error:
-        log.warning("a rule's standing cannot be told", extra={"fields": {"rule": rule.id, "why": str(error)}})
-        return None
+    now = standing_for(current_gateway().standings, rule, known)
+    return {**document, "standing": now.document(rule.measure) if now is not None else None}

@@ -7,23 +7,18 @@ No redirect is followed and there is no proxy on the way: whoever answers decide
 
 from __future__ import annotations
 
-import http.client
 import json
-import logging
-import socket
-import ssl
-import threading
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
+
+from gateway.core.addresses import is_guarded
+from gateway.http_client import TooSlow, ask
 
 JSON = dict[str, Any]
 
-log = logging.getLogger(__name__)
-
 _TIMEOUT_S = 5.0
 _LARGEST_BYTES = 1 << 20
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def is_safe(url: str) -> bool:
@@ -35,7 +30,7 @@ def is_safe(url: str) -> bool:
         return False
     if parts.username is not None or not (url.isascii() and url.isprintable()) or " " in url:
         return False
-    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK))
+    return is_guarded(parts.scheme, host)
 
 
 def configuration(issuer: str) -> JSON:
@@ -91,60 +86,12 @@ def _asked(
 ) -> tuple[int, JSON | None]:
     if not is_safe(url):
         raise ValueError("nothing is asked at such an address")
-    parts = urlsplit(url)
-    over = threading.Event()
-    sock = _connected(parts)
-
-    def give_up() -> None:
-        over.set()
-        try:
-            # the plain one, since TLS would wait for the other end
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-        except OSError:
-            log.debug("the connection to an issuer is gone already")
-
-    # the socket's own bound is for each read, and an answer may come byte by byte
-    timer = threading.Timer(_TIMEOUT_S, give_up)
-    timer.daemon = True
-    timer.start()
+    told = {"Accept": "application/json", "Accept-Encoding": "identity"}
     try:
-        if isinstance(sock, ssl.SSLSocket):
-            sock.do_handshake()
-        connection = http.client.HTTPConnection("issuer")  # the name means nothing: it is connected already
-        connection.sock = sock
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        told = {"Accept": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
-        connection.request(method, path, body, {**(headers or {}), **told, "Host": parts.netloc})
-        with connection.getresponse() as answer:
-            raw = answer.read(_LARGEST_BYTES + 1)
-            status = answer.status
-    except (OSError, http.client.HTTPException):
-        if over.is_set():
-            raise ValueError("the answer is too slow") from None
-        raise
-    finally:
-        timer.cancel()
-        sock.close()
-    if over.is_set():
-        raise ValueError("the answer is too slow")
-    if len(raw) > _LARGEST_BYTES:
-        raise ValueError("the answer is too large")
-    return status, _object(raw)
-
-
-def _connected(parts: SplitResult) -> socket.socket:
-    """Connect; over TLS the handshake is still to come."""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    sock = socket.create_connection((parts.hostname or "", port), _TIMEOUT_S)
-    if parts.scheme == "http":
-        return sock
-    try:
-        return ssl.create_default_context().wrap_socket(
-            sock, server_hostname=parts.hostname, do_handshake_on_connect=False
-        )
-    except (OSError, ValueError):
-        sock.close()
-        raise
+        answer = ask(*(method, url, body, {**(headers or {}), **told}), timeout_s=_TIMEOUT_S, most_bytes=_LARGEST_BYTES)
+    except TooSlow:
+        raise ValueError("the answer is too slow") from None
+    return answer.status, _object(answer.body)
 
 
 def _object(raw: bytes) -> JSON | None:

@@ -117,11 +117,12 @@ class Folder:
 def folders(settings: Settings) -> list[Folder]:
     """Look at each folder of the spool; this configuration's first, also one that is not made yet."""
     from gateway.assembly import deliveries, ledger_delivery, spool_folder  # noqa: PLC0415
+    from gateway.settings import bytes_of  # noqa: PLC0415
 
     mine = {delivery.folder.name: delivery for delivery in (*deliveries(settings), ledger_delivery(settings))}
     top = spool_folder(settings)
     names = sorted(path.name for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
-    cap_bytes = int(settings.spool_mb * (1 << 20))
+    cap_bytes = bytes_of(settings.spool_mb)
     return [
         _look(name, top / name, mine.get(name), cap_bytes) for name in dict.fromkeys([*mine, *names]) if name[:1] != "."
     ]

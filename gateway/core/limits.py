@@ -73,7 +73,8 @@ def parts(
 def _part(
     rule: Rule, caller: Caller, model: str, wanted: Estimate | None, cost: int, now_s: float, deferred: str
 ) -> Part | None:
-    each = {name: _subject(name, caller, model) for name in rule.each}
+    own = {**subjects_of(caller), "model": model}
+    each = {name: own[name] for name in rule.each}
     if wanted is None and rule.measure in (TOKENS, USD):
         return _deferred(looked_at(rule, each, now_s), deferred) if rule.kind == BUDGET and deferred else None
     return _claimed(rule, each, wanted, cost, now_s)
@@ -114,16 +115,17 @@ def _claimed(rule: Rule, each: Mapping[str, str | None], wanted: Estimate | None
     return Part(rule, Claim(subject, Window(_LENGTHS_S[rule.period or "minute"]), amount, rule.most), each)
 
 
-def _subject(name: str, caller: Caller, model: str) -> str | None:
-    """Whom a call is counted for, by what cannot be renamed where there is such."""
-    subjects = {
+def subjects_of(caller: Caller) -> dict[str, str | None]:
+    """Whom a caller's calls may be counted for, by the names in `Rule.each`.
+
+    What cannot be renamed comes first; None where there is nobody of that name.
+    """
+    return {
         "key": caller.key_id,
         "user": caller.user_id or caller.user,
         "project": caller.project_id or caller.project,
         "caller": caller.id,
-        "model": model,
     }
-    return subjects[name]
 
 
 def _written(value: str | None) -> str:
@@ -213,16 +215,16 @@ def _holds_s(part: Part, standing: Standing, now_s: float) -> float:
 def _over_limit(part: Part, standing: Standing) -> LimitExceeded:
     rule, claim = part.rule, part.claim
     window = "at once" if rule.measure == PARALLEL else f"a {rule.period}"
-    what = "calls" if rule.measure == PARALLEL else rule.measure
-    said = f"{_name(rule)} allows {standing.limit} {what} {window}{_apart(rule)}; {standing.used} are taken"
+    most = rule.most if standing.limit is None else standing.limit
+    said = f"{_name(rule)} allows {counted(rule, most)} {window}{_apart(rule)}; {standing.used:,} are taken"
     wait_s = standing.wait_s
     if wait_s is None and rule.measure == PARALLEL and rule.most > 0:
         wait_s = PARALLEL_WAIT_S
     if wait_s is None:
         return LimitExceeded(
-            f"{said}, and this call may take {claim.amount}, which it never has room for.", should_retry=False
+            f"{said}, and this call may take {claim.amount:,}, which it never has room for.", should_retry=False
         )
-    wants = f" and this call may take {claim.amount}" if rule.measure == TOKENS else ""
+    wants = f" and this call may take {claim.amount:,}" if rule.measure == TOKENS else ""
     return LimitExceeded(
         f"{said}{wants}. Try again in {duration(wait_s)}.",
         retry_after=str(max(1, math.ceil(wait_s))),
@@ -250,7 +252,12 @@ def _apart(rule: Rule) -> str:
 
 
 def _amount(rule: Rule, amount: int) -> str:
-    return f"{dollars(amount)} USD" if rule.measure == USD else f"{amount} tokens"
+    return f"{dollars(amount)} USD" if rule.measure == USD else counted(rule, amount)
+
+
+def counted(rule: Rule, amount: int) -> str:
+    """Name an amount of what a rule counts for people: `60 requests`, `1,200 tokens`, `5 calls`; not of money."""
+    return f"{amount:,} {'calls' if rule.measure == PARALLEL else rule.measure}"
 
 
 def dollars(micro: int) -> str:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flask import abort, g, make_response, redirect, render_template, request, url_for
 
 from gateway.core.calls import Caller
+from gateway.core.limits import counted
 from gateway.core.rules import BUDGET, LIMIT, MEASURES, PERIODS, SUBJECTS, USD, Rule, RuleStanding, amount_of
-from gateway.errors import GatewayError, InvalidRequest, NotPermitted, StoreUnavailable
+from gateway.errors import GatewayError, InvalidRequest, NotPermitted
+from gateway.limits.standing import standing, standing_for
 from gateway.pages.sign_in import Route
 from gateway.pipeline import Gateway
 from gateway.storage.audit import By
 from gateway.storage.directory import Directory
 
 JSON = dict[str, Any]
-
-log = logging.getLogger(__name__)
 
 _PAGE = 100
 _LONGEST_ID = 64
@@ -63,21 +62,9 @@ class Standing:
 
 def standing_of(gateway: Gateway, rule: Rule, caller: Caller | None = None) -> Standing:
     """Say how a rule stands: as a whole, or for a caller."""
-    subject: Sequence[str] = ()
-    if caller is not None and rule.each:
-        own = {
-            "key": caller.key_id,
-            "user": caller.user_id or caller.user,
-            "project": caller.project_id or caller.project,
-            "caller": caller.id,
-        }
-        subject = [value for name in rule.each if (value := own.get(name)) is not None]
-    if gateway.standings is None or len(subject) != len(rule.each):
-        return Standing(rule, None, None)
-    try:
-        now = gateway.standings.of(rule, subject)
-    except StoreUnavailable as error:
-        log.warning("a rule's standing cannot be told", extra={"fields": {"rule": rule.id, "why": str(error)}})
+    known = gateway.standings
+    now = standing(known, rule) if caller is None else standing_for(known, rule, caller)
+    if now is None:
         return Standing(rule, None, None)
     return Standing(rule, now, min(1.0, now.used / rule.most) if rule.most else 1.0)
 
@@ -199,5 +186,4 @@ def _most(measure: str, text: str) -> int | str:
 
 
 def _amount(rule: Rule, amount: int) -> str:
-    told = amount_of(rule.measure, amount)
-    return f"${told}" if rule.measure == USD else f"{told:,} {rule.measure}"
+    return f"${amount_of(USD, amount)}" if rule.measure == USD else counted(rule, amount)

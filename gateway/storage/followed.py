@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from gateway.core.calls import Caller
-from gateway.core.rules import Rule, RuleSet
+from gateway.core.rules import Rule
+from gateway.core.ruleset import RuleSet
 from gateway.errors import StoreUnavailable
 from gateway.storage.database import Database, StorageError
 from gateway.storage.revision import KEYS, RULES, revision

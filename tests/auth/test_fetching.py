@@ -11,18 +11,7 @@ import trustme
 
 from gateway.auth import fetching
 from gateway.auth.fetching import configuration, fetched, is_safe, posted
-from tests.fakes.loopback import Exchange, Loopback
-
-
-class Answering(Loopback):
-    """Answers as it is told."""
-
-    def __init__(self) -> None:
-        self.says: Callable[[Exchange], None] = lambda exchange: exchange.respond_json(200, {"a": 1})
-        super().__init__()
-
-    def handle(self, exchange: Exchange) -> None:
-        self.says(exchange)
+from tests.fakes.loopback import Answering, Exchange
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from gateway.auth.oidc import Claims, JsonWebTokens
 from gateway.core.calls import Caller
 from gateway.core.rights import ADMIN, CALL, METRICS, Rights
 from gateway.errors import StoreUnavailable
-from gateway.settings import ALGORITHMS
+from gateway.settings.readers import ALGORITHMS
 from tests.fakes.issuer import AUDIENCE, RSA, Issuer, jwk, token
 
 OTHER_RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)

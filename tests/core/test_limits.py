@@ -15,6 +15,7 @@ from gateway.core.limits import (
     Position,
     Used,
     charged,
+    counted,
     dollars,
     duration,
     headers,
@@ -192,6 +193,18 @@ def test_what_a_limit_never_has_room_for_is_not_to_be_tried_again() -> None:
     assert (error.retry_after, error.should_retry) == (None, False)
     _, error = refusal([part(limit(PARALLEL, 0, None))], [standing(0, 0, None)], NOW_S)
     assert error.should_retry is False
+
+
+@pytest.mark.parametrize(
+    ("rule", "amount", "said"),
+    [
+        (limit(), 60, "60 requests"),
+        (limit(TOKENS, 100), 1_250_000, "1,250,000 tokens"),
+        (limit(PARALLEL, 5, None), 5, "5 calls"),
+    ],
+)
+def test_what_a_rule_counts_has_a_name(rule: Rule, amount: int, said: str) -> None:
+    assert counted(rule, amount) == said
 
 
 def test_of_calls_at_once_one_is_soon_over() -> None:

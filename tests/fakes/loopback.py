@@ -256,6 +256,17 @@ class Loopback:
         self.close()
 
 
+class Answering(Loopback):
+    """Answers as `says` does, which a test may change."""
+
+    def __init__(self) -> None:
+        self.says: Callable[[Exchange], None] = lambda exchange: exchange.respond_json(200, {"a": 1})
+        super().__init__()
+
+    def handle(self, exchange: Exchange) -> None:
+        self.says(exchange)
+
+
 class _Server(socketserver.ThreadingTCPServer):
     """Accepts connections and keeps count of them; `http.server` reads the requests."""
 

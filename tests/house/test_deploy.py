@@ -15,7 +15,8 @@ from modal.file_pattern_matcher import FilePatternMatcher
 
 import modal_app
 from gateway.metrics import Metrics, SpoolState
-from gateway.settings import ROUTES_FILE, SETTINGS, Settings
+from gateway.settings import ROUTES_FILE, Settings
+from gateway.settings.table import SETTINGS
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())

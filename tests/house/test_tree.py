@@ -19,7 +19,8 @@ GATEWAY = TOP / "gateway"
 
 # Where a broad `except` may stand, and why. A folder ends with a slash.
 MAY_CATCH_ALL = {
-    "pipeline.py": "settles whatever came, and raises it again",
+    "pipeline/__init__.py": "settles whatever came, and raises it again",
+    "pipeline/settlement.py": "one thing that fails keeps no other from being settled",
     "attempts.py": "a fault of ours while an answer is read becomes the attempt's, and is logged",
     "cache/": "a caller has its answer, whatever becomes of the copy that is kept of it",
     "web.py": "each server raises classes of its own where a body breaks off",

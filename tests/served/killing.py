@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from gateway.tracing.backlog import LEDGER
 from tests.fakes.braintrust_server import FakeBraintrust, Row
 from tests.served.books import PRICES, differences, rows_of
 from tests.served.process import BRAINTRUST_KEY, TOKEN, Served, is_gone
-from tests.served.traces import is_root
+from tests.served.traces import spans_of
 
 Victim = Literal["worker", "sender", "master", "all"]
 
@@ -362,13 +362,7 @@ def _judged(
     book: Mapping[str, Row],
     left: list[str],
 ) -> Verdict:
-    roots: dict[str, list[Row]] = defaultdict(list)
-    under: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if is_root(row):
-            roots[row["metadata"]["request_id"]].append(row)
-        for parent in row.get("span_parents") or ():
-            under[parent].append(row)
+    roots, under = spans_of(rows)
     lost = []
     for seen in load.seen:
         if not (found := roots.get(seen.request_id)):

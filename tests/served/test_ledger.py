@@ -8,17 +8,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.fakes.braintrust_server import FakeBraintrust, Row
+from tests.fakes.braintrust_server import FakeBraintrust
 from tests.served.books import PRICES, differences, rows_of
 from tests.served.caller import Caller
 from tests.served.process import BRAINTRUST_KEY, TOKEN, Served
-from tests.served.traces import is_root
+from tests.served.traces import spans_of
 
 ADMIN_TOKEN = "admin-token-of-the-ledger"
 _TOLD_S = 15.0
@@ -35,18 +34,6 @@ def start(folder: Path, name: str, braintrust: FakeBraintrust) -> Served:
     served = Served(folder / name, {"WEB_CONCURRENCY": "1", **environment(folder, braintrust)})
     served.data_dir = folder / "data"
     return served
-
-
-def spans_of(rows: list[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
-    """Roots by the request's id, and spans by the id of the one above."""
-    roots: dict[str, list[Row]] = defaultdict(list)
-    under: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        if is_root(row):
-            roots[row["metadata"]["request_id"]].append(row)
-        for parent in row.get("span_parents") or ():
-            under[parent].append(row)
-    return roots, under
 
 
 def asked(served: Served, path: str) -> Any:

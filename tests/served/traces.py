@@ -1,6 +1,7 @@
 """Traces as a reader of Braintrust finds them."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -55,3 +56,15 @@ def _found(braintrust: FakeBraintrust, is_it: Callable[[Row], bool]) -> Found:
     same = [row for row in rows if row["root_span_id"] == root["root_span_id"] and not row.get("span_parents")]
     assert len(same) <= 1, "two roots in one trace"
     return Found(root, under)
+
+
+def spans_of(rows: list[Row]) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+    """Roots by the request's id, and spans by the id of the one above."""
+    roots: dict[str, list[Row]] = defaultdict(list)
+    under: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        if is_root(row):
+            roots[row["metadata"]["request_id"]].append(row)
+        for parent in row.get("span_parents") or ():
+            under[parent].append(row)
+    return roots, under
