@@ -16,6 +16,11 @@ _NUMBERS = itertools.count(1)
 _TEMPLATE = "migrated"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files whose few tests take long: at the end a worker would be alone with one of them."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/served/"))
+
+
 @pytest.fixture(scope="session")
 def store_folder() -> Iterator[Path]:
     with folder_for_servers() as folder:
