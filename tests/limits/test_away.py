@@ -190,10 +190,10 @@ def test_a_silent_store_costs_one_bound_and_then_nothing(store: Removable) -> No
     store.silent.clear()
     began_s = time.monotonic()
     it.admit(asked(), planned())
-    assert 0.09 <= time.monotonic() - began_s < 0.35
+    assert 0.09 <= time.monotonic() - began_s < 1
     began_s = time.monotonic()
     assert admitted(it, 20) == 20
-    assert time.monotonic() - began_s < 0.2
+    assert time.monotonic() - began_s < 1, "a bound for each would be two"
 
 
 def test_what_was_reserved_for_a_call_that_waited_no_more_is_given_back(store: Removable) -> None:
