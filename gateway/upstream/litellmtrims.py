@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 #: Models whose facts are kept. A caller may name as many as there are words.
 _MOST_MODELS = 1024
-#: What LiteLLM looks at for options of its own, of a call that has none: headers that are None, and a timeout.
-_PLAIN = frozenset(("extra_headers", "timeout"))
+#: What LiteLLM finds where it looks for options of its own in a call that has none; the headers are None.
+_PLAIN = frozenset(("extra_headers",))
 
 
 def install(module: Any) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ def _facts_of_models(module: Any) -> bool:
 
 
 class PlainOptions:
-    """Gives a call that has no options of LiteLLM's own but its timeout a copy of what LiteLLM checked once.
+    """Gives a call that has no options of LiteLLM's own a copy of what LiteLLM checked once.
 
     Args:
         check: LiteLLM's function, of the keyword arguments and the model.
@@ -129,21 +129,15 @@ class PlainOptions:
     def __init__(self, check: Callable[[Mapping[str, Any], str], Any], names: frozenset[str]) -> None:
         self._check = check
         self._names = names
-        self._checked: tuple[float, Any] | None = None
+        self._checked: Any = None
 
     def __call__(self, given: Mapping[str, Any], model: str) -> Any:
         """Check (LiteLLM's `_supplemental_provider_params`)."""
-        timeout_s = given.get("timeout")
-        if (
-            self._names & given.keys() != _PLAIN
-            or given["extra_headers"] is not None
-            or not isinstance(timeout_s, int | float)
-        ):
+        if self._names & given.keys() != _PLAIN or given["extra_headers"] is not None:
             return self._check(given, model)
-        if self._checked is None or self._checked[0] != timeout_s:
-            self._checked = timeout_s, self._check(given, model)
-        checked = self._checked[1]
-        return type(checked)(params=checked.params.model_copy())
+        if self._checked is None:
+            self._checked = self._check(given, model)
+        return type(self._checked)(params=self._checked.params.model_copy())
 
 
 def _options(module: Any) -> bool:

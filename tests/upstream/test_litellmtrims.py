@@ -12,6 +12,8 @@ import pytest
 from gateway.upstream import litellmtrims
 from gateway.upstream.litellm import LiteLLM
 from gateway.upstream.litellmtrims import KnownModels, PlainOptions
+from tests.builders import attempt, call
+from tests.fakes.provider import FakeProvider
 
 
 @pytest.fixture
@@ -119,27 +121,43 @@ def test_a_provider_that_litellm_asks_about_its_models_is_asked_each_time(
     assert asked == ["m", "m"]
 
 
-GIVEN = {"extra_headers": None, "timeout": 86_400, "api_key": "k", "litellm_call_id": "1"}
+GIVEN = {"extra_headers": None, "api_key": "k", "litellm_call_id": "1"}
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "checked"),
     [
-        GIVEN,
-        {**GIVEN, "timeout": 5},
-        {**GIVEN, "timeout": "7"},
-        {**GIVEN, "extra_headers": {"a": "b"}},
-        {**GIVEN, "aws_region_name": "eu-west-1"},
-        {"extra_headers": None},
+        (GIVEN, 0),
+        ({**GIVEN, "timeout": 5}, 2),
+        ({**GIVEN, "extra_headers": {"a": "b"}}, 2),
+        ({**GIVEN, "aws_region_name": "eu-west-1"}, 2),
+        ({"api_key": "k"}, 2),
     ],
 )
-def test_a_calls_options_are_checked_as_litellm_does(module: Any, given: dict[str, Any]) -> None:
+def test_a_calls_options_are_checked_as_litellm_does(
+    module: Any, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], checked: int
+) -> None:
     ours = module.main._supplemental_provider_params
     ours(GIVEN, "m")
-    fresh = ours._check(given, "m")
+    check, times = ours._check, []
+
+    def counted(*arguments: Any) -> Any:
+        times.append(1)
+        return check(*arguments)
+
+    monkeypatch.setattr(ours, "_check", counted)
     for _ in range(2):
         made = ours(given, "m")
-        assert made == fresh
-        assert type(made) is type(fresh)
+        assert made == check(given, "m")
+        assert type(made) is type(check(given, "m"))
         made.params.custom_llm_provider = "written into"
-    assert ours(GIVEN, "m") == ours._check(GIVEN, "m")
+    assert len(times) == checked
+
+
+def test_a_call_of_the_gateways_has_no_options_of_litellms_own(
+    loaded: LiteLLM, module: Any, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = module.main._supplemental_provider_params
+    ours(GIVEN, "m")
+    monkeypatch.setattr(ours, "_check", lambda *_arguments: pytest.fail("it was checked once more"))
+    loaded.open(attempt("openai/m", api_base=provider.base_url, api_key="k"), call("openai/m")).close()
