@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import httpx
 
@@ -80,6 +80,35 @@ class Fault:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request as it was put on the wire: all of it but the body, and what belongs to a connection.
+
+    Attributes:
+        host: without the port.
+        netloc: with it, where the address has one.
+    """
+
+    method: str
+    url: str
+    scheme: str
+    host: str
+    netloc: str
+    path: str
+    headers: Mapping[str, str]
+
+    @classmethod
+    def of(cls, request: httpx.Request) -> Self:
+        """What a client of httpx's asks for."""
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in request.headers.raw
+            if name.lower() not in _NOT_SENT and not name.lower().startswith(b"x-stainless")
+        }
+        url = request.url
+        return cls(request.method, str(url), url.scheme, url.host, url.netloc.decode("ascii"), url.path, headers)
+
+
 @dataclass
 class Exchange:
     """What one attempt did on the wire.
@@ -92,6 +121,10 @@ class Exchange:
         head_s: how long to wait for the head of the answer.
         idle_s: how long a read or a write may wait in the middle.
         rewrite: given path and body, returns the body that is sent.
+        passes: the caller's own body goes out to this path and the provider's own bytes come back, so that nobody needs
+            what a client makes of either; None for none.
+        asked: the last request that a client made.
+        unsaid: tells a client what went wrong with a request that `Door.put` sent, until it was told.
         aborted: the call was stopped.
         silence_s: after how long without a byte whoever reads a stream is told so (by an empty piece), and needs not
             wait for its head any longer; None for never.
@@ -108,6 +141,9 @@ class Exchange:
     head_s: float
     idle_s: float
     rewrite: Callable[[str, bytes], bytes] | None = None
+    passes: str | None = None
+    asked: Asked | None = None
+    unsaid: Callable[[], httpx.Response] | None = None
     sent: set[tuple[str, str]] = field(default_factory=set)
     path: str = ""
     status: int | None = None
@@ -313,22 +349,41 @@ class Door(httpx.BaseTransport):
         exchange = current.get()
         if exchange is None:
             raise Refused("nothing may be sent outside a call")
-        if self._is_repeated(request, exchange) and (exchange.status or 0) >= 400:
+        asked = Asked.of(request)
+        if exchange.unsaid is not None:
+            tell, exchange.unsaid = exchange.unsaid, None
+            return tell()
+        if _key(asked) in exchange.sent and (exchange.status or 0) >= 400:
             # LiteLLM sends some failed requests again, rewritten; told the same once more, it gives up at once
             return httpx.Response(exchange.status or 400, headers={"x-should-retry": "false"}, content=exchange.body)
-        self._check(request, exchange)
-        raw = request.read()
-        exchange.path = request.url.path
-        if exchange.rewrite is not None and request.method == "POST":
+        exchange.asked = asked
+        self._put(exchange, asked, request.read())
+        return _told(exchange)
+
+    def put(self, exchange: Exchange, asked: Asked) -> bool:
+        """Send a request once more as it was put in an earlier exchange, with the body that this one's `rewrite` says.
+
+        Returns:
+            Whether a good answer came. Else the client whose request it was has to be asked to send it: it is told what
+            became of it, and raises what it raises then.
+        """
+        try:
+            self._put(exchange, asked, b"")
+        except httpx.TransportError as error:
+            exchange.unsaid = partial(_raise, error)
+            return False
+        if 200 <= (exchange.status or 0) < 300:
+            return True
+        exchange.unsaid = partial(_told, exchange)
+        return False
+
+    def _put(self, exchange: Exchange, asked: Asked, raw: bytes) -> None:
+        self._check(asked, exchange)
+        exchange.path = asked.path
+        if exchange.rewrite is not None and asked.method == "POST":
             raw = exchange.rewrite(exchange.path, raw)
         exchange.streamed = exchange.stream and _STREAM.search(raw) is not None
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in request.headers.raw
-            if name.lower() not in _NOT_SENT and not name.lower().startswith(b"x-stainless")
-        }
-        self._carry(exchange, request.method, str(request.url), headers, raw)
-        return _told(exchange)
+        self._carry(exchange, asked.method, asked.url, dict(asked.headers), raw)
 
     def send(self, exchange: Exchange, method: str, url: str, path: str, headers: dict[str, str], raw: Content) -> None:
         """Send the one request of an exchange; what comes back is in the exchange, and no client stands in between.
@@ -350,22 +405,18 @@ class Door(httpx.BaseTransport):
         exchange.streamed = exchange.stream and exchange.events
         self._carry(exchange, method, url, headers, raw)
 
-    def _check(self, request: httpx.Request, exchange: Exchange) -> None:
-        host = request.url.netloc.decode("ascii")
+    def _check(self, asked: Asked, exchange: Exchange) -> None:
         if exchange.host is None:
-            allowed = request.url.scheme == "https" and _is_public_name(request.url.host)
+            allowed = asked.scheme == "https" and _is_public_name(asked.host)
         else:
-            allowed = host == exchange.host
+            allowed = asked.netloc == exchange.host
         if not allowed:
-            exchange.fault = Fault("host", host)
-            raise Refused(f"{host} is not this deployment's host")
-        if self._is_repeated(request, exchange) or len(exchange.sent) >= MOST_SENDS:
-            exchange.fault = Fault("repeated", request.url.path)
+            exchange.fault = Fault("host", asked.netloc)
+            raise Refused(f"{asked.netloc} is not this deployment's host")
+        if _key(asked) in exchange.sent or len(exchange.sent) >= MOST_SENDS:
+            exchange.fault = Fault("repeated", asked.path)
             raise Refused("an attempt sends once")
-        exchange.sent.add(_key(request))
-
-    def _is_repeated(self, request: httpx.Request, exchange: Exchange) -> bool:
-        return _key(request) in exchange.sent
+        exchange.sent.add(_key(asked))
 
     def _carry(self, exchange: Exchange, method: str, url: str, headers: dict[str, str], raw: Content) -> None:
         """Send, and note the answer: its head and, where it is not streamed, its body."""
@@ -434,6 +485,10 @@ class Door(httpx.BaseTransport):
         self._idle.clear()
 
 
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
 def _told(exchange: Exchange) -> httpx.Response:
     """What came back, as httpx's clients read it.
 
@@ -460,8 +515,8 @@ def rate_limits(exchange: Exchange) -> dict[str, str]:
     return limits
 
 
-def _key(request: httpx.Request) -> tuple[str, str]:
-    return request.method, f"{request.url.netloc.decode('ascii')}{request.url.path}"
+def _key(asked: Asked) -> tuple[str, str]:
+    return asked.method, f"{asked.netloc}{asked.path}"
 
 
 def _is_public_name(host: str) -> bool:

@@ -28,7 +28,7 @@ import httpx
 from gateway.core.calls import Attempt, Call, Deployment
 from gateway.core.endpoints import CHAT, EMBEDDINGS, ENDPOINTS, Endpoint, is_at
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE
-from gateway.upstream import door, litellmmedia
+from gateway.upstream import door, litellmclient, litellmmedia, litellmtrims
 from gateway.upstream.answer import LiteLLMAnswer
 from gateway.upstream.door import Door, Exchange
 from gateway.upstream.failures import Failures
@@ -46,6 +46,9 @@ _BASE64_VECTORS = (
     r"Pydantic serializer warnings:(\n  PydanticSerializationUnexpectedValue\("
     r"Expected `list\[float\]` .*\[field_name='embedding', .*input_type=str\]\))+$"
 )
+
+#: Where the OpenAI SDK sends chats to, below the address.
+_CHAT_PATH = "/chat/completions"
 
 _STAND_IN = [{"role": "user", "content": "."}]
 #: The functions of LiteLLM that are called, under Braintrust's patch.
@@ -145,6 +148,7 @@ class LiteLLM:
             head_s=min(self._first_byte_s, waits_s, remaining_s + 1) if call.stream else min(waits_s, remaining_s + 1),
             idle_s=min(self._idle_s, remaining_s + 1) if call.stream else min(waits_s, remaining_s + 1),
             rewrite=outgoing,
+            passes=_CHAT_PATH if call.endpoint is CHAT and provider in SAME_WIRE else None,
         )
         call.cancellation.subscribe(exchange.abort)
         token = door.current.set(exchange)
@@ -322,6 +326,8 @@ def _install(module: Any) -> None:
         transport=_door, follow_redirects=False, trust_env=False, timeout=_NEVER_S
     )  # every client that it makes from the OpenAI SDK
     platform.platform()  # the OpenAI SDK wants it for a header: it runs `uname` once, here and not in a call
+    litellmclient.install(module.llms.openai.openai, _door)
+    litellmtrims.install(module)
     module.in_memory_llm_clients_cache.flush_cache()
     module.module_level_client.client = module.client_session  # made at import
     module.suppress_debug_info = True
