@@ -1,7 +1,8 @@
 """How the deployments are: breakers, retry budgets, latencies and attempts under way, and the plans made of that.
 
 What is counted is this process's own. That a breaker has opened, or closed again, is told to the other workers through
-the counters' store, about once a second; where that does not answer, each worker finds out by itself.
+the counters' store, about once a second, and whoever probes one asks there whether another just does; where that does
+not answer, each worker finds out by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from gateway.core import choosing, trying
-from gateway.core.breaker import CLOSED, HALF_OPEN, OPEN, Average, Breaker, DeploymentHealth, RetryBudget
+from gateway.core.breaker import CLOSED, HALF_OPEN, OPEN, PROBE_EVERY_S, Average, Breaker, DeploymentHealth, RetryBudget
 from gateway.core.calls import Attempt, Call, Deployment
 from gateway.core.choosing import Plan, Price, World
 from gateway.core.policies import Trying
@@ -36,6 +37,9 @@ _KEPT_S = 30.0
 _PREFIX = "breaker/"
 #: What is published of a breaker that is closed; of an open one, until when, in seconds since the epoch.
 _CLOSED = "closed"
+#: A value that ends by itself: a worker has sent a probe, and no other does so before it has ended. It ends before that
+#: worker may send its next one, or every second of these would find it there.
+_PROBED, _PROBED_S = "probed/", PROBE_EVERY_S - 0.1
 
 
 class _Watched:
@@ -162,6 +166,15 @@ class Health:
         """Draw a number in [0, 1)."""
         return self._dice()
 
+    def first_to_probe(self, deployment: Deployment) -> bool:
+        """Whether no other worker has just probed a deployment; then this one has."""
+        if self._counters is None or self._was_away:
+            return True
+        try:
+            return self._counters.swap(_PROBED + choosing.id_of(deployment), None, "1", _PROBED_S)
+        except StoreUnavailable:  # `exchange` tells of it
+            return True
+
     def _world(self, name: str) -> World:
         with self._lock:
             if len(self._turns) > _MOST_TURNS:  # callers choose names, where a name has a star
@@ -267,9 +280,15 @@ class Watching:
         """Whether its breaker lets a call through (`Gate.admit`)."""
         with self._health._state(deployment) as (known, now_s):
             admitted, closed = known.breaker.admit(now_s), known.breaker.state(now_s) == CLOSED
-        if admitted and not closed:
-            self._probes.add(deployment)
-        return admitted
+        if not admitted or closed:
+            return admitted
+        # outside of the lock: for this one call a second the store is asked, which may take a while
+        if not self._health.first_to_probe(deployment):
+            with self._health._state(deployment) as (known, _):
+                known.breaker.released()
+            return False
+        self._probes.add(deployment)
+        return True
 
     def again(self, deployment: Deployment) -> bool:
         """Whether it may be asked once more (`Gate.again`)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_failures_open_a_breaker_and_the_first_answer_after_the_cooldown_closes_
     assert (here.of(A).state, here.of(A).probe) == (HALF_OPEN, True)
     attempt_ends(here, DOWN)
     assert (here.of(A).state, here.of(A).probe) == (HALF_OPEN, False)
-    place.clock.now_s += 1
+    place.clock.now_s += 1.5
     attempt_ends(here, None)
     assert here.of(A).state == CLOSED
 
@@ -284,6 +285,47 @@ class Away(MemoryCounters):
     def fetch(self, keys: Collection[str]) -> dict[str, str]:
         self.asked += 1
         raise StoreUnavailable("away") from OSError("no route")
+
+
+def test_of_all_workers_one_probes_a_deployment_within_a_second() -> None:
+    place = Place()
+    workers = [place.worker() for _ in range(3)]
+    for _ in range(5):
+        attempt_ends(workers[0], DOWN)
+    for worker in workers[1:]:
+        worker.watch(call(), RULES).began(Attempt(A), counted=True)
+    for worker in workers:
+        worker.exchange()
+    place.clock.now_s += 5
+    probed_s: list[float] = []
+    for _ in range(40):
+        for worker in workers:
+            watching = worker.watch(call(), RULES)
+            if watching.admit(A):
+                probed_s.append(place.clock.now_s)
+                probe = Attempt(A)
+                watching.began(probe, counted=False)
+                watching.failed(probe, DOWN)
+                watching.ended(probe)
+        place.clock.now_s += 0.25
+    assert 5 <= len(probed_s) <= 10, "one a second for ten seconds at most, whoever sends it"
+    assert min(later - before for before, later in pairwise(probed_s)) >= 1.0
+
+
+def test_while_the_store_is_away_each_worker_probes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place()
+    here, there = place.worker(), place.worker()
+    for worker in (here, there):
+        for _ in range(5):
+            attempt_ends(worker, DOWN)
+
+    def away(*_: object) -> bool:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(place.store, "swap", away)
+    place.clock.now_s += 5
+    assert here.watch(call(), RULES).admit(A)
+    assert there.watch(call(), RULES).admit(A)
 
 
 def test_while_the_store_is_away_each_worker_goes_by_what_it_sees(

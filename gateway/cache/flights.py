@@ -48,6 +48,7 @@ class Flight:
         answer: the whole of it, once it has ended well and may be kept.
         over: it has ended; whoever it did not give an answer has to ask for itself.
         error: why it failed, where it did.
+        unasked: it ended before it asked anybody, so that those who waited begin anew.
         tries: its attempts, once it has begun.
         age_s: of the answer, where that was kept before.
     """
@@ -57,6 +58,7 @@ class Flight:
         self.cancellation = Cancellation()
         self.answer: Answer | None = None
         self.over = False
+        self.unasked = False
         self.tries: Tries | None = None
         self.age_s = 0.0
         self._on_over = over
@@ -97,12 +99,12 @@ class Flight:
             self._source, self._finish, self._busy = source, finish, False
             self._changed.notify_all()
 
-    def end(self, answer: Answer | None = None, error: GatewayError | None = None) -> None:
+    def end(self, answer: Answer | None = None, error: GatewayError | None = None, *, unasked: bool = False) -> None:
         """It is over; safe to call again."""
         with self._changed:
             if self.over:
                 return
-            self.answer, self.error, self.over = answer, error, True
+            self.answer, self.error, self.unasked, self.over = answer, error, unasked, True
             closers, self._closers = self._closers, []
             self._changed.notify_all()
         self._on_over(self)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from gateway.storage.answers import Answers, KeptAnswer, MemoryAnswers
+from gateway.storage.answers import Answers, Claim, KeptAnswer, MemoryAnswers
 from gateway.storage.faults import StorageError
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,16 @@ class Stores:
         if self._shared is not None:
             self._shared.close()
 
+    @property
+    def shared(self) -> bool:
+        """Whether other workers see what is kept and claimed."""
+        return self._shared is not None
+
+    @property
+    def left_alone(self) -> bool:
+        """Whether the shared store has failed so often that it is not asked for a while."""
+        return time.monotonic() < self._paused_until_s
+
     def at_hand(self, tenant: str, digests: Sequence[str]) -> KeptAnswer | None:
         """Return what this worker has itself; it waits for nothing."""
         found = self._front.find(tenant, digests)
@@ -75,8 +85,45 @@ class Stores:
             self._front.keep(self._fronted(found))
         return found
 
-    def keep(self, answer: KeptAnswer) -> bool:
-        """Keep an answer in both; False: only in this worker's, for now."""
+    def claim(
+        self, wanted: Claim, digests: Sequence[str], lease_s: float, patience_s: float = 0.0
+    ) -> KeptAnswer | Claim | None:
+        """Find an answer, or claim the making of it, as `Answers.claim` has it; None: nobody knows.
+
+        A claim that comes later than `patience_s`, or the patience of all calls where that is longer, is given up.
+        """
+        if (answer := self.at_hand(wanted.tenant, digests)) is not None or (shared := self._shared) is None:
+            return answer
+
+        def too_late(told: KeptAnswer | Claim) -> None:
+            if told == wanted:  # whoever asked went on without it
+                shared.release(wanted)
+
+        found = self._asked(lambda: shared.claim(wanted, digests, lease_s), too_late, patience_s)
+        if isinstance(found, KeptAnswer):
+            self._front.keep(self._fronted(found))
+        return found
+
+    def renew(self, claims: Collection[Claim], lease_s: float) -> None:
+        """Let the leases of claims run anew; no call waits for it.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        if self._shared is not None:
+            self._shared.renew(claims, lease_s)
+
+    def release(self, claim: Claim) -> None:
+        """Give up a claim; no call waits for it.
+
+        Raises:
+            StorageError: the store does not answer.
+        """
+        if self._shared is not None:
+            self._shared.release(claim)
+
+    def keep(self, answer: KeptAnswer, claim: Claim | None = None) -> bool:
+        """Keep an answer in both, and give up the claim to make it; False: only in this worker's, for now."""
         shared = self._shared
         if shared is None:
             self._front.keep(answer)
@@ -84,7 +131,7 @@ class Stores:
         self._front.keep(self._fronted(answer))
 
         def work() -> bool:
-            shared.keep(answer)
+            shared.keep(answer, claim)
             return True
 
         return self._asked(work) is True
@@ -93,25 +140,37 @@ class Stores:
         ends_s = min(answer.ends_s, self._clock() + FRONT_S)
         return _Fronted(answer.tenant, answer.digest, answer.made_s, ends_s, answer.content, answer)
 
-    def _asked(self, work: Callable[[], _Result]) -> _Result | None:
-        """Ask the shared store, aside: what it does on its own may take longer than a call has patience."""
-        if time.monotonic() < self._paused_until_s:
+    def _asked(
+        self,
+        work: Callable[[], _Result],
+        too_late: Callable[[_Result], None] = lambda _result: None,
+        patience_s: float = 0.0,
+    ) -> _Result | None:
+        """Ask the shared store, aside: what it does on its own may take longer than a call has patience.
+
+        Args:
+            work: the question.
+            too_late: is told what it answered when nobody waited for that any more.
+            patience_s: where that is longer than that of all calls.
+        """
+        if self.left_alone:
             return None
-        question = _Question(work)
+        question = _Question(work, too_late)
         threading.Thread(target=question.ask, name="cache-store", daemon=True).start()
-        if question.answered.wait(self._patience_s) and question.error is None:
+        patience_s = max(self._patience_s, patience_s)
+        if question.wait(patience_s) and question.error is None:
             if self._failures:
                 log.info("the store of the cache answers again")
             self._failures = 0
             return question.result
-        self._note(question.error)
+        self._note(question.error, patience_s)
         return None
 
-    def _note(self, error: StorageError | None) -> None:
+    def _note(self, error: StorageError | None, patience_s: float) -> None:
         self._failed()
         self._failures += 1
         if self._failures == 1:
-            why = str(error) if error is not None else f"no answer within {1000 * self._patience_s:g} ms"
+            why = str(error) if error is not None else f"no answer within {1000 * patience_s:g} ms"
             log.warning("the store of the cache cannot be used: calls go on without it", extra={"fields": {"why": why}})
         if self._failures >= _MOST_FAILURES:
             self._paused_until_s = time.monotonic() + _PAUSE_S
@@ -127,16 +186,35 @@ class _Fronted(KeptAnswer):
 class _Question(Generic[_Result]):
     """What a store is asked in a thread of its own."""
 
-    def __init__(self, work: Callable[[], _Result]) -> None:
+    def __init__(self, work: Callable[[], _Result], too_late: Callable[[_Result], None]) -> None:
         self._work = work
-        self.answered = threading.Event()
+        self._too_late = too_late
+        self._lock = threading.Lock()
+        self._answered = threading.Event()
+        self._left = False
         self.result: _Result | None = None
         self.error: StorageError | None = None
 
+    def wait(self, patience_s: float) -> bool:
+        """Wait for the answer; False: it is not wanted any more."""
+        waits = False
+        try:
+            self._answered.wait(patience_s)
+            waits = True
+        finally:  # a greenlet that is killed wants none either
+            with self._lock:
+                self._left = not (waits and self._answered.is_set())
+        return not self._left
+
     def ask(self) -> None:
         try:
-            self.result = self._work()
+            result = self._work()
+            with self._lock:
+                self.result, left = result, self._left
+                self._answered.set()
+            if left:
+                self._too_late(result)
         except StorageError as error:
             self.error = error
         finally:
-            self.answered.set()
+            self._answered.set()

@@ -15,8 +15,9 @@ CLOSED, OPEN, HALF_OPEN = "closed", "open", "half-open"
 
 #: The calls of which half may fail.
 _LAST = 20
-#: A deployment that is left alone is probed as often as this at most, once its cooldown is over.
-_PROBE_EVERY_S = 1.0
+#: A deployment that is left alone is probed as often as this at most, once its cooldown is over: above a second, so
+#: that the deployment sees no two within one where the first was a little longer on its way.
+PROBE_EVERY_S = 1.2
 #: A probe that has told nothing for so long is not waited for: another may go.
 _PROBE_TAKES_S = 30.0
 
@@ -57,7 +58,7 @@ class Breaker:
             return False
         if self._probed_s is None:
             return True
-        return now_s - self._probed_s >= (_PROBE_TAKES_S if self._probing else _PROBE_EVERY_S)
+        return now_s - self._probed_s >= (_PROBE_TAKES_S if self._probing else PROBE_EVERY_S)
 
     def admit(self, now_s: float) -> bool:
         """Let a call through, or not; of a half-open one this is the probe."""
@@ -98,7 +99,7 @@ class Breaker:
         return True
 
     def released(self) -> None:
-        """Note that the probe is over, whatever it told; the next may go a second after it began."""
+        """Note that the probe is over, whatever it told; the next may go `PROBE_EVERY_S` after it began."""
         self._probing = False
 
     def open(self, now_s: float, until_s: float) -> None:

@@ -196,7 +196,8 @@ class Reply:
                 headers["x-gateway-dropped-params"] = ",".join(map(header_value, last.dropped[:_MOST_NAMED]))
             now_s = time.time()
             spent_s = sum((one.ended_s or one.first_content_s or now_s) - one.started_s for one in attempts)
-            overhead_s = now_s - self._run.call.started_s - spent_s - self._run.attempts.paused_s
+            waited_s = self._run.attempts.paused_s + (recalled.waited_s if recalled is not None else 0.0)
+            overhead_s = now_s - self._run.call.started_s - spent_s - waited_s
             headers["x-gateway-overhead-duration-ms"] = f"{1000 * max(0.0, overhead_s):.1f}"
         return headers
 

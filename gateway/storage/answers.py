@@ -6,7 +6,7 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +43,38 @@ class KeptAnswer:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """That an answer is being made, so that whoever wants the same waits for it; it ends by itself, as a lease.
+
+    Attributes:
+        tenant: whose answer it will be.
+        digest: its key.
+        owner: who makes it, by a name that nobody else has; ASCII without blanks.
+        fingerprint: tells another request with that key apart, as ASCII without blanks; empty where there is none.
+    """
+
+    tenant: str
+    digest: str
+    owner: str
+    fingerprint: str = ""
+
+    def packed(self) -> bytes:
+        """What a store keeps of it besides the key; no other claim has the same."""
+        return f"{self.owner} {self.fingerprint}".encode()
+
+    def held_by(self, stored: bytes) -> Claim:
+        """Make the claim with this one's key of what is stored there.
+
+        Raises:
+            StorageFailed: it is no claim of ours.
+        """
+        owner, blank, fingerprint = stored.decode("ascii", "replace").partition(" ")
+        if not blank:
+            raise StorageFailed("a claim to an answer is damaged")
+        return Claim(self.tenant, self.digest, owner, fingerprint)
+
+
+@dataclass(frozen=True)
 class Holdings:
     """How many answers a store keeps, and the size of their contents there, compressed where they are."""
 
@@ -68,8 +100,30 @@ class Answers(Protocol):
         """Return the first of these that the tenant has, past its time never; None where it has none."""
         ...
 
-    def keep(self, answer: KeptAnswer) -> None:
-        """Keep an answer, in the place of one with the same key."""
+    def keep(self, answer: KeptAnswer, claim: Claim | None = None) -> None:
+        """Keep an answer, in the place of one with the same key, and give up the claim to make it, in one step."""
+        ...
+
+    def claim(self, wanted: Claim, digests: Sequence[str], lease_s: float) -> KeptAnswer | Claim:
+        """Find an answer, or else claim the making of it, in one step: of all who ask at once one is told to make it.
+
+        Args:
+            wanted: the claim.
+            digests: of the answers that will do.
+            lease_s: the claim ends after so long, unless it is renewed.
+
+        Returns:
+            The first of these answers that the tenant has; else who makes it: `wanted`, or the claim of another that
+            was there before.
+        """
+        ...
+
+    def renew(self, claims: Collection[Claim], lease_s: float) -> None:
+        """Let the leases of claims run anew from now, as far as they are still held."""
+        ...
+
+    def release(self, claim: Claim) -> None:
+        """Give up a claim; nothing happens where it is not held any more."""
         ...
 
     def clear(self, tenant: str | None = None) -> int:
@@ -94,6 +148,7 @@ class MemoryAnswers:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, KeptAnswer] = OrderedDict()
+        self._claims: dict[str, tuple[Claim, float]] = {}
         self._size_bytes = 0
 
     def start(self) -> None:
@@ -105,19 +160,24 @@ class MemoryAnswers:
     def find(self, tenant: str, digests: Sequence[str]) -> KeptAnswer | None:
         """See `Answers.find`."""
         with self._lock:
-            for digest in digests:
-                if (found := self._kept.get(digest)) is None or found.tenant != tenant:
-                    continue
-                if found.ends_s <= self._clock():
-                    self._drop(digest)
-                    continue
-                self._kept.move_to_end(digest)
-                return found
+            return self._found(tenant, digests)
+
+    def _found(self, tenant: str, digests: Sequence[str]) -> KeptAnswer | None:
+        for digest in digests:
+            if (found := self._kept.get(digest)) is None or found.tenant != tenant:
+                continue
+            if found.ends_s <= self._clock():
+                self._drop(digest)
+                continue
+            self._kept.move_to_end(digest)
+            return found
         return None
 
-    def keep(self, answer: KeptAnswer) -> None:
+    def keep(self, answer: KeptAnswer, claim: Claim | None = None) -> None:
         """See `Answers.keep`; one that is larger than the room is not kept."""
         with self._lock:
+            if claim is not None:
+                self._give_up(claim)
             self._drop(answer.digest)
             if answer.size_bytes > self._room_bytes:
                 return
@@ -125,6 +185,35 @@ class MemoryAnswers:
             self._size_bytes += answer.size_bytes
             while self._size_bytes > self._room_bytes:
                 self._drop(next(iter(self._kept)))
+
+    def claim(self, wanted: Claim, digests: Sequence[str], lease_s: float) -> KeptAnswer | Claim:
+        """See `Answers.claim`."""
+        with self._lock:
+            if (found := self._found(wanted.tenant, digests)) is not None:
+                return found
+            held = self._claims.get(wanted.digest)
+            if held is not None and held[1] > self._clock() and held[0] != wanted:
+                return held[0]
+            self._claims[wanted.digest] = wanted, self._clock() + lease_s
+            return wanted
+
+    def renew(self, claims: Collection[Claim], lease_s: float) -> None:
+        """See `Answers.renew`."""
+        with self._lock:
+            for claim in claims:
+                held = self._claims.get(claim.digest)
+                if held is not None and held[0] == claim:
+                    self._claims[claim.digest] = claim, self._clock() + lease_s
+
+    def release(self, claim: Claim) -> None:
+        """See `Answers.release`."""
+        with self._lock:
+            self._give_up(claim)
+
+    def _give_up(self, claim: Claim) -> None:
+        held = self._claims.get(claim.digest)
+        if held is not None and held[0] == claim:
+            del self._claims[claim.digest]
 
     def clear(self, tenant: str | None = None) -> int:
         """See `Answers.clear`."""

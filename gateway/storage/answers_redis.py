@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from gateway.secret import Secret
-from gateway.storage.answers import Holdings, KeptAnswer, compressed, uncompressed
+from gateway.storage.answers import Claim, Holdings, KeptAnswer, compressed, uncompressed
 from gateway.storage.faults import StorageFailed
 from gateway.storage.redis_link import RedisLink
 from gateway.storage.redis_scripts import Script
@@ -26,9 +26,33 @@ end
 return false
 """)
 
-#: ARGV: key, ttl_ms, value.
+#: ARGV: key, ttl_ms, value; then the key of a claim that is given up and its value, or nothing.
 _KEEP = Script("""
 redis.call('SET', ARGV[1], ARGV[3], 'PX', ARGV[2])
+if ARGV[4] and redis.call('GET', ARGV[4]) == ARGV[5] then redis.call('DEL', ARGV[4]) end
+return 1
+""")
+
+#: ARGV: the key of a claim, its value, lease_ms, then keys of answers. Returns the first of these that is there and
+#: its place, from 1 on; else 0 and the claim that is held, which is now the wanted one where none was.
+_CLAIM = Script("""
+for i = 4, #ARGV do
+  local found = redis.call('GET', ARGV[i])
+  if found then return {i - 3, found} end
+end
+local held = redis.call('GET', ARGV[1])
+if held and held ~= ARGV[2] then return {0, held} end
+redis.call('SET', ARGV[1], ARGV[2], 'PX', ARGV[3])
+return {0, ARGV[2]}
+""")
+
+#: ARGV: lease_ms, or 0 to give them up; then keys of claims and their values in turn.
+_RENEW = Script("""
+for i = 2, #ARGV, 2 do
+  if redis.call('GET', ARGV[i]) == ARGV[i + 1] then
+    if ARGV[1] == '0' then redis.call('DEL', ARGV[i]) else redis.call('PEXPIRE', ARGV[i], ARGV[1]) end
+  end
+end
 return 1
 """)
 
@@ -84,20 +108,38 @@ class RedisAnswers:
         found = self._link.run(_FIND, *(place + digest for digest in digests))
         if not found:
             return None
-        number, value = int(found[0]), bytes(found[1])
+        answer = self._read(tenant, digests[int(found[0]) - 1], bytes(found[1]))
+        return answer if answer.ends_s > self._clock() else None
+
+    def _read(self, tenant: str, digest: str, value: bytes) -> KeptAnswer:
         if len(value) <= _TIMES.size:
             raise StorageFailed(f"{self._link.name}: a kept answer is damaged")
         made_s, ends_s = _TIMES.unpack_from(value)
-        if ends_s <= self._clock():
-            return None
-        content = uncompressed(value[_TIMES.size :], self._largest_bytes)
-        return KeptAnswer(tenant, digests[number - 1], made_s, ends_s, content)
+        return KeptAnswer(tenant, digest, made_s, ends_s, uncompressed(value[_TIMES.size :], self._largest_bytes))
 
-    def keep(self, answer: KeptAnswer) -> None:
+    def keep(self, answer: KeptAnswer, claim: Claim | None = None) -> None:
         """See `Answers.keep`."""
         ttl_ms = max(1, int(1000 * (answer.ends_s - answer.made_s)))
         value = _TIMES.pack(answer.made_s, answer.ends_s) + compressed(answer.content)
-        self._link.run(_KEEP, _place(answer.tenant) + answer.digest, ttl_ms, value)
+        given_up = () if claim is None else (_CLAIMS + claim.digest, claim.packed())
+        self._link.run(_KEEP, _place(answer.tenant) + answer.digest, ttl_ms, value, *given_up)
+
+    def claim(self, wanted: Claim, digests: Sequence[str], lease_s: float) -> KeptAnswer | Claim:
+        """See `Answers.claim`."""
+        place = _place(wanted.tenant)
+        answers = (place + digest for digest in digests)
+        found = self._link.run(_CLAIM, _CLAIMS + wanted.digest, wanted.packed(), int(1000 * lease_s), *answers)
+        number, value = int(found[0]), bytes(found[1])
+        return self._read(wanted.tenant, digests[number - 1], value) if number else wanted.held_by(value)
+
+    def renew(self, claims: Collection[Claim], lease_s: float) -> None:
+        """See `Answers.renew`."""
+        held = (part for claim in claims for part in (_CLAIMS + claim.digest, claim.packed()))
+        self._link.run(_RENEW, int(1000 * lease_s), *held)
+
+    def release(self, claim: Claim) -> None:
+        """See `Answers.release`."""
+        self._link.run(_RENEW, 0, _CLAIMS + claim.digest, claim.packed())
 
     def clear(self, tenant: str | None = None) -> int:
         """See `Answers.clear`."""
@@ -119,6 +161,8 @@ class RedisAnswers:
 
 
 _ALL = "gateway:a:"
+#: How the keys of claims begin; the digest has the tenant in it.
+_CLAIMS = "gateway:m:"
 
 
 def _place(tenant: str) -> str:

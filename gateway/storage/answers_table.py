@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection, Delete, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Delete, Row, delete, func, select, tuple_, update
 
-from gateway.storage.answers import ENTRY_BYTES, Holdings, KeptAnswer, compressed, uncompressed
+from gateway.storage.answers import ENTRY_BYTES, Claim, Holdings, KeptAnswer, compressed, uncompressed
 from gateway.storage.database import Database, StorageError, upserting, vacuum
 from gateway.storage.tables import answers as table
 
@@ -21,8 +22,14 @@ _BATCH = 200
 _PAUSE_S = 0.02
 
 
+#: In front of the digest of a claim's row, whose content is the claim. They are rows among those of the answers, so
+#: that one statement finds either, and what is left of a worker that was killed goes as answers do.
+_CLAIMED = "claim/"
+_ARE_ANSWERS = table.c.digest.not_like(f"{_CLAIMED}%")
+
+
 class TableAnswers:
-    """`Answers` in the table `answers`.
+    """`Answers` in the table `answers`, where claims are kept too.
 
     What is past its time, and above the room the oldest, goes in a thread of its own.
 
@@ -58,43 +65,73 @@ class TableAnswers:
         named = table.c.digest.in_(list(digests))
         live = select(table).where(named, table.c.tenant == tenant, table.c.ends > self._clock())
         rows = self._database.read(lambda connection: connection.execute(live).all())
-        if not rows:
-            return None
+        return self._first(rows, digests) if rows else None
+
+    def _first(self, rows: Sequence[Row[Any]], digests: Sequence[str]) -> KeptAnswer:
         row = min(rows, key=lambda one: digests.index(one.digest))
         content = uncompressed(bytes(row.content), self._largest_bytes)
         return KeptAnswer(row.tenant, row.digest, row.made, row.ends, content)
 
-    def keep(self, answer: KeptAnswer) -> None:
+    def claim(self, wanted: Claim, digests: Sequence[str], lease_s: float) -> KeptAnswer | Claim:
+        """See `Answers.claim`; it writes only where it claims."""
+        key, value = _CLAIMED + wanted.digest, wanted.packed()
+
+        def look(connection: Connection) -> KeptAnswer | Claim | None:
+            now_s = self._clock()
+            named = table.c.digest.in_([*digests, key])
+            rows = connection.execute(
+                select(table).where(named, table.c.tenant == wanted.tenant, table.c.ends > now_s)
+            ).all()
+            if answers := [row for row in rows if row.digest != key]:
+                return self._first(answers, digests)
+            # one that ends later than any can was made before the clock was set back
+            held = [row for row in rows if row.ends <= now_s + 2 * lease_s]
+            return wanted.held_by(bytes(held[0].content)) if held and bytes(held[0].content) != value else None
+
+        def work(connection: Connection) -> KeptAnswer | Claim:
+            if (found := look(connection)) is not None:
+                return found
+            now_s = self._clock()
+            _put(connection, key, wanted.tenant, now_s, now_s + lease_s, value)
+            return wanted
+
+        if (found := self._database.read(look)) is not None:
+            return found
+        return self._database.write(work, alone_on=[wanted.digest])
+
+    def renew(self, claims: Collection[Claim], lease_s: float) -> None:
+        """See `Answers.renew`."""
+        renewed = update(table).where(_held(claims)).values(ends=self._clock() + lease_s)
+        self._database.write(lambda connection: connection.execute(renewed), alone_on=[])
+
+    def release(self, claim: Claim) -> None:
+        """See `Answers.release`."""
+        self._database.write(partial(_run, delete(table).where(_held([claim]))), alone_on=[claim.digest])
+
+    def keep(self, answer: KeptAnswer, claim: Claim | None = None) -> None:
         """See `Answers.keep`."""
         content = compressed(answer.content)
-        size_bytes = len(content) + ENTRY_BYTES
-        row = {
-            "digest": answer.digest,
-            "tenant": answer.tenant,
-            "made": answer.made_s,
-            "ends": answer.ends_s,
-            "bytes": size_bytes,
-            "content": content,
-        }
 
         def work(connection: Connection) -> None:
-            statement = upserting(connection, table).values(row)
-            new = {name: statement.excluded[name] for name in row if name != "digest"}
-            connection.execute(statement.on_conflict_do_update(index_elements=[table.c.digest], set_=new))
+            _put(connection, answer.digest, answer.tenant, answer.made_s, answer.ends_s, content)
+            if claim is not None:
+                connection.execute(delete(table).where(_held([claim])))
 
         self._database.write(work, alone_on=[answer.digest])
         with self._lock:
-            self._written_bytes += size_bytes
+            self._written_bytes += len(content) + ENTRY_BYTES
         self._tidy_soon()
 
     def clear(self, tenant: str | None = None) -> int:
         """See `Answers.clear`."""
-        statement = delete(table) if tenant is None else delete(table).where(table.c.tenant == tenant)
+        statement = delete(table).where(_ARE_ANSWERS)
+        if tenant is not None:
+            statement = statement.where(table.c.tenant == tenant)
         return self._database.write(partial(_run, statement), alone_on=[])
 
     def holdings(self, tenant: str | None = None) -> Holdings:
         """See `Answers.holdings`."""
-        sizes = select(func.count(), func.coalesce(func.sum(table.c.bytes), 0)).select_from(table)
+        sizes = select(func.count(), func.coalesce(func.sum(table.c.bytes), 0)).where(_ARE_ANSWERS)
         if tenant is not None:
             sizes = sizes.where(table.c.tenant == tenant)
         count, size_bytes = self._database.read(lambda connection: connection.execute(sizes).one())
@@ -136,6 +173,20 @@ class TableAnswers:
                 self._tidying, self._tidied_s = False, time.monotonic()
 
 
+def _put(connection: Connection, digest: str, tenant: str, made_s: float, ends_s: float, content: bytes) -> None:
+    """Write a row, in the place of one with the same digest."""
+    row = {"digest": digest, "tenant": tenant, "made": made_s, "ends": ends_s, "content": content}
+    row["bytes"] = len(content) + ENTRY_BYTES
+    statement = upserting(connection, table).values(row)
+    new = {name: statement.excluded[name] for name in row if name != "digest"}
+    connection.execute(statement.on_conflict_do_update(index_elements=[table.c.digest], set_=new))
+
+
+def _held(claims: Collection[Claim]) -> ColumnElement[bool]:
+    """The rows of claims that are still theirs."""
+    return tuple_(table.c.digest, table.c.content).in_([(_CLAIMED + one.digest, one.packed()) for one in claims])
+
+
 def _run(statement: Delete, connection: Connection) -> int:
     return connection.execute(statement).rowcount
 
@@ -148,7 +199,7 @@ def _some_where_ended(now_s: float) -> Delete:
 def _delete_oldest(room_bytes: int, connection: Connection) -> int:
     size_bytes = connection.execute(select(func.coalesce(func.sum(table.c.bytes), 0))).scalar_one()
     excess_bytes, oldest = int(size_bytes) - room_bytes, []
-    rows = select(table.c.digest, table.c.bytes).order_by(table.c.made).limit(_BATCH)
+    rows = select(table.c.digest, table.c.bytes).where(_ARE_ANSWERS).order_by(table.c.made).limit(_BATCH)
     for row in connection.execute(rows) if excess_bytes > 0 else ():
         if excess_bytes <= 0:
             break

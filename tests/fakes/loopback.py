@@ -43,6 +43,7 @@ class Received:
         body: the parsed JSON, None where it is none.
         received: monotonic seconds at which the request had been read.
         connection: a number of its own for each TCP connection, so that reuse shows.
+        port: of the client's end of it.
         closed: set once the client leaves before the reply is complete, `closed_at` (monotonic) just before.
         answered: set once the reply has been handed to the kernel in full.
     """
@@ -52,6 +53,7 @@ class Received:
     headers: dict[str, str]
     raw: bytes
     connection: int
+    port: int
     body: Any = None
     received: float = field(default_factory=time.monotonic)
     closed: threading.Event = field(default_factory=threading.Event)
@@ -317,6 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers={name.lower(): value for name, value in self.headers.items()},
             raw=raw,
             connection=self.number,
+            port=self.client_address[1],
             body=_parsed(raw),
         )
         exchange = Exchange(request, self.connection, self.rfile.close)

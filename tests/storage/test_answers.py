@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from gateway.secret import Secret
 from gateway.storage.answers import (
     ENTRY_BYTES,
     Answers,
+    Claim,
     Holdings,
     KeptAnswer,
     MemoryAnswers,
@@ -162,6 +164,80 @@ def test_another_process_finds_it_too(answers: Answers, address: str, clock: Shi
     other.close()
 
 
+DIGEST = "c".ljust(64, "0")
+MINE, THEIRS = Claim("tok_1", DIGEST, "worker1-7", "f" * 64), Claim("tok_1", DIGEST, "worker2-1")
+
+
+def test_one_makes_an_answer_and_the_others_are_told_who(answers: Answers) -> None:
+    assert answers.claim(MINE, [DIGEST], 30) == MINE
+    assert answers.claim(THEIRS, [DIGEST], 30) == MINE, "with its fingerprint"
+    assert answers.claim(MINE, [DIGEST], 30) == MINE, "who asks again has it still"
+    other = Claim("tok_1", "d".ljust(64, "0"), "worker2-2")
+    assert answers.claim(other, [other.digest], 30) == other
+
+
+def test_of_many_who_claim_at_once_one_is_told_to_make_it(answers: Answers) -> None:
+    wanted = [Claim("tok_1", DIGEST, f"worker-{number}") for number in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        told = set(pool.map(lambda one: answers.claim(one, [DIGEST], 30), wanted))
+    assert len(told) == 1
+    assert told <= set(wanted)
+
+
+def test_an_answer_is_found_in_the_place_of_a_claim_to_make_it(answers: Answers) -> None:
+    assert answers.claim(MINE, [DIGEST], 30) == MINE
+    assert answers.find("tok_1", [DIGEST]) is None
+    one = kept("c")
+    answers.keep(one, MINE)
+    second = kept("b", b"second")
+    answers.keep(second)
+    assert answers.claim(THEIRS, [DIGEST, second.digest], 30) == one
+    assert answers.claim(THEIRS, [second.digest, DIGEST], 30) == second
+    assert answers.clear() == 2
+    assert answers.claim(THEIRS, [DIGEST], 30) == THEIRS, "keeping it gave up the claim"
+
+
+def test_a_claim_that_is_given_up_is_free_and_nobody_gives_up_anothers(answers: Answers) -> None:
+    answers.claim(MINE, [DIGEST], 30)
+    answers.release(THEIRS)
+    answers.keep(kept("b"), THEIRS)
+    assert answers.claim(THEIRS, [DIGEST], 30) == MINE
+    answers.release(MINE)
+    answers.release(MINE)
+    assert answers.claim(THEIRS, [DIGEST], 30) == THEIRS
+
+
+def test_a_claim_ends_with_its_lease_and_not_before_where_it_is_renewed(answers: Answers) -> None:
+    """In real time, since servers go by their own clock."""
+    lease_s = 1.0
+    answers.claim(MINE, [DIGEST], lease_s)
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < 2 * lease_s:
+        answers.renew([MINE, THEIRS], lease_s)
+        time.sleep(0.05)
+    assert answers.claim(THEIRS, [DIGEST], lease_s) == MINE
+    time.sleep(lease_s + 0.1)
+    assert answers.claim(THEIRS, [DIGEST], lease_s) == THEIRS
+    answers.renew([MINE], lease_s)
+    answers.release(MINE)
+    assert answers.claim(MINE, [DIGEST], lease_s) == THEIRS, "who comes too late has lost it"
+
+
+def test_claims_are_no_answers(answers: Answers, clock: Shifted) -> None:
+    answers.claim(MINE, [DIGEST], 30)
+    assert answers.holdings() == Holdings(0, 0)
+    assert answers.clear() == answers.clear("tok_1") == 0
+    assert answers.claim(THEIRS, [DIGEST], 30) == MINE
+
+
+@pytest.mark.parametrize("address", ["sqlite", "postgres"], indirect=True)
+def test_a_claim_from_before_the_clock_was_set_back_holds_nobody_up(answers: Answers, clock: Shifted) -> None:
+    clock.by_s = 3600
+    answers.claim(MINE, [DIGEST], 10)
+    clock.by_s = 0
+    assert answers.claim(THEIRS, [DIGEST], 10) == THEIRS
+
+
 @pytest.mark.parametrize("address", ["redis", "valkey"], indirect=True)
 def test_a_server_forgets_by_itself(answers: Answers, address: str) -> None:
     answers.keep(kept("a", ttl_s=0.2))
@@ -230,7 +306,11 @@ def test_long_texts_get_smaller() -> None:
 def test_a_store_that_is_away_says_so(tmp_path: Path, clock: Shifted) -> None:
     for place in (str(tmp_path / "nothing.db"), "redis://127.0.0.1:1/0"):
         made = open_answers(place, clock)
-        for work in (lambda made=made: made.find("tok_1", ["0"]), lambda made=made: made.keep(kept("a"))):
+        for work in (
+            lambda made=made: made.find("tok_1", ["0"]),
+            lambda made=made: made.keep(kept("a")),
+            lambda made=made: made.claim(MINE, [DIGEST], 1),
+        ):
             with pytest.raises(StorageError):
                 work()
         made.close()
