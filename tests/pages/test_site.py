@@ -83,6 +83,28 @@ def test_a_credential_that_is_none_is_refused(managed: Managed, credential: str)
     assert managed.client.get("/ui/requests").status_code == 302
 
 
+def test_a_link_that_is_opened_by_who_has_signed_in_brings_its_key_for_calls(managed: Managed) -> None:
+    sign_in(managed)
+    assert 'id="try"' not in managed.client.get("/ui/playground").text, "the admin token calls no model"
+    page = managed.client.get("/ui/sign-in?next=/ui/playground")
+    assert 'data-signed-in="/ui/playground"' in page.text, "who brings no key is led on by the page's script"
+    assert sign_in(managed, call_key=TOKEN, linked="1").status_code == 302
+    assert 'id="try"' in managed.client.get("/ui/playground").text
+    assert sign_in(managed, linked="1").status_code == 302
+    assert 'id="try"' in managed.client.get("/ui/playground").text, "a link without one takes none away"
+
+
+def test_a_link_makes_nobody_who_has_signed_in_somebody_else(managed: Managed) -> None:
+    sign_in(managed)
+    answer = sign_in(managed, TOKEN, linked="1")
+    assert answer.status_code == 409
+    assert "Set-Cookie" not in answer.headers
+    assert "another key than yours" in answer.text
+    assert "data-signed-in" not in answer.text
+    assert sign_in(managed, TOKEN).status_code == 302, "whoever fills the form in means it"
+    assert managed.client.get("/ui/keys").status_code == 403
+
+
 def test_a_cookie_is_of_no_use_to_a_script_and_to_other_sites(managed: Managed) -> None:
     cookie = sign_in(managed).headers["Set-Cookie"]
     assert cookie.startswith("gateway_session=")
