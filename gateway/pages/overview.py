@@ -67,12 +67,14 @@ def routes(gateway: Gateway) -> dict[str, Route]:
             del shown["Callers"]
         sums = rows.reports(view.wanted(), tuple(shown.values()), limit=_MOST_LINES)
         tables = [(title, by, _lines(gateway, by, sums[by])) for title, by in shown.items()]
+        figures = _figures(steps, rows.report(view.wanted(view.choice.length_s)).total)
         return render_template(
             "overview.html",
             kept=True,
             view=view,
             spans=SPANS,
-            figures=_figures(steps, rows.report(view.wanted(view.choice.length_s)).total),
+            figures=figures,
+            changed=any(figure.change is not None for figure in figures),
             steps=_told(view, steps),
             tables=tables,
             budgets=_budgets(gateway),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -303,3 +304,24 @@ def test_a_seal_opens_what_it_closed_and_nothing_else() -> None:
 def test_what_does_not_fit_a_cookie_is_not_sealed() -> None:
     with pytest.raises(ValueError, match="too long"):
         Seal(KEY).close({"credential": "x" * MOST_CHARACTERS})
+
+
+def test_a_search_for_text_that_takes_long_is_gone_on_with_by_who_asked(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.pages.listing._SEARCH_S", 0)
+    rows = [root(f"row-{number:03}", root_span_id=f"{number:032x}", span_id=f"{number:016x}") for number in range(230)]
+    for number, row in enumerate(rows):
+        row["metadata"]["request_id"] = f"req_{number:032x}"
+        row["input"] = "a needle" if number == 0 else "hay"
+        row["metrics"] = {"start": time.time() - 300 + number, "end": time.time() - 300 + number}
+    keep(managed, *rows)
+    sign_in(managed)
+    page = managed.client.get("/ui/requests?text=needle&live=off").text
+    assert "Nothing so far." in page
+    assert "Searched back to" in page
+    on = re.search(r'href="([^"]+)">Search on<', page)
+    assert on is not None
+    page = managed.client.get(on[1].replace("&amp;", "&")).text
+    assert f"req_{0:032x}" in page
+    assert "Search" not in page.partition('id="list"')[2]

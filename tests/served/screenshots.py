@@ -141,7 +141,7 @@ def people_the(url: str) -> None:
 
 def keep(page: Page, place: Path) -> None:
     """Keep a picture of a page, with few colours so that it is small."""
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(64)
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(96)
     picture.save(place, optimize=True)
     assert place.stat().st_size < MOST_BYTES, place
 
@@ -158,7 +158,7 @@ def main(folder: Path) -> None:
         "WEB_CONCURRENCY": "1",
     }
     with tempfile.TemporaryDirectory() as scratch, browser() as chromium:
-        prefilled(Path(scratch), made_up(9_000, 7.0, time.time()))
+        prefilled(Path(scratch), made_up(18_000, 14.0, time.time()))
         with Served(Path(scratch), settings) as site:
             people_the(site.url)
             for scheme in ("light", "dark"):
