@@ -158,9 +158,9 @@ def measure(programs: Programs, folder: Path, name: str, address: str | None, co
         upgrade(place)
         fill(place, failing(rows(count, now_s)))
         database = Database(place, patience_s=60)
-        days = UsageRows(database).add_up(now_s, DAYS + 1)
+        hours = UsageRows(database).add_up(now_s, 24 * (DAYS + 1))
         database.release()
-        print(f"{name}: {count} rows, {days} days added up, {time.monotonic() - began_s:.0f} s", file=sys.stderr)
+        print(f"{name}: {count} rows, {hours} hours added up, {time.monotonic() - began_s:.0f} s", file=sys.stderr)
         with Process(name, contender.command, folder / "home", contender.environment, GATEWAY_CORE) as process:
             port = contender.port or 0
             first = json.dumps({"model": contender.model, "messages": [{"role": "user", "content": "hi"}]}).encode()

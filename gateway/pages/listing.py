@@ -21,6 +21,11 @@ from gateway.tracing.search import Filters, Search, Trace
 JSON = dict[str, Any]
 
 _PAGE = 50
+#: A search for text goes through what was said, some hundred MB of it at most; so long at once, then whoever asked says
+#: whether it goes on.
+_SEARCH_S = 0.5
+#: Sorts behind every id: a search that goes on begins with all of the moment that it came to.
+_LAST_ID = "~"
 #: What the list can be asked for, each with its label.
 FIELDS: Mapping[str, str] = {
     "model": "Model",
@@ -112,8 +117,10 @@ def routes(gateway: Gateway) -> dict[str, Route]:
     def listed() -> Any:
         asked = read(request.args)
         before = _cursor(request.args.get("before", ""))
-        found, more = ([], False) if asked.faults else _entries(gateway, asked, before)
+        found, more, searched_to = ([], False, None) if asked.faults else _entries(gateway, asked, before)
         last = f"{found[-1].started_s!r},{found[-1].id}" if more else ""
+        if searched_to is not None:
+            last = f"{searched_to!r},{_LAST_ID}"
         template = "part_requests.html" if "HX-Request" in request.headers else "requests.html"
         return render_template(
             template,
@@ -122,7 +129,8 @@ def routes(gateway: Gateway) -> dict[str, Route]:
             asked=asked.fields,
             faults=asked.faults,
             entries=found,
-            following=urlencode({**asked.fields, "before": last}) if more else "",
+            following=urlencode({**asked.fields, "before": last}) if last else "",
+            searched_to=searched_to,
             query=asked.query,
             before=request.args.get("before", ""),
             live=not request.args.get("before") and request.args.get("live") != "off",
@@ -131,12 +139,16 @@ def routes(gateway: Gateway) -> dict[str, Route]:
     return {"requests": ("/requests", ("GET",), listed)}
 
 
-def _entries(gateway: Gateway, asked: Asked, before: tuple[float, str] | None) -> tuple[list[Entry], bool]:
-    """A page of the list, newest first, and whether there are more."""
+def _entries(
+    gateway: Gateway, asked: Asked, before: tuple[float, str] | None
+) -> tuple[list[Entry], bool, float | None]:
+    """A page of the list, newest first; whether there are more; and how far back a search for text came in its time."""
     rows, search = gateway.ledger.rows, gateway.local_traces
     found: dict[str, Entry] = {}
+    searched_to: float | None = None
     if search is not None and asked.traced and asked.filters.status != "lost":
-        found = {one.id: one for one in _of_traces(search, asked.filters, before)}
+        traces, searched_to = _of_traces(search, asked.filters, before)
+        found = {one.id: one for one in traces}
     if rows is not None:
         if asked.filters.text is not None:
             kept: Iterable[JSON] = rows.of_requests(list(found)).values()
@@ -146,7 +158,7 @@ def _entries(gateway: Gateway, asked: Asked, before: tuple[float, str] | None) -
             kept = rows.page(asked.wanted, after=before, limit=_PAGE + 1).items
         found |= {one.id: one for one in map(_of_row, kept)}
     entries = sorted(found.values(), key=lambda one: (one.started_s, one.id), reverse=True)
-    return _named(gateway, entries[:_PAGE]), len(entries) > _PAGE
+    return _named(gateway, entries[:_PAGE]), len(entries) > _PAGE, searched_to if len(entries) <= _PAGE else None
 
 
 def _named(gateway: Gateway, entries: Sequence[Entry]) -> list[Entry]:
@@ -158,11 +170,12 @@ def _named(gateway: Gateway, entries: Sequence[Entry]) -> list[Entry]:
     return [replace(one, who=names.get(ids.get(one.who or "", ""), one.who)) for one in entries]
 
 
-def _of_traces(search: Search, filters: Filters, before: tuple[float, str] | None) -> list[Entry]:
+def _of_traces(search: Search, filters: Filters, before: tuple[float, str] | None) -> tuple[list[Entry], float | None]:
     """Traces are in the order of other ids than requests are: those of the very moment of `before` are sorted out."""
     place = None if before is None else (before[0], "\N{REPLACEMENT CHARACTER}")
-    found = [_of_trace(trace) for trace in search.list(filters, limit=_PAGE + 2, before=place)]
-    return [one for one in found if before is None or (one.started_s, one.id) < before]
+    traces, reached = search.list_within(filters, limit=_PAGE + 2, before=place, within_s=_SEARCH_S)
+    found = [_of_trace(trace) for trace in traces]
+    return [one for one in found if before is None or (one.started_s, one.id) < before], reached and reached[0]
 
 
 def _of_trace(trace: Trace) -> Entry:

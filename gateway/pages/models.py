@@ -32,7 +32,7 @@ class Line:
         name: `provider/model`.
         aliases: the names that lead to it.
         sums: its calls in the time that is looked at.
-        p95_s: of the newest answered calls; None where there are none.
+        p95_s: of its answered calls in that time, to a quarter; None where there are none.
         price: what a million tokens cost, in words; empty where that is not known.
         missing: what it lacks to be called; None where it can be.
         health: of each deployment of that name that the gateway looks after; empty where it looks after none.
@@ -83,18 +83,17 @@ def routes(gateway: Gateway) -> dict[str, Route]:
         if rows is None:
             return render_template("models.html", kept=False)
         view = viewed(rows)
-        asked = rows.report(view.wanted(), ["model"], limit=_MOST_LINES)
+        sums = rows.reports(view.wanted(), ("model", "deployment"), limit=_MOST_LINES)
+        lines = _lines(gateway, view, sums["deployment"].groups)
         return render_template(
-            "models.html", kept=True, view=view, spans=SPANS, asked=asked.groups, lines=_lines(gateway, view)
+            "models.html", kept=True, view=view, spans=SPANS, asked=sums["model"].groups, lines=lines
         )
 
     return {"models": ("/models", ("GET",), show)}
 
 
-def _lines(gateway: Gateway, view: View) -> list[Line]:
-    used = {
-        one.by["deployment"]: one for one in view.rows.report(view.wanted(), ["deployment"], limit=_MOST_LINES).groups
-    }
+def _lines(gateway: Gateway, view: View, sums: Sequence[Sums]) -> list[Line]:
+    used = {one.by["deployment"]: one for one in sums}
     pace = view.rows.pace(view.wanted())
     nothing: tuple[list[str], Target | None] = ([], None)
     named: dict[str, tuple[list[str], Target | None]] = {}

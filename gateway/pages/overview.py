@@ -15,7 +15,7 @@ from gateway.pages.limits import standing_of
 from gateway.pages.sign_in import Route
 from gateway.pages.spans import SPANS, View, viewed
 from gateway.pipeline import Gateway
-from gateway.storage.usage import Histogram, Step, Sums
+from gateway.storage.usage import Histogram, Report, Step, Sums
 
 JSON = dict[str, Any]
 
@@ -65,13 +65,16 @@ def routes(gateway: Gateway) -> dict[str, Route]:
         shown = {"Models": "model", "Callers": "caller", "Providers": "provider"}
         if not g.session.is_admin:
             del shown["Callers"]
-        tables = [(title, by, _lines(gateway, view, by)) for title, by in shown.items()]
+        sums = rows.reports(view.wanted(), tuple(shown.values()), limit=_MOST_LINES)
+        tables = [(title, by, _lines(gateway, by, sums[by])) for title, by in shown.items()]
+        figures = _figures(steps, rows.report(view.wanted(view.choice.length_s)).total)
         return render_template(
             "overview.html",
             kept=True,
             view=view,
             spans=SPANS,
-            figures=_figures(steps, rows.report(view.wanted(view.choice.length_s)).total),
+            figures=figures,
+            changed=any(figure.change is not None for figure in figures),
             steps=_told(view, steps),
             tables=tables,
             budgets=_budgets(gateway),
@@ -140,8 +143,7 @@ def _change(now: float, before: float) -> float | None:
     return (now - before) / before if before else None
 
 
-def _lines(gateway: Gateway, view: View, by: str) -> list[Line]:
-    report = view.rows.report(view.wanted(), [by], limit=_MOST_LINES)
+def _lines(gateway: Gateway, by: str, report: Report) -> list[Line]:
     measure: Callable[[Sums], int] = lambda one: one.cost_nano if report.total.cost_nano else one.requests  # noqa: E731
     whole = measure(report.total) or 1
     values = [one.by[by] for one in report.groups]

@@ -22,17 +22,23 @@ def routes(sessions: Sessions, place: str | None = None) -> dict[str, Route]:
     """
 
     def show() -> Any:
-        if g.session is not None:
-            return redirect(next_page())
-        return form(place)
+        return form(place)  # also for who has signed in: a link's keys are behind the #, where only the page sees them
 
     def signed_in() -> Any:
         credential = request.form.get("credential", "").strip()
         call_key = request.form.get("call_key", "").strip() or None
+        session = g.session
         try:
             if not credential:
                 raise NotAuthenticated("Nothing was sent.")
-            sessions.identify(credential)
+            caller = sessions.identify(credential)
+            if session is not None and session.caller.id == caller.id:
+                call_key = call_key or session.call_key
+            elif session is not None and request.form.get("linked"):
+                # else any site's link could have somebody look at, and call with, what is not theirs
+                return form(
+                    place, 409, "That link brings another key than yours. To use it, sign out and open it again."
+                )
             response = make_response(redirect(next_page()))
             sessions.begin(response, credential, call_key)
         except (NotAuthenticated, ValueError):

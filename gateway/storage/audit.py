@@ -60,11 +60,12 @@ def note(
         action: what was done, a verb such as `rotate`.
         kind: of what (`key`, `project`, `user`).
         target: the id of it.
-        details: JSON without secrets.
+        details: JSON without secrets; of what a named request makes, with its `idempotency.mark`.
     """
     line = {"at": at_s, "actor": by.actor, "action": action, "kind": kind, "target": target}
     text = json.dumps(details, ensure_ascii=True, sort_keys=True)
-    connection.execute(insert(table).values(**line, details=text, request_id=by.request_id))
+    marked = details.get("idempotency") if action == "create" else None
+    connection.execute(insert(table).values(**line, details=text, request_id=by.request_id, idempotency=marked))
 
 
 class Audit:

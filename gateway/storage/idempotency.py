@@ -47,9 +47,8 @@ def made_as(connection: Connection, kind: str, details: JSON) -> str | None:
     """
     if details.get("idempotency") is None:
         return None
-    named = f'"idempotency": "{details["idempotency"]}"'
     wanted = select(audit.c.target, audit.c.details).where(
-        audit.c.kind == kind, audit.c.action == "create", audit.c.details.contains(named)
+        audit.c.idempotency == details["idempotency"], audit.c.kind == kind, audit.c.action == "create"
     )
     found = connection.execute(wanted).first()
     if found is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -19,7 +21,7 @@ from sqlalchemy import (
 metadata = MetaData()
 
 #: The newest migration. Where a database names it, a start has nothing to do.
-REVISION = "0007"
+REVISION = "0008"
 
 #: Every row of a trace, as Braintrust would get it.
 spans = Table(
@@ -172,7 +174,10 @@ audit = Table(
     Column("target", Text, nullable=False),
     Column("details", Text, nullable=False),  # JSON, without secrets
     Column("request_id", Text),
-    Index("audit_by_target", "kind", "target", "seq"),
+    Column("idempotency", Text),  # of what was made: a hash of who made it and the name that they gave the request
+    Index("audit_by_target", "target", "kind", "seq"),
+    Index("audit_by_kind", "kind", "seq"),
+    Index("audit_by_idempotency", "idempotency"),
 )
 
 #: Limits and budgets (`core/rules.py`). A deleted one is gone; the audit has what it was.
@@ -288,26 +293,24 @@ usage = Table(
     Index("usage_by_caller", "caller", "started", "request_id"),
 )
 
-#: Sums of the rows of whole days (`storage/usage_days.py`).
-usage_days = Table(
-    "usage_days",
-    metadata,
-    Column("kind", Text, primary_key=True),  # what they are added up by
-    Column("day", Integer, primary_key=True, autoincrement=False),  # UTC, counted from the epoch
-    Column("value", Text, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("failed", BigInteger, nullable=False),
-    Column("lost", BigInteger, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("total_tokens", BigInteger, nullable=False),
-    Column("cost_nano", BigInteger, nullable=False),
-    Column("unpriced", BigInteger, nullable=False),
-    Index("usage_days_by_day", "day"),
+
+def _sums_of(unit: str) -> list[Column[Any]]:
+    """The columns of sums of the ledger's rows, over hours or days."""
+    counts = ("requests", "failed", "lost", *(f"{kind}_tokens" for kind in _TOKENS), "cost_nano", "unpriced")
+    return [
+        Column("kind", Text, primary_key=True),  # what they are added up by
+        Column(unit, Integer, primary_key=True, autoincrement=False),  # UTC, counted from the epoch
+        Column("value", Text, primary_key=True),
+        *(Column(name, BigInteger, nullable=False) for name in counts),
+    ]
+
+
+_TOKENS = ("prompt", "completion", "cached", "cache_write", "reasoning", "total")
+#: Sums of the rows of whole hours and days (`storage/usage_rollups.py`).
+usage_hours = Table(
+    "usage_hours", metadata, *_sums_of("hour"), Index("usage_hours_by_hour", "hour"), sqlite_with_rowid=False
 )
+usage_days = Table("usage_days", metadata, *_sums_of("day"), Index("usage_days_by_day", "day"))
 
 #: Answers that the cache keeps (`storage/answers_table.py`). The content comes last, as in `owned`.
 answers = Table(

@@ -1,29 +1,24 @@
 """How calls went over time: rows of the ledger in steps, with histograms of how long they took.
 
-Whole days are read from their sums where these were added up before, so that a month of a million calls is answered
+Whole hours are read from their sums where these were added up before, so that a month of a million calls is answered
 from some thousand small rows.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, Text, case, cast, func, literal, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Integer, Label, Text, case, cast, func, literal_column, select
 
-from gateway.storage import usage_days
 from gateway.storage.tables import usage as table
-from gateway.storage.usage_sums import AGGREGATES, ERRORS, FAILED, HOURS, Wanted, conditions, gaps
-
-_HOUR_S, _DAY_S = 3_600, 86_400
+from gateway.storage.usage_rollups import DAYS, ERRORS, FIRST, HOUR_S, HOURS, PACE, TOOK, TOTAL, Times, of_hour, said
+from gateway.storage.usage_wanted import AGGREGATES, FAILED, Wanted, conditions
 
 #: Upper bounds of the histograms' steps, seconds; each a quarter above the one before, from 5 ms to 15 minutes.
 BOUNDS_S = tuple(round(0.005 * 1.25**step, 6) for step in range(55))
-
-#: Kinds of sums of whole days, besides those of reports: by the hour of the day, and by hour and step of a histogram.
-TOOK, FIRST = "took", "first"
 
 
 @dataclass(frozen=True)
@@ -95,94 +90,101 @@ _SUMMED = ("requests", "failed", "cost_nano", "prompt_tokens", "completion_token
 def timeline(connection: Connection, wanted: Wanted, span: Span) -> list[Step]:
     """Add up the calls of each step; see `UsageRows.timeline`."""
     found = [Step() for _ in range(span.steps)]
-    bounded = replace(wanted, since_s=span.since_s, until_s=span.until_s)
-    live: Sequence[tuple[float | None, float | None]] = [(span.since_s, span.until_s)]
-    if replace(wanted, since_s=None, until_s=None) == Wanted() and span.step_s % _HOUR_S == 0:
-        first, last = -int(-span.since_s // _DAY_S), int(span.until_s // _DAY_S)
-        days = usage_days.with_kind(connection, HOURS, first, last)
-        _from_days(connection, found, span, days)
-        live = list(gaps(days, bounded))
+    spans, left = _split(connection, wanted, span)
+    for numbers in spans:
+        for row in HOURS.sums(connection, (TOTAL,), numbers, [_step_of_hour(span)]):
+            _add(found[_within(row.step, span)], row)
+        for row in HOURS.sums(connection, tuple(_LENGTHS), numbers, [_step_of_hour(span)], ("requests",)):
+            getattr(found[_within(row.step, span)], row.kind).add(int(said(row) or 0), int(row.requests))
     dialect = connection.dialect.name
-    for since_s, until_s in live:
-        which = conditions(replace(bounded, since_s=since_s, until_s=until_s), dialect)
-        step = whole((table.c.started - span.since_s) / span.step_s, dialect).label("step")
+    for since_s, until_s in left:
+        which = conditions(replace(wanted, since_s=since_s, until_s=until_s), dialect)
+        step = _step(span, dialect)
         for row in connection.execute(select(step, *AGGREGATES).where(*which).group_by(step)):
             _add(found[_within(row.step, span)], row)
         for kind, length in _LENGTHS.items():
             bin = _bin(length).label("bin")
-            counted = select(step, bin, func.count().label("requests")).where(*which, length.is_not(None))
-            for row in connection.execute(counted.group_by(step, bin)):
-                getattr(found[_within(row.step, span)], kind).add(row.bin, row.requests)
+            counted = select(step, bin, _COUNT).where(*which, length.is_not(None)).group_by(step, bin)
+            for one in connection.execute(counted):
+                getattr(found[_within(one.step, span)], kind).add(one.bin, one.requests)
     return found
 
 
 def errors(connection: Connection, wanted: Wanted, span: Span) -> dict[tuple[str, str], list[int]]:
     """Count the failed calls of each step by code and provider; see `UsageRows.errors`."""
     found: dict[tuple[str, str], list[int]] = {}
-    bounded = replace(wanted, since_s=span.since_s, until_s=span.until_s)
-    live: Sequence[tuple[float | None, float | None]] = [(span.since_s, span.until_s)]
-    if replace(wanted, since_s=None, until_s=None) == Wanted() and span.step_s % _DAY_S == 0:
-        first, last = -int(-span.since_s // _DAY_S), int(span.until_s // _DAY_S)
-        days = usage_days.with_kind(connection, HOURS, first, last)
-        for day, value, row in usage_days.sums_of(connection, ERRORS, days):
-            code, _, provider = (value or "").partition(" ")
-            steps = found.setdefault((code, provider), [0] * span.steps)
-            steps[span.step(day * _DAY_S)] += int(row.requests)
-        live = list(gaps(days, bounded))
+    spans, left = _split(connection, wanted, span)
+    for numbers in spans:
+        for kept in HOURS.sums(connection, (ERRORS,), numbers, [_step_of_hour(span)], ("requests",)):
+            code, _, provider = (said(kept) or "").partition(" ")
+            found.setdefault((code, provider), [0] * span.steps)[_within(kept.step, span)] += int(kept.requests)
     dialect = connection.dialect.name
-    for since_s, until_s in live:
-        which = conditions(replace(bounded, since_s=since_s, until_s=until_s), dialect)
-        step = whole((table.c.started - span.since_s) / span.step_s, dialect).label("step")
+    for since_s, until_s in left:
+        which = conditions(replace(wanted, since_s=since_s, until_s=until_s), dialect)
+        step = _step(span, dialect)
         names = (table.c.error_code, func.coalesce(table.c.provider, "").label("provider"))
-        counted = select(*names, step, func.count().label("requests")).where(*which, FAILED).group_by(*names, step)
+        counted = select(*names, step, _COUNT).where(*which, FAILED).group_by(*names, step)
         for row in connection.execute(counted):
-            steps = found.setdefault((row.error_code, row.provider), [0] * span.steps)
-            steps[_within(row.step, span)] += row.requests
+            found.setdefault((row.error_code, row.provider), [0] * span.steps)[_within(row.step, span)] += row.requests
     return found
 
 
-def of_day(kind: str, bounds_s: tuple[float, float], dialect: str) -> Any:
-    """Make the query that adds up a day by a kind of this module; the first column is the kind's value."""
-    which: list[ColumnElement[bool]] = [table.c.started >= bounds_s[0], table.c.started < bounds_s[1]]
-    hour = cast(whole((table.c.started - bounds_s[0]) / _HOUR_S, dialect), Text)
-    if kind == HOURS:
-        value: ColumnElement[Any] = hour
-    elif kind == ERRORS:
-        value = table.c.error_code + " " + func.coalesce(table.c.provider, "")
+def pace(connection: Connection, wanted: Wanted) -> dict[str, Histogram]:
+    """Count the lengths of answered calls by deployment; see `UsageRows.pace`."""
+    found: dict[str, Histogram] = {}
+    left: list[Times] = [(wanted.since_s, wanted.until_s)]
+    for rollup in (DAYS, HOURS) if wanted.is_all else ():
+        spans, left = rollup.split(connection, PACE, left)
+        for numbers in spans:
+            for row in rollup.sums(connection, (PACE,), numbers, names=("requests",)):
+                bin, _, name = (said(row) or "").partition(" ")
+                found.setdefault(name, Histogram()).add(int(bin), int(row.requests))
+    dialect, step = connection.dialect.name, _bin(_LENGTHS[TOOK]).label("step")
+    for since_s, until_s in left:
+        which = conditions(replace(wanted, since_s=since_s, until_s=until_s), dialect)
+        counted = select(table.c.deployment, step, _COUNT).where(*which, *_ANSWERED)
+        for answered in connection.execute(counted.group_by(table.c.deployment, step)):
+            found.setdefault(answered.deployment, Histogram()).add(answered.step, answered.requests)
+    return found
+
+
+def counting(kind: str, dialect: str) -> Any:
+    """Make the query that counts an hour by a kind of this module; see `usage_rollups.Query`."""
+    which: list[ColumnElement[bool]] = [*of_hour]
+    if kind == ERRORS:
+        value: ColumnElement[Any] = table.c.error_code + " " + func.coalesce(table.c.provider, "")
         which.append(FAILED)
+    elif kind == PACE:
+        value = cast(_bin(_LENGTHS[TOOK]), Text) + " " + table.c.deployment
+        which += _ANSWERED
     else:
-        length = _LENGTHS[kind]
-        value = hour + literal(" ") + cast(_bin(length), Text)
-        which.append(length.is_not(None))
+        value = _bin(_LENGTHS[kind])
+        which.append(_LENGTHS[kind].is_not(None))
     value = value.label("value")
-    return select(value, *AGGREGATES).where(*which).group_by(value)
+    return select(value, _COUNT).where(*which).group_by(value)
+
+
+def _split(connection: Connection, wanted: Wanted, span: Span) -> tuple[list[tuple[int, int]], list[Times]]:
+    """Say which hours' sums stand for the rows of a span, and at which times the rows themselves are wanted."""
+    times: list[Times] = [(span.since_s, span.until_s)]
+    if wanted.is_all and span.step_s % HOUR_S == 0 and span.since_s % HOUR_S == 0:
+        return HOURS.split(connection, TOTAL, times)
+    return [], times
+
+
+def _step(span: Span, dialect: str) -> Label[int]:
+    """The step that a row is in."""
+    return whole((table.c.started - span.since_s) / span.step_s, dialect).label("step")
+
+
+def _step_of_hour(span: Span) -> Label[int]:
+    return ((HOURS.unit - int(span.since_s) // HOUR_S) // (span.step_s // HOUR_S)).label("step")
 
 
 def whole(value: ColumnElement[Any], dialect: str) -> ColumnElement[int]:
     """The whole number at or below one that is not negative."""
     # Postgres rounds where it casts, and SQLite has a floor only where it was built with one
     return cast(func.floor(value) if dialect == "postgresql" else value, Integer)
-
-
-def _from_days(connection: Connection, found: list[Step], span: Span, days: Sequence[int]) -> None:
-    """Add what whole days were added up to; their hours go into the span's steps in the database, some being many."""
-    hour = _part(0, connection.dialect.name)
-    step = ((usage_days.hours_of_day + hour - int(span.since_s) // _HOUR_S) // (span.step_s // _HOUR_S)).label("step")
-    for row in usage_days.grouped(connection, HOURS, days, [step]):
-        _add(found[_within(row.step, span)], row)
-    bin = _part(1, connection.dialect.name).label("bin")
-    for kind in _LENGTHS:
-        for row in usage_days.grouped(connection, kind, days, [step, bin], ("requests",)):
-            getattr(found[_within(row.step, span)], kind).add(row.bin, int(row.requests))
-
-
-def _part(number: int, dialect: str) -> ColumnElement[int]:
-    """One of the one or two whole numbers that a value of this module's kinds says, with a blank between them."""
-    text = usage_days.said
-    if dialect == "postgresql":
-        return cast(func.split_part(text, " ", number + 1), Integer)
-    # SQLite reads a number up to what is none
-    return cast(func.substr(text, func.instr(text, " ") + 1) if number else text, Integer)
 
 
 def _add(step: Step, row: Any) -> None:
@@ -216,3 +218,5 @@ _LENGTHS: Mapping[str, ColumnElement[Any]] = {
     TOOK: table.c.ended - table.c.started,
     FIRST: table.c.time_to_first_token_s,
 }
+_COUNT = func.count().label("requests")
+_ANSWERED = (table.c.deployment.is_not(None), table.c.error_code.is_(None))

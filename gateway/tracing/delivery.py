@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 JSON = dict[str, Any]
 
@@ -94,3 +94,11 @@ class Counts:
 
     def interrupted(self, calls: int) -> None:
         """So many calls were open when their process died."""
+
+
+@runtime_checkable
+class Tended(Protocol):
+    """A destination that has work of its own between deliveries."""
+
+    def tend(self) -> None:
+        """Do a bounded part of what is due, if anything is. Called by the thread that delivers; logs what fails."""

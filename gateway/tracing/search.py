@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, or_, select
+from sqlalchemy import Connection, Row, Select, and_, func, or_, select, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 
 from gateway.storage.database import Database
@@ -16,6 +18,8 @@ from gateway.storage.tables import spans, traces
 JSON = dict[str, Any]
 
 _PAGE = 100
+#: Traces that a search for text goes through in one transaction: some megabytes.
+_STRETCH = 200
 #: Ids in one statement; SQLite takes some thousands.
 _ASKED_AT_ONCE = 500
 SHORTEST_PREFIX = 6
@@ -112,12 +116,34 @@ class Search:
             before: the `cursor` of the last one of the page before.
         """
         filters = filters or Filters()
-        asked = _filtered(filters)
-        if before is not None:
-            at, last = before
-            asked = asked.where(or_(traces.c.started < at, and_(traces.c.started == at, traces.c.id < last)))
-        asked = asked.order_by(traces.c.started.desc(), traces.c.id.desc())
+        asked = _newest(_filtered(filters), before)
         return self._database.read(lambda connection: _page(connection, asked, filters.text, limit))
+
+    def list_within(
+        self, filters: Filters, *, limit: int, before: tuple[float, str] | None = None, within_s: float
+    ) -> tuple[Sequence[Trace], tuple[float, str] | None]:
+        """Return the newest traces first, as `list` does; a search for text goes on for so long and then stops.
+
+        Args:
+            filters: which of them.
+            limit: how many at most.
+            before: as `list` has it, or what this gave before.
+            within_s: seconds; one stretch of traces is searched in any case, so that a next search gets on.
+
+        Returns:
+            Those that were found, and the place that the search has come to; None where it is at its end, or has found
+            as many as it may.
+        """
+        if filters.text is None:
+            return self.list(filters, limit=limit, before=before), None
+        until_s, found = time.monotonic() + within_s, list[Trace]()
+        while True:
+            some, before = self._database.read(partial(_stretch, filters, before, limit - len(found)))
+            found += some
+            if before is None or len(found) >= limit:
+                return found, None
+            if time.monotonic() >= until_s:
+                return found, before
 
     def get(self, asked: str) -> Trace:
         """Return the trace of that request id, root row id or trace id, or of an id that begins so.
@@ -188,6 +214,26 @@ class Search:
         """Return how many traces are here."""
         asked = select(func.count()).select_from(traces)
         return self._database.read(lambda connection: int(connection.execute(asked).scalar_one()))
+
+
+def _newest(asked: Select[Any], before: tuple[float, str] | None) -> Select[Any]:
+    """In the order of lists, behind a place."""
+    if before is not None:
+        asked = asked.where(tuple_(traces.c.started, traces.c.id) < tuple_(*before))
+    return asked.order_by(traces.c.started.desc(), traces.c.id.desc())
+
+
+def _stretch(
+    filters: Filters, before: tuple[float, str] | None, limit: int, connection: Connection
+) -> tuple[Sequence[Trace], tuple[float, str] | None]:
+    """Search one stretch of traces for a text; returns what was found, and where the next one begins."""
+    others = _filtered(replace(filters, text=None)).with_only_columns(traces.c.started, traces.c.id)
+    last = connection.execute(_newest(others, before).limit(1).offset(_STRETCH - 1)).first()
+    asked = _newest(_filtered(filters), before)
+    if last is None:
+        return _page(connection, asked, filters.text, limit), None
+    asked = asked.where(tuple_(traces.c.started, traces.c.id) >= tuple_(*last))
+    return _page(connection, asked, filters.text, limit), (last.started, last.id)
 
 
 def _filtered(filters: Filters) -> Select[Any]:

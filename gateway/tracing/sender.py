@@ -20,7 +20,7 @@ from gateway.tracing import locks
 from gateway.tracing.backlog import some_waiting
 from gateway.tracing.closing import interrupted, without_rows
 from gateway.tracing.complaints import Complaints
-from gateway.tracing.delivery import Counts, Destination, Piece, Unavailable
+from gateway.tracing.delivery import Counts, Destination, Piece, Tended, Unavailable
 from gateway.tracing.dispatch import Dispatcher, Ending, GivenUp
 from gateway.tracing.frames import Frame
 from gateway.tracing.keeping import Quarantine, Receipts, State
@@ -169,6 +169,8 @@ class Sender:
                 return _LOCK_POLL_S
             self._turn_bytes = 0
             self._turn()
+            if isinstance(self._destination, Tended) and not self._ending.is_said():
+                self._destination.tend()
             return 0.0 if self._turn_bytes >= _BUSY_BYTES else self._poll_s
         except GivenUp:
             raise

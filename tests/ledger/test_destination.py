@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,13 +189,15 @@ def test_a_database_that_is_held_is_tried_again_later(rows: UsageRows, monkeypat
         UsageTable(rows).deliver([Piece("req_1", json.dumps(spooled()).encode())])
 
 
-def test_old_rows_go_with_a_delivery_and_a_fault_in_that_is_logged(
+def test_between_deliveries_old_rows_go_and_a_fault_in_that_is_logged(
     rows: UsageRows, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = spooled()
     old["metrics"] = {"start": time.time() - 2 * 86_400, "end": time.time()}
     table = UsageTable(rows)
     table.deliver([Piece("req_1", json.dumps(old).encode())])
+    assert not found_none(rows)
+    table.tend()
     assert found_none(rows), "it is older than a day"
 
     def busy(_now_s: float) -> int:
@@ -202,9 +205,45 @@ def test_old_rows_go_with_a_delivery_and_a_fault_in_that_is_logged(
 
     monkeypatch.setattr(rows, "sweep", busy)
     with caplog.at_level(logging.WARNING):
-        UsageTable(rows).deliver([Piece("req_1", json.dumps(spooled()).encode())])
+        UsageTable(rows).tend()
     assert "the ledger was not tidied up" in caplog.text
-    assert not found_none(rows)
+
+
+def test_hours_that_are_over_are_added_up_a_few_at_a_time_and_then_looked_for_once_a_minute(
+    rows: UsageRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = UsageRows.add_up
+
+    def add_up(self: UsageRows, now_s: float, most: int) -> int:
+        asked.append(real(self, now_s, most))
+        return asked[-1]
+
+    monkeypatch.setattr(UsageRows, "add_up", add_up)
+    now_s = time.time()
+    table = UsageTable(rows, lambda: now_s)
+    old = spooled()
+    old["metrics"] = {"start": now_s - 5 * 3_600, "end": now_s - 5 * 3_600}
+    table.deliver([Piece("req_1", json.dumps(old).encode())])
+    for _ in range(20):
+        table.tend()
+    assert asked[0] == 4
+    assert asked[-1] == 0
+    assert asked.count(0) == 1, "once all are added up, the next look is a minute away"
+
+
+def test_the_sender_tends_the_ledger_though_no_row_is_to_be_delivered(
+    tmp_path: Path, rows: UsageRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tended = threading.Event()
+    monkeypatch.setattr(UsageTable, "tend", lambda _self: tended.set())
+    host = Host(tmp_path, rows)
+    host.begin(1)
+    host.sender.start()
+    try:
+        assert tended.wait(10)
+    finally:
+        host.sender.finish(None, 2)
 
 
 def test_a_call_that_failed_in_the_gateway_is_a_row_as_well(tmp_path: Path, rows: UsageRows) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,28 @@ def test_a_credential_that_is_none_is_refused(managed: Managed, credential: str)
     assert answer.status_code == 401
     assert "Set-Cookie" not in answer.headers
     assert managed.client.get("/ui/requests").status_code == 302
+
+
+def test_a_link_that_is_opened_by_who_has_signed_in_brings_its_key_for_calls(managed: Managed) -> None:
+    sign_in(managed)
+    assert 'id="try"' not in managed.client.get("/ui/playground").text, "the admin token calls no model"
+    page = managed.client.get("/ui/sign-in?next=/ui/playground")
+    assert 'data-signed-in="/ui/playground"' in page.text, "who brings no key is led on by the page's script"
+    assert sign_in(managed, call_key=TOKEN, linked="1").status_code == 302
+    assert 'id="try"' in managed.client.get("/ui/playground").text
+    assert sign_in(managed, linked="1").status_code == 302
+    assert 'id="try"' in managed.client.get("/ui/playground").text, "a link without one takes none away"
+
+
+def test_a_link_makes_nobody_who_has_signed_in_somebody_else(managed: Managed) -> None:
+    sign_in(managed)
+    answer = sign_in(managed, TOKEN, linked="1")
+    assert answer.status_code == 409
+    assert "Set-Cookie" not in answer.headers
+    assert "another key than yours" in answer.text
+    assert "data-signed-in" not in answer.text
+    assert sign_in(managed, TOKEN).status_code == 302, "whoever fills the form in means it"
+    assert managed.client.get("/ui/keys").status_code == 403
 
 
 def test_a_cookie_is_of_no_use_to_a_script_and_to_other_sites(managed: Managed) -> None:
@@ -281,3 +304,24 @@ def test_a_seal_opens_what_it_closed_and_nothing_else() -> None:
 def test_what_does_not_fit_a_cookie_is_not_sealed() -> None:
     with pytest.raises(ValueError, match="too long"):
         Seal(KEY).close({"credential": "x" * MOST_CHARACTERS})
+
+
+def test_a_search_for_text_that_takes_long_is_gone_on_with_by_who_asked(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.pages.listing._SEARCH_S", 0)
+    rows = [root(f"row-{number:03}", root_span_id=f"{number:032x}", span_id=f"{number:016x}") for number in range(230)]
+    for number, row in enumerate(rows):
+        row["metadata"]["request_id"] = f"req_{number:032x}"
+        row["input"] = "a needle" if number == 0 else "hay"
+        row["metrics"] = {"start": time.time() - 300 + number, "end": time.time() - 300 + number}
+    keep(managed, *rows)
+    sign_in(managed)
+    page = managed.client.get("/ui/requests?text=needle&live=off").text
+    assert "Nothing so far." in page
+    assert "Searched back to" in page
+    on = re.search(r'href="([^"]+)">Search on<', page)
+    assert on is not None
+    page = managed.client.get(on[1].replace("&amp;", "&")).text
+    assert f"req_{0:032x}" in page
+    assert "Search" not in page.partition('id="list"')[2]

@@ -32,13 +32,18 @@ _MODELS = (
     ("claude-sonnet-4-5", "anthropic", 0.3),
     ("llama-3.3-70b-versatile", "groq", 0.25),
 )
-#: One of the deployments is at a port where nobody listens.
+#: One of the deployments is at a port where nobody listens. It has a price: what has none is refused under a budget.
 _ROUTES = """\
 model_list:
   - {model_name: fast, litellm_params: {model: openai/gpt-4o-mini, api_key: k}}
   - {model_name: careful, litellm_params: {model: anthropic/claude-sonnet-4-5, api_key: k}}
   - model_name: spare
-    litellm_params: {model: groq/llama-3.3-70b-versatile, api_base: "http://127.0.0.1:9/v1", api_key: k}
+    litellm_params:
+      model: groq/llama-3.3-70b-versatile
+      api_base: "http://127.0.0.1:9/v1"
+      api_key: k
+      input_cost_per_token: 0.00000059
+      output_cost_per_token: 0.00000079
 router_settings: {num_retries: 0, allowed_fails: 1, cooldown_time: 600}
 """
 _CODES = ("rate_limit_exceeded", "upstream_timeout", "upstream_unavailable")
@@ -130,12 +135,13 @@ def people_the(url: str) -> None:
     for _ in range(3):
         httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30).raise_for_status()
     for _ in range(2):  # which opens a breaker
-        httpx.post(f"{url}/v1/chat/completions", json={**body, "model": "spare"}, headers=headers, timeout=30)
+        failed = httpx.post(f"{url}/v1/chat/completions", json={**body, "model": "spare"}, headers=headers, timeout=30)
+        assert failed.status_code == 502, failed.text
 
 
 def keep(page: Page, place: Path) -> None:
     """Keep a picture of a page, with few colours so that it is small."""
-    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(64)
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(96)
     picture.save(place, optimize=True)
     assert place.stat().st_size < MOST_BYTES, place
 
@@ -152,7 +158,7 @@ def main(folder: Path) -> None:
         "WEB_CONCURRENCY": "1",
     }
     with tempfile.TemporaryDirectory() as scratch, browser() as chromium:
-        prefilled(Path(scratch), made_up(9_000, 7.0, time.time()))
+        prefilled(Path(scratch), made_up(18_000, 14.0, time.time()))
         with Served(Path(scratch), settings) as site:
             people_the(site.url)
             for scheme in ("light", "dark"):
@@ -171,6 +177,8 @@ def main(folder: Path) -> None:
                 ):
                     page.goto(f"{site.url}/ui/{path}")
                     page.wait_for_load_state("networkidle")
+                    if name == "models":
+                        assert page.locator(".badge.bad", has_text="open").count() == 1
                     if scheme == "light" or name == "overview":
                         keep(page, folder / (f"{name}.png" if scheme == "light" else f"{name}-dark.png"))
                 page.goto(f"{site.url}/ui/requests?text=good&live=off")

@@ -251,3 +251,16 @@ def test_a_sign_in_link_leaves_no_key_in_the_address(site: Served, chromium: Bro
     assert page.page.locator("#try").count() == 1
     assert ADMIN_TOKEN not in site.log
     assert page.wrong == []
+
+
+def test_a_sign_in_link_does_what_it_says_for_who_has_signed_in_before(site: Served, chromium: Browser) -> None:
+    watched = signed_in(site, chromium)
+    page = watched.page
+    page.goto(f"{site.url}/ui/playground")
+    assert page.locator("#try").count() == 0
+    page.goto(f"{site.url}/ui/sign-in?next=/ui/playground#key={ADMIN_TOKEN}&calls={TOKEN}")
+    page.wait_for_url(f"{site.url}/ui/playground")
+    assert page.locator("#try").count() == 1
+    page.goto(f"{site.url}/ui/sign-in")
+    page.wait_for_url(f"{site.url}/ui/")
+    assert watched.wrong == []

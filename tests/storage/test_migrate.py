@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, TextClause, text
 
 import gateway.storage
 from gateway.secret import Secret
@@ -55,7 +56,7 @@ def test_the_migrations_make_the_tables_that_the_code_knows(place: Place) -> Non
 def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
     shutil.copytree(PACKAGE / "migrations", scripts)
-    for newer in ("0002_owned", "0003_counters", "0004_keys", "0005_rules", "0006_usage", "0007_cache"):
+    for newer in ("0002_owned", "0003_counters", "0004_keys", "0005_rules", "0006_usage", "0007_cache", "0008_rollups"):
         (scripts / "versions" / f"{newer}.py").unlink()
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
     upgrade(path)
@@ -75,6 +76,46 @@ def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: p
         assert connection.execute("SELECT count(*) FROM owned").fetchone() == (0,)
     assert compare_to_code(path) == []
     assert store.sweep() == 0
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_what_the_release_before_kept_of_days_and_names_is_made_anew(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    scripts = tmp_path / "scripts"
+    place: Place = tmp_path / "gateway.db"
+    if store == "postgres":
+        place = request.getfixturevalue("empty_postgres_address")
+    shutil.copytree(PACKAGE / "migrations", scripts)
+    (scripts / "versions" / "0008_rollups.py").unlink()
+    monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
+    upgrade(place)
+    monkeypatch.undo()
+    mark = "0123456789abcdef" * 4
+    details = ('{"name": "a"}', f'{{"idempotency": "{mark}", "name": "a"}}')
+    sums = ", ".join(["1"] * 11)
+    database = Database(place)
+
+    def fill(connection: Connection) -> None:
+        for action, detail in zip(("change", "create"), details, strict=True):
+            line = f"0, 'cli', '{action}', 'project', 'proj_1', '{detail}'"
+            connection.execute(text_of(f"INSERT INTO audit (at, actor, action, kind, target, details) VALUES ({line})"))
+        connection.execute(text_of(f"INSERT INTO usage_days VALUES ('hour', 20000, '=3', {sums})"))
+
+    database.write(fill)
+    upgrade(place)
+    asked = "SELECT action, idempotency FROM audit ORDER BY seq"
+    found = database.read(lambda connection: connection.exec_driver_sql(asked).all())
+    assert [tuple(row) for row in found] == [("change", None), ("create", mark)]
+    count = "SELECT (SELECT count(*) FROM usage_days) + (SELECT count(*) FROM usage_hours)"
+    assert database.read(lambda connection: connection.exec_driver_sql(count).scalar_one()) == 0
+    database.release()
+    assert compare_to_code(place) == []
+
+
+def text_of(statement: str) -> TextClause:
+    """A statement as it stands: what looks like a parameter is none."""
+    return text(statement.replace(":", "\\:"))
 
 
 def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
@@ -224,6 +265,7 @@ def test_the_wheel_has_the_migrations() -> None:
     assert names == [
         *("0001_traces.py", "0002_owned.py", "0003_counters.py", "0004_keys.py", "0005_rules.py", "0006_usage.py"),
         "0007_cache.py",
+        "0008_rollups.py",
     ]
     top = PACKAGE.parents[1]
     ignored = subprocess.run(

@@ -1,4 +1,4 @@
-"""Calls over time: steps, histograms, errors; the same from rows and from days that were added up."""
+"""Calls over time: steps, histograms, errors; the same from rows and from hours that were added up."""
 
 from __future__ import annotations
 
@@ -51,25 +51,17 @@ def test_each_call_is_in_the_step_in_which_it_began(rows: UsageRows) -> None:
     assert sum(sum(one.first.counts) for one in steps) == 100
 
 
-def test_days_that_were_added_up_tell_the_same(rows: UsageRows) -> None:
+def test_hours_that_were_added_up_tell_the_same(rows: UsageRows) -> None:
     before = told(rows, Wanted(), DAYS)
     errors = rows.errors(Wanted(), Span(NOVEMBER_S, int(DAY_S), 3))
-    assert rows.add_up(NOVEMBER_S + 2.5 * DAY_S, 10) == 2
+    assert rows.add_up(NOVEMBER_S + 2.5 * DAY_S, 99) == 59
     assert told(rows, Wanted(), DAYS) == before
     assert rows.errors(Wanted(), Span(NOVEMBER_S, int(DAY_S), 3)) == errors
-    assert rows.add_up(NOVEMBER_S + 2.5 * DAY_S, 10) == 0
-
-
-def test_a_day_that_an_earlier_release_added_up_is_added_up_again(rows: UsageRows) -> None:
-    assert rows.add_up(NOVEMBER_S + 1.5 * DAY_S, 10) == 1
-    with_hours = told(rows, Wanted(), DAYS)
-    rows._database.write(lambda connection: connection.exec_driver_sql("DELETE FROM usage_days WHERE kind = 'hour'"))
-    assert told(rows, Wanted(), DAYS) == with_hours
-    assert rows.add_up(NOVEMBER_S + 1.5 * DAY_S, 10) == 1
+    assert rows.add_up(NOVEMBER_S + 2.5 * DAY_S, 99) == 0
 
 
 def test_a_filter_holds_for_each_step(rows: UsageRows) -> None:
-    rows.add_up(NOVEMBER_S + 2.5 * DAY_S, 10)
+    rows.add_up(NOVEMBER_S + 2.5 * DAY_S, 99)
     assert sum(one.requests for one in rows.timeline(Wanted(caller="tok_b"), DAYS)) == 67
 
 
