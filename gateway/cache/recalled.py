@@ -105,13 +105,13 @@ class Recalled:
             return {"x-bt-cached": "HIT", "Age": str(int(age_s)), **replayed}
         return {"x-bt-cached": "MISS"} if self.asked else {}
 
-    def look(self) -> JSON:
+    def look(self, patience_s: float = 0.0) -> JSON:
         """Say what would become of it (`ResponseCache.look`)."""
         cache, wish = self._cache, self._wish
         told: JSON = {"answer": "off", "age_s": None, "ttl_s": None}
         if not self._digests or not (wish.reads or wish.keeps):
             return told
-        kept = cache.stores.find(self._call.caller.tenant, self._digests) if wish.reads else None
+        kept = cache.stores.find(self._call.caller.tenant, self._digests, patience_s) if wish.reads else None
         if kept is None or self._fitting(kept) is None:
             return {**told, "answer": "miss", "ttl_s": wish.ttl_s if wish.keeps and not wish.only else None}
         now_s = cache.clock()
