@@ -260,7 +260,10 @@ class Recalled:
         """
         if not self._leads or not self._cache.stores.shared:
             return False
-        return self._call.name is not None or not (self._call.stream or self._call.hurried)
+        if self._call.name is not None:
+            return True
+        # who wants a young answer would wait for one, and then make its own
+        return not self._call.stream and not self._call.hurried and self._wish.max_age_s is None
 
     def _claimed(self) -> Generator[None, None, KeptAnswer | None]:
         """Look for an answer, claim the making of it, or wait for who makes it; None: this call makes it."""
