@@ -283,12 +283,16 @@ class Watching:
         if not admitted or closed:
             return admitted
         # outside of the lock: for this one call a second the store is asked, which may take a while
-        if not self._health.first_to_probe(deployment):
-            with self._health._state(deployment) as (known, _):
-                known.breaker.released()
-            return False
-        self._probes.add(deployment)
-        return True
+        first = False
+        try:
+            first = self._health.first_to_probe(deployment)
+        finally:
+            if first:
+                self._probes.add(deployment)
+            else:
+                with self._health._state(deployment) as (known, _):
+                    known.breaker.released()
+        return first
 
     def again(self, deployment: Deployment) -> bool:
         """Whether it may be asked once more (`Gate.again`)."""

@@ -312,6 +312,24 @@ def test_of_all_workers_one_probes_a_deployment_within_a_second() -> None:
     assert min(later - before for before, later in pairwise(probed_s)) >= 1.0
 
 
+def test_a_probe_that_could_not_be_asked_for_keeps_no_later_one_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place()
+    here = place.worker()
+    for _ in range(5):
+        attempt_ends(here, DOWN)
+    place.clock.now_s += 5
+
+    def killed(*_: object) -> bool:
+        raise InterruptedError("whoever did this work was killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(place.store, "swap", killed)
+        with pytest.raises(InterruptedError):
+            here.watch(call(), RULES).admit(A)
+    place.clock.now_s += 2
+    assert here.watch(call(), RULES).admit(A)
+
+
 def test_while_the_store_is_away_each_worker_probes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     place = Place()
     here, there = place.worker(), place.worker()

@@ -14,6 +14,7 @@ from flask import Response, g, request
 from gateway.api.incoming import Incoming
 from gateway.core import body, cachekey, wire
 from gateway.core.calls import JSON, Call
+from gateway.core.endpoint import PROVIDER_HEADERS
 from gateway.core.endpoints import BATCHES, Endpoint
 from gateway.core.multipart import MOST_TEXT_BYTES, Form, boundary_of, content_type_of
 from gateway.errors import GatewayError, InternalError, InvalidRequest, ObjectNotFound, UnsupportedBody
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Headers that reach a provider; no other does, whatever its name.
-_PROVIDER_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta")
 
 _MOST_TAGS = 32
 _LONGEST_TAG = 128
@@ -298,7 +297,7 @@ def call_of(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, st
         client_request_id=now.client_request_id,
         provider_headers={
             name: value
-            for name in _PROVIDER_HEADERS
+            for name in PROVIDER_HEADERS
             if (value := headers.get(name)) is not None and value.isascii() and value.isprintable()
         },
         parent=parent,

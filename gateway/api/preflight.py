@@ -8,10 +8,8 @@ from flask import Response, g, request
 
 from gateway.api.exchange import call_of
 from gateway.core import body, routing, wire
-from gateway.core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES, Endpoint
 from gateway.core.operations import PREFLIGHT, check_body
-from gateway.core.preview import preview
-from gateway.core.routing import Catalogue
+from gateway.core.preview import endpoint_of, preview
 from gateway.errors import EndpointNotAllowed
 from gateway.web import caller, current_gateway, read_body, require
 
@@ -36,7 +34,7 @@ def view() -> Response:
     raw = read_body(gateway.limits.body_bytes)
     asked = body.parse(raw)
     check_body(PREFLIGHT, asked)
-    endpoint = _endpoint_of(asked, gateway.catalogue)
+    endpoint = endpoint_of(asked, gateway.catalogue, anthropic="anthropic-version" in request.headers)
     if not caller().rights.allows_endpoint(endpoint.name):
         raise EndpointNotAllowed(f"This key may not ask for {endpoint.name}.")
     body.check(endpoint, asked)
@@ -48,16 +46,3 @@ def view() -> Response:
     told = preview(call, plan, gateway.catalogue, gateway.health.of, gateway.health.price)
     told |= dict.fromkeys(_OTHERS) | {name: tell(call, plan.attempts) for name, tell in gateway.previews.items()}
     return Response(wire.dumps(told), mimetype="application/json")
-
-
-def _endpoint_of(asked: JSON, catalogue: Catalogue) -> Endpoint:
-    """The operation that a body is of, by the fields that it has and by what the model does."""
-    if "prompt" in asked:
-        return COMPLETIONS
-    if "input" in asked:
-        name = asked["model"].strip()
-        found = routing.alias_of(name, catalogue)
-        row = catalogue.models.get(name) or catalogue.models.get(name.partition("/")[2]) or {}
-        mode = found[0].mode if found is not None else row.get("mode")
-        return EMBEDDINGS if mode == "embedding" else RESPONSES
-    return MESSAGES if "anthropic-version" in request.headers else CHAT

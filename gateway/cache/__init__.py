@@ -92,8 +92,14 @@ class ResponseCache:
         """
         return Recalled(self, call, planned[0], revision, tries)
 
-    def look(self, call: Call, planned: Sequence[Attempt], revision: str) -> JSON | None:
+    def look(self, call: Call, planned: Sequence[Attempt], revision: str, *, patience_s: float = 0.0) -> JSON | None:
         """Say whether a call would be answered from here; nothing is counted, kept or waited for.
+
+        Args:
+            call: it may be answered.
+            planned: as `recall` has it.
+            revision: likewise.
+            patience_s: for the shared store, where that is longer than a call's.
 
         Returns:
             `{"answer": "hit", "miss" or "off", "age_s": of a hit, "ttl_s": for how long it is kept}`; None where
@@ -106,7 +112,7 @@ class ResponseCache:
         def none(_cancellation: Cancellation | None) -> Tries:
             raise AssertionError("nothing is tried")
 
-        return Recalled(self, call, planned[0], revision, none).look() if planned else None
+        return Recalled(self, call, planned[0], revision, none).look(patience_s) if planned else None
 
     def keep(self, call: Call, wish: Wish, digest: str, answer: Answer, claim: Claim | None = None) -> None:
         """Keep an answer for who asks the same, and give up the claim to make it; where it is too large, neither."""

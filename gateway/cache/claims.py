@@ -188,7 +188,7 @@ class Turn:
         patient_until_s = began_s + (_NAMED_PATIENCE_S if named else 0.0)
         while True:
             wanted = self._claims.wanted(tenant, self._digests[0], self._fingerprint)
-            found = self._claims.take(wanted, self._digests, patient_until_s - now_s)
+            found = self._claims.take(wanted, self._digests, min(patient_until_s, self._call.deadline_s) - now_s)
             now_s = time.monotonic()
             if isinstance(found, KeptAnswer) or found == wanted:
                 return found

@@ -105,13 +105,13 @@ class Recalled:
             return {"x-bt-cached": "HIT", "Age": str(int(age_s)), **replayed}
         return {"x-bt-cached": "MISS"} if self.asked else {}
 
-    def look(self) -> JSON:
+    def look(self, patience_s: float = 0.0) -> JSON:
         """Say what would become of it (`ResponseCache.look`)."""
         cache, wish = self._cache, self._wish
         told: JSON = {"answer": "off", "age_s": None, "ttl_s": None}
         if not self._digests or not (wish.reads or wish.keeps):
             return told
-        kept = cache.stores.find(self._call.caller.tenant, self._digests) if wish.reads else None
+        kept = cache.stores.find(self._call.caller.tenant, self._digests, patience_s) if wish.reads else None
         if kept is None or self._fitting(kept) is None:
             return {**told, "answer": "miss", "ttl_s": wish.ttl_s if wish.keeps and not wish.only else None}
         now_s = cache.clock()
@@ -260,7 +260,10 @@ class Recalled:
         """
         if not self._leads or not self._cache.stores.shared:
             return False
-        return self._call.name is not None or not (self._call.stream or self._call.hurried)
+        if self._call.name is not None:
+            return True
+        # who wants a young answer would wait for one, and then make its own
+        return not self._call.stream and not self._call.hurried and self._wish.max_age_s is None
 
     def _claimed(self) -> Generator[None, None, KeptAnswer | None]:
         """Look for an answer, claim the making of it, or wait for who makes it; None: this call makes it."""

@@ -20,8 +20,10 @@ _Result = TypeVar("_Result")
 PATIENCE_S = 0.05
 #: So many answers of a store that were too late or failed, one after the other, and it is left alone for so long.
 _MOST_FAILURES, _PAUSE_S = 5, 5.0
-#: A worker looks again at what it found in a shared store after so long, so that what was cleared is gone by then.
+#: A worker looks again at what it found in a shared store after so long, also where that was away when it was cleared.
 FRONT_S = 10.0
+#: A worker that has something at hand asks so often whether it was cleared.
+CLEARED_WITHIN_S = 1.0
 
 
 class Stores:
@@ -50,6 +52,11 @@ class Stores:
         self._patience_s = patience_s
         self._failures = 0
         self._paused_until_s = 0.0
+        self._lock = threading.Lock()
+        self._cleared = ""
+        self._fronted_until_s = 0.0  # on the monotonic clock
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Make ready in this process, after the fork."""
@@ -58,6 +65,7 @@ class Stores:
 
     def close(self) -> None:
         """Let go of what is held."""
+        self._closed.set()
         if self._shared is not None:
             self._shared.close()
 
@@ -65,6 +73,11 @@ class Stores:
     def shared(self) -> bool:
         """Whether other workers see what is kept and claimed."""
         return self._shared is not None
+
+    @property
+    def failing(self) -> bool:
+        """Whether the shared store has failed when it was asked last."""
+        return self._failures > 0
 
     @property
     def left_alone(self) -> bool:
@@ -76,13 +89,14 @@ class Stores:
         found = self._front.find(tenant, digests)
         return found.kept if isinstance(found, _Fronted) else found
 
-    def find(self, tenant: str, digests: Sequence[str]) -> KeptAnswer | None:
-        """Return the first of these that there is, in either store."""
+    def find(self, tenant: str, digests: Sequence[str], patience_s: float = 0.0) -> KeptAnswer | None:
+        """Return the first of these that there is, in either store; `patience_s` as in `claim`."""
         if (found := self.at_hand(tenant, digests)) is not None or (shared := self._shared) is None:
             return found
-        found = self._asked(lambda: shared.find(tenant, digests))
+        before = self._cleared
+        found = self._asked(lambda: shared.find(tenant, digests), patience_s=patience_s)
         if found is not None:
-            self._front.keep(self._fronted(found))
+            self._put_in_front(found, before)
         return found
 
     def claim(
@@ -99,9 +113,10 @@ class Stores:
             if told == wanted:  # whoever asked went on without it
                 shared.release(wanted)
 
+        before = self._cleared
         found = self._asked(lambda: shared.claim(wanted, digests, lease_s), too_late, patience_s)
         if isinstance(found, KeptAnswer):
-            self._front.keep(self._fronted(found))
+            self._put_in_front(found, before)
         return found
 
     def renew(self, claims: Collection[Claim], lease_s: float) -> None:
@@ -128,13 +143,37 @@ class Stores:
         if shared is None:
             self._front.keep(answer)
             return True
-        self._front.keep(self._fronted(answer))
+        self._put_in_front(answer, self._cleared)
 
         def work() -> bool:
             shared.keep(answer, claim)
             return True
 
         return self._asked(work) is True
+
+    def _put_in_front(self, answer: KeptAnswer, before: str) -> None:
+        """Have an answer at hand, unless something was cleared since `before`, which it may have been among."""
+        self._front.keep(self._fronted(answer))
+        with self._lock:
+            self._fronted_until_s = time.monotonic() + FRONT_S
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._run, name="cache-cleared", daemon=True)
+                self._thread.start()
+        if before != self._cleared:
+            self._front.clear()
+
+    def _run(self) -> None:
+        while not self._closed.wait(CLEARED_WITHIN_S):
+            if time.monotonic() < self._fronted_until_s:
+                self.look_for_clearing()
+
+    def look_for_clearing(self) -> None:
+        """Let go of what is at hand where something was cleared; while the store is away, in `FRONT_S`."""
+        assert self._shared is not None
+        cleared = self._asked(self._shared.clearing)
+        if cleared is not None and cleared != self._cleared:
+            self._cleared = cleared
+            self._front.clear()
 
     def _fronted(self, answer: KeptAnswer) -> KeptAnswer:
         ends_s = min(answer.ends_s, self._clock() + FRONT_S)

@@ -24,7 +24,7 @@ Say how many answers the cache keeps in the store that all workers share, and ho
 
 Exit status: 0; 1 when the store cannot be used, 2 when the settings cannot be."""
 _CLEAR_HELP = """\
-Forget kept answers, all or those of one tenant. A gateway that runs may give them out for 10 s yet.
+Forget kept answers, all or those of one tenant. A gateway that runs may give them out for a second yet.
 
 Exit status: 0; 1 when the store cannot be used, 2 when the settings cannot be."""
 

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 
 JSON = dict[str, Any]
 
+#: Nobody waits for an answer meanwhile.
+_PATIENCE_S = 5.0
+
 _HELP = """\
 Read the settings and the routes file as a start would, and say what would be tried for a request, in which order, why,
 and what it may cost. Nothing is sent, and no gateway has to run: every deployment counts as well. What a gateway that
-runs would do now, it says itself: POST /v1/preflight with the same body.
+runs would do now, it says itself: POST /v1/preflight with the same body. With --tenant it says whether the cache that
+workers share would answer, by the headers given and the settings.
 
 BODY is a file with the JSON of a request, or - for the standard input."""
 
@@ -46,6 +50,7 @@ def add(commands: Commands) -> None:
     explain.add_argument(
         "--header", action="append", default=[], metavar="NAME:VALUE", help="the request has this header; repeatable"
     )
+    explain.add_argument("--tenant", help="look into the cache for this tenant (docs/caching.md)")
     explain.add_argument("--json", action="store_true", help="print one JSON object")
     explain.set_defaults(run=lambda options: printing(lambda: _explain(options)))
 
@@ -69,6 +74,11 @@ def _explain(options: argparse.Namespace) -> int:
     except OSError as error:
         return _failed(f"{options.body} cannot be read: {error.strerror or error}")
     told = preview(call, plan, gateway.catalogue, gateway.health.of, gateway.health.price)
+    told["cache"] = None
+    if options.tenant is not None and gateway.cache is not None and settings.cache_store != "memory":
+        told["cache"] = gateway.cache.look(call, plan.attempts, gateway.catalogue.revision, patience_s=_PATIENCE_S)
+        if gateway.cache.stores.failing:
+            return _failed("the store of the cache does not answer: see `gateway cache show`")
     if options.json:
         print(json.dumps(told, indent=2))
     else:
@@ -82,18 +92,21 @@ def _failed(why: str) -> int:
 
 
 def _call(gateway: Gateway, options: argparse.Namespace) -> Call:
-    from gateway.core import body  # noqa: PLC0415  # as above
+    from gateway.core import body, cachekey  # noqa: PLC0415  # as above
     from gateway.core.calls import Call, Caller  # noqa: PLC0415
-    from gateway.core.endpoints import CHAT  # noqa: PLC0415
+    from gateway.core.endpoint import PROVIDER_HEADERS  # noqa: PLC0415
     from gateway.core.operations import PREFLIGHT, check_body  # noqa: PLC0415
+    from gateway.core.preview import endpoint_of  # noqa: PLC0415
 
     asked = body.parse(sys.stdin.buffer.read() if options.body == "-" else Path(options.body).read_bytes())
     check_body(PREFLIGHT, asked)
     pairs = (header.partition(":") for header in options.header)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    endpoint = endpoint_of(asked, gateway.catalogue, anthropic="anthropic-version" in headers)
     return Call(
         id="req_" + "0" * 32,
-        endpoint=CHAT,  # what is looked at of a body is looked for on each wire
-        caller=Caller("explain", "explain"),
+        endpoint=endpoint,
+        caller=Caller("explain", options.tenant or "explain"),
         body=asked,
         model=asked["model"].strip(),
         stream=asked.get("stream") is True,
@@ -101,7 +114,10 @@ def _call(gateway: Gateway, options: argparse.Namespace) -> Call:
         arrived_s=time.monotonic(),
         deadline_s=time.monotonic() + gateway.limits.timeout_s,
         tags=tuple(options.tags),
-        headers={name.strip().lower(): value.strip() for name, _, value in pairs},
+        headers=headers,
+        provider_headers={name: headers[name] for name in PROVIDER_HEADERS if name in headers},
+        cache=gateway.cache.wish_of(headers.get) if gateway.cache is not None else None,
+        name=cachekey.name_of(headers.get, endpoint.name),
     )
 
 
@@ -110,6 +126,8 @@ def _print(told: JSON) -> None:
     lines = [f"model {told['model']}: {how}", f"prompt: about {told['prompt_tokens']} tokens"]
     if told["needs"]:
         lines.append(f"needs: {', '.join(told['needs'])}")
+    if told["cache"] is not None:
+        lines.append(f"cache: {_cached(told['cache'])}")
     print("\n".join(visible(line) for line in lines))
     for title, part in (
         ("tried", "attempts"),
@@ -125,6 +143,12 @@ def _print(told: JSON) -> None:
     if told["left_out"]:
         print("\nleft out:")
         columns(("name", "why"), [(one["name"], one["why"]) for one in told["left_out"]])
+
+
+def _cached(cache: JSON) -> str:
+    if cache["answer"] == "hit":
+        return f"hit, {cache['age_s']:g} s old, kept for {cache['ttl_s']:g} s yet"
+    return f"miss, to be kept for {cache['ttl_s']:g} s" if cache["ttl_s"] is not None else str(cache["answer"])
 
 
 def _price(price: JSON | None) -> str:

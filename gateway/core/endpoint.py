@@ -12,6 +12,9 @@ from gateway.core.transcript import ChatTranscript, Transcript
 
 _NOT_ASKED = frozenset(("model", "stream"))
 
+#: Headers that reach a provider; no other does, whatever its name.
+PROVIDER_HEADERS = ("anthropic-version", "anthropic-beta", "openai-beta")
+
 #: What an operation begins is billed to another call, the first that sees its end (`Endpoint.deferred`).
 BEGUN, SEEN = "begun", "seen"
 

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
+from gateway.core import routing
 from gateway.core.breaker import DeploymentHealth
 from gateway.core.calls import Attempt, Call, Deployment
 from gateway.core.choosing import Plan, Price
+from gateway.core.endpoint import Endpoint
+from gateway.core.endpoints import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from gateway.core.needs import Facts
 from gateway.core.routing import Catalogue
 from gateway.core.usage import Usage
@@ -63,6 +66,25 @@ def preview(
         "most_output_tokens": facts.most_output,
         "price_usd": _range(min(least), max(most)) if whole else None,
     }
+
+
+def endpoint_of(asked: JSON, catalogue: Catalogue, *, anthropic: bool) -> Endpoint:
+    """Say which operation a body is of, by its fields and by what the model does.
+
+    Args:
+        asked: the body.
+        catalogue: for what is known of the model.
+        anthropic: it came with a header of Anthropic's own.
+    """
+    if "prompt" in asked:
+        return COMPLETIONS
+    if "input" in asked:
+        name = asked["model"].strip()
+        found = routing.alias_of(name, catalogue)
+        row = catalogue.models.get(name) or catalogue.models.get(name.partition("/")[2]) or {}
+        mode = found[0].mode if found is not None else row.get("mode")
+        return EMBEDDINGS if mode == "embedding" else RESPONSES
+    return MESSAGES if anthropic else CHAT
 
 
 def _prices(

@@ -12,6 +12,8 @@ from typing import Protocol
 
 from gateway.storage.faults import StorageFailed
 
+#: For how long it is told that something was cleared: longer than any copy is kept.
+CLEARING_KEPT_S = 60.0
 #: What an entry takes beside its content, about: keys, times, the row or object around them.
 ENTRY_BYTES = 400
 #: Less than this does not get smaller.
@@ -130,6 +132,10 @@ class Answers(Protocol):
         """Forget all answers, or all of a tenant, and return how many there were."""
         ...
 
+    def clearing(self) -> str:
+        """Return what is another after each `clear`, and after a minute without one, so that copies are let go of."""
+        ...
+
     def holdings(self, tenant: str | None = None) -> Holdings:
         """Say what is kept of all, or of a tenant; what is past its time may still count."""
         ...
@@ -149,6 +155,7 @@ class MemoryAnswers:
         self._lock = threading.Lock()
         self._kept: OrderedDict[str, KeptAnswer] = OrderedDict()
         self._claims: dict[str, tuple[Claim, float]] = {}
+        self._clearings = 0
         self._size_bytes = 0
 
     def start(self) -> None:
@@ -221,7 +228,12 @@ class MemoryAnswers:
             gone = [digest for digest, one in self._kept.items() if tenant is None or one.tenant == tenant]
             for digest in gone:
                 self._drop(digest)
+            self._clearings += 1
         return len(gone)
+
+    def clearing(self) -> str:
+        """See `Answers.clearing`; what is kept here needs none."""
+        return str(self._clearings)
 
     def holdings(self, tenant: str | None = None) -> Holdings:
         """See `Answers.holdings`."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import struct
 import time
+import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from gateway.secret import Secret
-from gateway.storage.answers import Claim, Holdings, KeptAnswer, compressed, uncompressed
+from gateway.storage.answers import CLEARING_KEPT_S, Claim, Holdings, KeptAnswer, compressed, uncompressed
 from gateway.storage.faults import StorageFailed
 from gateway.storage.redis_link import RedisLink
 from gateway.storage.redis_scripts import Script
@@ -143,7 +144,14 @@ class RedisAnswers:
 
     def clear(self, tenant: str | None = None) -> int:
         """See `Answers.clear`."""
-        return self._walk(tenant, delete=True).answers
+        count = self._walk(tenant, delete=True).answers
+        self._link.run(_KEEP, _CLEARED, int(1000 * CLEARING_KEPT_S), uuid.uuid4().hex)
+        return count
+
+    def clearing(self) -> str:
+        """See `Answers.clearing`."""
+        found = self._link.run(_FIND, _CLEARED)
+        return bytes(found[1]).decode() if found else ""
 
     def holdings(self, tenant: str | None = None) -> Holdings:
         """See `Answers.holdings`."""
@@ -163,6 +171,7 @@ class RedisAnswers:
 _ALL = "gateway:a:"
 #: How the keys of claims begin; the digest has the tenant in it.
 _CLAIMS = "gateway:m:"
+_CLEARED = "gateway:cleared"
 
 
 def _place(tenant: str) -> str:

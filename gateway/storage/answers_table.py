@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Delete, Row, delete, func, select, tuple_, update
 
-from gateway.storage.answers import ENTRY_BYTES, Claim, Holdings, KeptAnswer, compressed, uncompressed
+from gateway.storage.answers import CLEARING_KEPT_S, ENTRY_BYTES, Claim, Holdings, KeptAnswer, compressed, uncompressed
 from gateway.storage.database import Database, StorageError, upserting, vacuum
 from gateway.storage.tables import answers as table
 
@@ -25,7 +26,9 @@ _PAUSE_S = 0.02
 #: In front of the digest of a claim's row, whose content is the claim. They are rows among those of the answers, so
 #: that one statement finds either, and what is left of a worker that was killed goes as answers do.
 _CLAIMED = "claim/"
-_ARE_ANSWERS = table.c.digest.not_like(f"{_CLAIMED}%")
+#: The digest of the row whose content is another after each clearing.
+_CLEARED = "cleared"
+_ARE_ANSWERS = table.c.digest.not_like(f"{_CLAIMED}%") & (table.c.digest != _CLEARED)
 
 
 class TableAnswers:
@@ -127,7 +130,19 @@ class TableAnswers:
         statement = delete(table).where(_ARE_ANSWERS)
         if tenant is not None:
             statement = statement.where(table.c.tenant == tenant)
-        return self._database.write(partial(_run, statement), alone_on=[])
+
+        def work(connection: Connection) -> int:
+            now_s = self._clock()
+            _put(connection, _CLEARED, "", now_s, now_s + CLEARING_KEPT_S, uuid.uuid4().bytes)
+            return _run(statement, connection)
+
+        return self._database.write(work, alone_on=[_CLEARED])
+
+    def clearing(self) -> str:
+        """See `Answers.clearing`."""
+        live = select(table.c.content).where(table.c.digest == _CLEARED, table.c.ends > self._clock())
+        found = self._database.read(lambda connection: connection.execute(live).scalar())
+        return bytes(found).hex() if found is not None else ""
 
     def holdings(self, tenant: str | None = None) -> Holdings:
         """See `Answers.holdings`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
@@ -314,6 +315,34 @@ def test_who_gives_itself_less_time_claims_nothing_for_others(worker: Callable[.
     assert shared.claims == []
     drained(one.ask(Wish(reads=False), text="new"))
     assert shared.claims == []
+
+
+def test_a_store_that_hangs_holds_nobody_up_beyond_its_deadline(shared: Shared) -> None:
+    class Hanging(Shared):
+        def claim(self, wanted: Claim, digests: Sequence[str], lease_s: float) -> KeptAnswer | Claim:
+            time.sleep(1.5)
+            return super().claim(wanted, digests, lease_s)
+
+    hanging = Hanging()
+    one = Running(says("a"), shared=hanging)
+    try:
+        began_s = time.monotonic()
+        with contextlib.suppress(GatewayError):
+            drained(one.gateway.run(named(deadline_s=began_s + 0.2)))
+        assert time.monotonic() - began_s < 0.8
+        wait_for(lambda: len(hanging.claims) >= 1 and hanging.held == 0)
+    finally:
+        one.gateway.close(0.1)
+
+
+def test_who_wants_a_young_answer_waits_for_none(worker: Callable[..., Running], shared: Shared) -> None:
+    gate = Gate()
+    one, other = worker([ROLE, delta("a"), gate, finish()]), worker(says("young"))
+    leading, _ = at_once(1, lambda: drained(one.ask()))
+    assert gate.reached.wait(10)
+    assert b'"young"' in drained(other.ask(Wish(max_age_s=0)))
+    gate.open.set()
+    joined(leading)
 
 
 def test_no_other_tenant_waits_for_it(worker: Callable[..., Running], shared: Shared) -> None:

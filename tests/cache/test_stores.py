@@ -47,6 +47,43 @@ def test_what_was_found_is_at_hand_for_a_while_and_then_looked_for_again() -> No
     assert stores.find("tok_1", [DIGEST]) is None, "so what was cleared is gone"
 
 
+def test_what_was_cleared_is_at_hand_no_more_within_a_second_or_two() -> None:
+    clock = Clock()
+    shared = Counted(1 << 20, clock)
+    shared.keep(kept(clock))
+    stores = made(clock, shared)
+    try:
+        assert stores.find("tok_1", [DIGEST]) is not None
+        shared.clear()
+        end_s = time.monotonic() + 5
+        while stores.at_hand("tok_1", [DIGEST]) is not None:
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        assert stores.find("tok_1", [DIGEST]) is None
+    finally:
+        stores.close()
+
+
+def test_what_was_found_while_it_was_cleared_is_not_at_hand() -> None:
+    clock = Clock()
+
+    class Cleared(MemoryAnswers):
+        def find(self, tenant: str, digests: Sequence[str]) -> KeptAnswer | None:
+            found = super().find(tenant, digests)
+            self.clear()
+            stores.look_for_clearing()
+            return found
+
+    shared = Cleared(1 << 20, clock)
+    shared.keep(kept(clock))
+    stores = made(clock, shared)
+    try:
+        assert stores.find("tok_1", [DIGEST]) is not None
+        assert stores.at_hand("tok_1", [DIGEST]) is None
+    finally:
+        stores.close()
+
+
 def test_what_is_at_hand_ends_with_its_own_time_too() -> None:
     clock = Clock()
     stores = made(clock, Counted(1 << 20, clock))

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from gateway import assembly
 from gateway.cli import main
+from gateway.core.cachekey import Wish
+from gateway.settings import Settings
+from tests.builders import call
 
 ROUTES = """\
 model_list:
@@ -17,6 +22,8 @@ model_list:
   - {model_name: lame, litellm_params: {model: groq/x}}
 open_catalogue: false
 """
+#: Of the callers that `builders.call` makes.
+TENANT = "tok_12345678"
 BODY = {"model": "smart", "messages": [{"role": "user", "content": "x" * 400}], "max_tokens": 100}
 
 
@@ -64,6 +71,40 @@ def test_it_reads_the_standard_input(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(BODY).encode())))
     assert main(["routes", "explain", "-"]) == 0
     assert "gpt-4o-mini" in capsys.readouterr().out
+
+
+def test_it_says_whether_the_cache_would_answer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {"model": "demo/echo", "messages": [{"role": "user", "content": "again"}]}
+    (place / "body.json").write_text(json.dumps(asked))
+    settings = Settings()
+    assembly.migrate(settings)
+
+    def told(*options: str) -> str:
+        asked_for = ["routes", "explain", str(place / "body.json"), "--header", "x-bt-use-cache: always", *options]
+        assert main(asked_for) == 0
+        return next((line for line in capsys.readouterr().out.splitlines() if line.startswith("cache: ")), "")
+
+    assert told() == "", "nobody has said whose answers"
+    assert told("--tenant", TENANT) == "cache: miss, to be kept for 3600 s"
+    gateway = assembly.build(settings)
+    gateway.open()
+    try:
+        gateway.run(call("demo/echo", "again", cache=Wish()))
+    finally:
+        gateway.close(0.1)
+    assert re.fullmatch(r"cache: hit, [\d.]+ s old, kept for [\d.]+ s yet", told("--tenant", TENANT))
+    assert told("--tenant", "tok_2").startswith("cache: miss")
+    assert told("--tenant", TENANT, "--header", "cache-control: no-cache").startswith("cache: miss")
+
+
+def test_where_the_cache_cannot_be_asked_it_says_so(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "body.json").write_text(json.dumps({"model": "demo/echo", "messages": []}))
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    asked = ["routes", "explain", str(place / "body.json"), "--header", "x-bt-use-cache: always", "--tenant", TENANT]
+    assert main(asked) == 1
+    assert "does not answer" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

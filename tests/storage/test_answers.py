@@ -144,6 +144,18 @@ def test_all_of_a_tenant_are_forgotten_and_no_others(answers: Answers) -> None:
     assert answers.holdings() == Holdings(0, 0)
 
 
+def test_each_clearing_is_told_to_those_who_have_copies(answers: Answers) -> None:
+    told = [answers.clearing()]
+    answers.keep(kept("a"))
+    assert answers.clearing() == told[0]
+    for tenant in (None, "tok_9", None):
+        answers.clear(tenant)
+        told.append(answers.clearing())
+    assert answers.clearing() == told[-1]
+    assert len(set(told)) == 4
+    assert answers.holdings() == Holdings(0, 0)
+
+
 def test_it_says_how_much_it_keeps(answers: Answers) -> None:
     for number in range(3):
         answers.keep(kept(f"a{number}", b"x" * 100))
