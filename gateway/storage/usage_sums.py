@@ -15,6 +15,7 @@ from gateway.storage.usage_rollups import DAY_S, DAYS, HOUR_S, HOURS, SUBJECTS, 
 from gateway.storage.usage_wanted import AGGREGATES, COLUMNS, Wanted, conditions, tags_of
 
 TIMES = ("hour", "day", "month")
+_COUNTS = ("requests", "failed", "lost", "cost_nano", "unpriced")
 #: What rows can be grouped by.
 GROUPS = (*SUBJECTS, *TIMES)
 
@@ -70,14 +71,15 @@ def reports(connection: Connection, wanted: Wanted, names: Sequence[str], limit:
     spans, left = _split(connection, wanted, names[0], (DAYS, HOURS))
     for rollup, span in spans:
         for row in rollup.sums(connection, names, span):
-            each[row.kind].append(replace(_sums(row, ()), by={row.kind: said(row)}))
+            each[row.kind].append(_numbers(row, {row.kind: said(row)}))
     dialect = connection.dialect.name
     for since_s, until_s in left:
         which = conditions(replace(wanted, since_s=since_s, until_s=until_s), dialect)
         for row in connection.execute(_grouped(names, which, dialect)):
             one = _sums(row, names)
+            counts = (one.requests, one.failed, one.lost)
             for name in names:
-                each[name].append(replace(one, by={name: one.by[name]}))
+                each[name].append(Sums({name: one.by[name]}, *counts, one.tokens, one.cost_nano, one.unpriced))
     found = {}
     for name, some in each.items():
         groups = _ordered(_merged(some), [name])
@@ -115,10 +117,14 @@ def _key(name: str, tags: Any, dialect: str) -> ColumnElement[Any]:
 
 
 def _sums(row: Any, by: Sequence[str]) -> Sums:
+    return _numbers(row, {name: _said(name, row._mapping[f"by_{name}"]) for name in by})
+
+
+def _numbers(row: Any, by: Mapping[str, str | None]) -> Sums:
     found = row._mapping
     return Sums(
-        by={name: _said(name, found[f"by_{name}"]) for name in by},
-        **{name: int(found[name]) for name in ("requests", "failed", "lost", "cost_nano", "unpriced")},
+        by=by,
+        **{name: int(found[name]) for name in _COUNTS},
         tokens={name: int(found[name]) for name in TOKENS},
     )
 
@@ -131,14 +137,11 @@ def _said(name: str, value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _added(groups: Sequence[Sums]) -> Sums:
+def _added(groups: Sequence[Sums], *, by_first: bool = False) -> Sums:
     return Sums(
-        by={},
-        **{
-            name: sum(getattr(one, name) for one in groups)
-            for name in ("requests", "failed", "lost", "cost_nano", "unpriced")
-        },
-        tokens={name: sum(one.tokens[name] for one in groups) for name in TOKENS},
+        by=groups[0].by if by_first else {},
+        **{name: sum([getattr(one, name) for one in groups]) for name in _COUNTS},
+        tokens={name: sum([one.tokens[name] for one in groups]) for name in TOKENS},
     )
 
 
@@ -163,7 +166,7 @@ def _from_sums(connection: Connection, wanted: Wanted, by: Sequence[str]) -> lis
                 continue  # an hour without calls is no group
             values = _times(row.unit * rollup.length_s) if unit else {}
             values |= dict.fromkeys(kinds, said(row))
-            found.append(replace(_sums(row, ()), by={name: values[name] for name in by}))
+            found.append(_numbers(row, {name: values[name] for name in by}))
     for since_s, until_s in left:
         which = conditions(Wanted(since_s, until_s), dialect)
         query = _grouped(by, which, dialect) if by else select(*AGGREGATES).where(*which)
@@ -193,7 +196,7 @@ def _merged(found: Sequence[Sums]) -> list[Sums]:
     groups: dict[tuple[str | None, ...], list[Sums]] = {}
     for one in found:
         groups.setdefault(tuple(one.by.values()), []).append(one)
-    return [replace(_added(some), by=some[0].by) for some in groups.values()]
+    return [some[0] if len(some) == 1 else _added(some, by_first=True) for some in groups.values()]
 
 
 def _ordered(groups: Sequence[Sums], by: Sequence[str]) -> list[Sums]:

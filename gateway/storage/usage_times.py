@@ -103,8 +103,7 @@ def timeline(connection: Connection, wanted: Wanted, span: Span) -> list[Step]:
         for row in connection.execute(select(step, *AGGREGATES).where(*which).group_by(step)):
             _add(found[_within(row.step, span)], row)
         for kind, length in _LENGTHS.items():
-            bin = _bin(length).label("bin")
-            counted = select(step, bin, _COUNT).where(*which, length.is_not(None)).group_by(step, bin)
+            counted = select(step, _BINS[kind], _COUNT).where(*which, length.is_not(None)).group_by(step, _BINS[kind])
             for one in connection.execute(counted):
                 getattr(found[_within(one.step, span)], kind).add(one.bin, one.requests)
     return found
@@ -139,12 +138,12 @@ def pace(connection: Connection, wanted: Wanted) -> dict[str, Histogram]:
             for row in rollup.sums(connection, (PACE,), numbers, names=("requests",)):
                 bin, _, name = (said(row) or "").partition(" ")
                 found.setdefault(name, Histogram()).add(int(bin), int(row.requests))
-    dialect, step = connection.dialect.name, _bin(_LENGTHS[TOOK]).label("step")
+    dialect, bin_ = connection.dialect.name, _BINS[TOOK]
     for since_s, until_s in left:
         which = conditions(replace(wanted, since_s=since_s, until_s=until_s), dialect)
-        counted = select(table.c.deployment, step, _COUNT).where(*which, *_ANSWERED)
-        for answered in connection.execute(counted.group_by(table.c.deployment, step)):
-            found.setdefault(answered.deployment, Histogram()).add(answered.step, answered.requests)
+        counted = select(table.c.deployment, bin_, _COUNT).where(*which, *_ANSWERED)
+        for answered in connection.execute(counted.group_by(table.c.deployment, bin_)):
+            found.setdefault(answered.deployment, Histogram()).add(answered.bin, answered.requests)
     return found
 
 
@@ -218,5 +217,7 @@ _LENGTHS: Mapping[str, ColumnElement[Any]] = {
     TOOK: table.c.ended - table.c.started,
     FIRST: table.c.time_to_first_token_s,
 }
+#: Made once: each is a tree of some hundred nodes.
+_BINS = {kind: _bin(length).label("bin") for kind, length in _LENGTHS.items()}
 _COUNT = func.count().label("requests")
 _ANSWERED = (table.c.deployment.is_not(None), table.c.error_code.is_(None))

@@ -1,12 +1,17 @@
 // What every page does: times in the reader's own zone, and buttons that copy.
 "use strict";
 
+// Of this year without the year: a line of the list has little room.
+const thisYear = { month: "short", day: "numeric", hour: "numeric", minute: "2-digit", second: "2-digit" };
+const anyYear = { dateStyle: "medium", timeStyle: "medium" };
+
 function localTimes(root) {
+  const year = new Date().getFullYear();
   for (const time of root.querySelectorAll("time[datetime]")) {
     const at = new Date(time.dateTime);
     if (!Number.isNaN(at.getTime())) {
       time.title = time.dateTime;
-      time.textContent = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+      time.textContent = at.toLocaleString(undefined, at.getFullYear() === year ? thisYear : anyYear);
     }
   }
 }
