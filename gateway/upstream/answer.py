@@ -12,7 +12,7 @@ from gateway.core.endpoints import EMBEDDINGS
 from gateway.core.transcript import Malformed
 from gateway.core.wire import data_event, dumps, loads
 from gateway.errors import GatewayError, ProviderInvalid
-from gateway.upstream.door import Exchange
+from gateway.upstream.exchange import Exchange
 from gateway.upstream.failures import Failures
 from gateway.upstream.relay import Relay, ended_early
 

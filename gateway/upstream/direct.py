@@ -24,8 +24,8 @@ from gateway.core.transcript import Malformed
 from gateway.core.wire import dumps, loads
 from gateway.errors import CallerError, GatewayError, ObjectNotFound
 from gateway.offload import LARGE_BYTES, offload
-from gateway.upstream import door
-from gateway.upstream.door import WHOLE, Door, Exchange
+from gateway.upstream.door import Door
+from gateway.upstream.exchange import WHOLE, Exchange, rate_limits
 from gateway.upstream.failures import Failures
 from gateway.upstream.http1 import Content, Parts
 from gateway.upstream.relay import EventRelay, Relay
@@ -246,7 +246,7 @@ class _Answer:
         except httpx.RequestError as error:
             raised = error  # the exchange knows better what happened
         finally:
-            self._attempt.provider_headers = door.rate_limits(exchange)
+            self._attempt.provider_headers = rate_limits(exchange)
         failed = raised is not None or exchange.fault is not None
         if failed or (exchange.later is None and not 200 <= (exchange.status or 0) < 300):
             self.close()

@@ -30,7 +30,7 @@ from gateway.errors import (
     ShuttingDown,
     UpstreamError,
 )
-from gateway.upstream.door import Exchange, Fault
+from gateway.upstream.exchange import Exchange, Fault
 
 log = logging.getLogger(__name__)
 

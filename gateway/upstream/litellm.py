@@ -28,9 +28,11 @@ import httpx
 from gateway.core.calls import Attempt, Call, Deployment
 from gateway.core.endpoints import CHAT, EMBEDDINGS, ENDPOINTS, Endpoint, is_at
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE
-from gateway.upstream import door, litellmclient, litellmmedia, litellmtrims
+from gateway.upstream import exchange as wire
+from gateway.upstream import litellmclient, litellmmedia, litellmtrims
 from gateway.upstream.answer import LiteLLMAnswer
-from gateway.upstream.door import Door, Exchange
+from gateway.upstream.door import Door
+from gateway.upstream.exchange import Exchange, rate_limits
 from gateway.upstream.failures import Failures
 from gateway.upstream.litellmmedia import MediaAnswer
 from gateway.upstream.outgoing import BODY_ONLY, OURS, Outgoing
@@ -151,15 +153,15 @@ class LiteLLM:
             passes=_CHAT_PATH if call.endpoint is CHAT and provider in SAME_WIRE else None,
         )
         call.cancellation.subscribe(exchange.abort)
-        token = door.current.set(exchange)
+        token = wire.current.set(exchange)
         result, raised = None, None
         try:
             result = self._call(attempt, call, exchange, files)
         except Exception as error:  # noqa: BLE001 - LiteLLM raises classes of dozens of modules, its own bugs too
             raised = error  # the exchange knows better what happened
         finally:
-            door.current.reset(token)
-            attempt.provider_headers = door.rate_limits(exchange)
+            wire.current.reset(token)
+            attempt.provider_headers = rate_limits(exchange)
         relayed = provider in OPENAI_WIRE and is_at(call.endpoint, exchange.path) and not outgoing.stand_in
         # LiteLLM gives None, and raises nothing, where its own second try of a refused request was refused as well
         failed = raised is not None or result is None or (exchange.status or 0) >= 400

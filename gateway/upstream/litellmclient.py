@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from gateway.core.wire import loads
-from gateway.upstream import door
-from gateway.upstream.door import Asked, Door, Exchange
+from gateway.upstream import exchange as wire
+from gateway.upstream.door import Door
+from gateway.upstream.exchange import Asked, Exchange
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def _classes(handler: Any, carrier: Door) -> tuple[Any, Any]:
 
         def post(self, path: str, **request: Any) -> Any:
             """Send (the SDK's `post`)."""
-            exchange = door.current.get()
+            exchange = wire.current.get()
             if exchange is None or exchange.passes != path or exchange.sent or not _is_plain(request):
                 return super().post(path, **request)
             asked = self._put_as

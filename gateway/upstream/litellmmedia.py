@@ -14,7 +14,7 @@ from gateway.core.wire import dumps, loads
 from gateway.errors import BodyTooLarge, GatewayError, InvalidRequest
 from gateway.offload import LARGE_BYTES, offload
 from gateway.upstream.answer import plain
-from gateway.upstream.door import Exchange
+from gateway.upstream.exchange import Exchange
 from gateway.upstream.failures import Failures
 
 #: Forms of a transcript that are no JSON (API reference, "Create transcription").

@@ -19,7 +19,9 @@ import pytest
 import trustme
 
 from gateway.upstream import door
-from gateway.upstream.door import Door, Exchange, Fault, Refused
+from gateway.upstream import exchange as wire
+from gateway.upstream.door import Door, Refused
+from gateway.upstream.exchange import Exchange, Fault
 from tests.fakes.loopback import Exchange as Served
 from tests.fakes.loopback import Loopback, Received
 from tests.fakes.provider import (
@@ -76,12 +78,12 @@ def exchange(server: Loopback, *, stream: bool = False, **more: Any) -> Exchange
 
 @contextmanager
 def within(made: Exchange) -> Iterator[Exchange]:
-    token = door.current.set(made)
+    token = wire.current.set(made)
     try:
         yield made
     finally:
         made.close()
-        door.current.reset(token)
+        wire.current.reset(token)
 
 
 def ask(client: httpx.Client, made: Exchange, server: Loopback, path: str = PATH) -> httpx.Response:

@@ -27,7 +27,7 @@ from gateway.errors import (
     ProviderUnreachable,
     ShuttingDown,
 )
-from gateway.upstream.door import Exchange, Fault
+from gateway.upstream.exchange import Exchange, Fault
 from gateway.upstream.failures import REFUSALS, Failures
 
 OWN_KEY = "a-key-without-any-shape-of-one-000"
