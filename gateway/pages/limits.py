@@ -43,8 +43,10 @@ class Standing:
 
     @property
     def used(self) -> str:
-        """How much is used, with its unit."""
-        return _amount(self.rule, self.now.used) if self.now is not None else ""
+        """How much is used; what is counted is said with `most`."""
+        if self.now is None:
+            return ""
+        return _amount(self.rule, self.now.used) if self.rule.measure == USD else f"{self.now.used:,}"
 
     @property
     def about(self) -> str:

@@ -122,6 +122,14 @@ def test_a_key_is_rotated_disabled_changed_and_deleted(managed: Managed) -> None
     assert any(actor.startswith("adm_") for actor in actors)
 
 
+def test_a_limit_says_what_is_counted_once(managed: Managed) -> None:
+    asked = {"object": "limit", "name": "all", "measure": "requests", "most": "6000", "period": "minute"}
+    assert post(managed, "/ui/limits", **asked).status_code == 302
+    [kept] = managed.directory.limits.page().items
+    managed.standings.used[(kept.rule.id,)] = 1_200
+    assert ">1,200 of 6,000 requests" in managed.client.get("/ui/limits").text
+
+
 def test_a_budget_is_made_shown_changed_and_deleted(managed: Managed) -> None:
     asked = {"object": "budget", "name": "all", "measure": "usd", "most": "12.5", "period": "month", "soft": "80"}
     assert post(managed, "/ui/limits", **asked).status_code == 302

@@ -181,7 +181,7 @@ def main(folder: Path) -> None:
                         assert page.locator(".badge.bad", has_text="open").count() == 1
                     if scheme == "light" or name == "overview":
                         keep(page, folder / (f"{name}.png" if scheme == "light" else f"{name}-dark.png"))
-                page.goto(f"{site.url}/ui/requests?text=good&live=off")
+                page.goto(f"{site.url}/ui/requests?text=good&model=demo%2Fecho&live=off")
                 page.click("tbody tr:first-child a")
                 page.wait_for_load_state("networkidle")
                 if scheme == "light":
