@@ -255,13 +255,15 @@ def test_every_key_has_the_prefix(server: Redis, patient: Counters) -> None:
 
 
 def test_after_close_nothing_is_open_and_nothing_is_asked(server: Redis) -> None:
+    before = set(threading.enumerate())
     counters = RedisCounters(Secret(server.url), timeout_s=10)
     counters.start()
     counters.add("a", 1, 60)
+    assert "redis-link" in [thread.name for thread in set(threading.enumerate()) - before]
     counters.close()
     with unavailable():
         counters.add("a", 1, 60)
-    assert "redis-link" not in [thread.name for thread in threading.enumerate()]
+    assert "redis-link" not in [thread.name for thread in set(threading.enumerate()) - before]
     with server.client() as admin:
         assert len(admin.client_list()) == 1
 
