@@ -310,8 +310,8 @@ def report(
 def main() -> int:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one round, and half the load")
+    parser.add_argument("--rounds", type=int, help="(3; with --quick 1)")
+    parser.add_argument("--quick", action="store_true", help="half the load")
     parser.add_argument("--only", default="", help=f"names, separated by commas: {', '.join(CONTENDERS)}")
     parser.add_argument("--peers", type=Path, default=PEERS, help="where bench/peers.py has installed them")
     parser.add_argument("--write", type=Path, help="a Markdown file to put the table into, too")
@@ -331,8 +331,9 @@ def main() -> int:
                     print(f"{one.name} is left out: {one.absent}", file=sys.stderr)
             present = [one for one in wanted if one.absent is None]
             bench = Bench(programs, provider, folder, 0.5 if chosen.quick else 1.0)
-            found, imports = compare(bench, present, 1 if chosen.quick else chosen.rounds)
-    command = "bench/compare.py" + (" --quick" if chosen.quick else f" --rounds {chosen.rounds}")
+            rounds = chosen.rounds or (1 if chosen.quick else 3)
+            found, imports = compare(bench, present, rounds)
+    command = f"bench/compare.py{' --quick' if chosen.quick else ''} --rounds {rounds}"
     text = report(present, found, imports, command)
     print(text)
     if chosen.write is not None:

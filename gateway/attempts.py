@@ -19,7 +19,7 @@ from gateway.errors import GatewayError, InternalError, ProviderInvalid
 from gateway.health import Health, Watching
 from gateway.upstream import Answer, Upstream
 from gateway.upstream.costed import Costed
-from gateway.upstream.failures import stopped
+from gateway.upstream.failures import pause, stopped
 from gateway.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -173,15 +173,11 @@ class Attempts:
 
     def _pause(self, seconds: float) -> None:
         """Wait, as long as the call is not stopped."""
-        cancellation, over, began_s = self._call.cancellation, threading.Event(), time.monotonic()
-        cancellation.subscribe(over.set)
+        began_s = time.monotonic()
         try:
-            over.wait(seconds)
+            pause(self._call.cancellation, seconds)
         finally:
-            cancellation.unsubscribe(over.set)
             self.paused_s += time.monotonic() - began_s
-        if (error := stopped(cancellation)) is not None:
-            raise error
 
     def close(self) -> None:
         """Free the connection of the last answer; it can mean to wait for a provider's last bytes. Safe to repeat."""

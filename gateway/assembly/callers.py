@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 def authenticator(settings: Settings, issued: IssuerKeys | None) -> Authenticator:
     """Say who may call: static tokens, then virtual keys, then JWTs; each knows by its shape what is not its own."""
-    from gateway.storage.lookup import KeyLookup  # noqa: PLC0415  # as above
+    from gateway.storage.lookup import KeyLookup  # noqa: PLC0415  # SQLAlchemy, cryptography: slow to import
 
     lookup = KeyLookup(database(settings, LOOKUP_PATIENCE_S))
     verifiers: list[Verifier] = [StaticTokens(settings.tokens), VirtualKeys(lookup, pepper_of(settings))]
     if settings.admin_token is not None:
         verifiers.insert(0, StaticTokens([settings.admin_token], admin=True))
     if settings.oidc_issuer is not None and issued is not None and settings.oidc_audience:
-        from gateway.auth.oidc import Claims, JsonWebTokens  # noqa: PLC0415  # as above
+        from gateway.auth.oidc import Claims, JsonWebTokens  # noqa: PLC0415  # SQLAlchemy, cryptography: slow to import
 
         claims = Claims(
             caller=settings.oidc_caller_claim,
@@ -55,9 +55,9 @@ def sign_in(settings: Settings, keys: IssuerKeys | None, shared: Database) -> Si
     issuer, id, secret = settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret
     if issuer is None or keys is None or id is None or secret is None or settings.ui != "on":
         return None
-    from gateway.auth.code_flow import CodeFlow  # noqa: PLC0415  # as above
-    from gateway.auth.sign_in import SignIn  # noqa: PLC0415  # as above
-    from gateway.storage.owners import Owners  # noqa: PLC0415  # as above
+    from gateway.auth.code_flow import CodeFlow  # noqa: PLC0415  # SQLAlchemy, cryptography: slow to import
+    from gateway.auth.sign_in import SignIn  # noqa: PLC0415  # SQLAlchemy, cryptography: slow to import
+    from gateway.storage.owners import Owners  # noqa: PLC0415  # SQLAlchemy, cryptography: slow to import
 
     claim, values = settings.oidc_admin_claim, frozenset(settings.oidc_admin_values)
     rule = AdminRule(frozenset(settings.oidc_admin_emails), claim, values)

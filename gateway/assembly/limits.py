@@ -65,7 +65,7 @@ class _Spent:
 
     def spent(self, match: Match, each: Mapping[str, str | None], since_s: float, measure: str) -> int:
         """Add up what counts towards a budget."""
-        from gateway.storage.counters import AWAY  # noqa: PLC0415  # as above
+        from gateway.storage.counters import AWAY  # noqa: PLC0415  # SQLAlchemy is slow to import
         from gateway.storage.database import StorageError  # noqa: PLC0415
 
         try:

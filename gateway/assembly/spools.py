@@ -80,7 +80,7 @@ def deliveries(settings: Settings) -> list[Delivery]:
         braintrust = Braintrust(key, project, *where)
         found.append(Delivery("braintrust", folder, braintrust, cap_bytes, {"project_name": project}))
     if (url := settings.otlp_url) is not None:
-        from gateway.tracing.otlp import OTLP  # noqa: PLC0415  # as below
+        from gateway.tracing.otlp import OTLP  # noqa: PLC0415  # httpx is slow to import
 
         name = hashlib.sha256(url.encode()).hexdigest()[:16]
         resource = {**settings.otel_resource, "service.name": settings.otel_service_name}
@@ -103,7 +103,7 @@ def deliveries(settings: Settings) -> list[Delivery]:
 
 def ledger_delivery(settings: Settings) -> Delivery:
     """Say where the rows of the ledger are delivered: to the database that all hosts share, else to the file."""
-    from gateway.ledger.destination import UsageTable  # noqa: PLC0415  # as above
+    from gateway.ledger.destination import UsageTable  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     return Delivery(
         LEDGER,
@@ -120,7 +120,7 @@ def local_traces(settings: Settings) -> Search | None:
     """What reads the traces that are kept here; None where none are."""
     if not settings.traces_kept_here:
         return None
-    from gateway.storage.database import Database  # noqa: PLC0415  # as above
+    from gateway.storage.database import Database  # noqa: PLC0415  # SQLAlchemy is slow to import
     from gateway.tracing.search import Search  # noqa: PLC0415
 
     return Search(Database(settings.database))

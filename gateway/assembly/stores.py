@@ -34,7 +34,7 @@ LOOKUP_PATIENCE_S = 1.0
 
 def database(settings: Settings, patience_s: float | None = None) -> Database:
     """The database that all hosts share, where one is set, else the file. Opens nothing: `migrate` makes its tables."""
-    from gateway.storage.database import Database  # noqa: PLC0415  # as above
+    from gateway.storage.database import Database  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     return Database(settings.database_url or settings.database, patience_s=patience_s or _OBJECTS_PATIENCE_S)
 
@@ -47,7 +47,7 @@ def migrate(settings: Settings) -> None:
     Raises:
         SettingsError: one cannot be used; says why and what to do.
     """
-    from gateway.storage.database import StorageError  # noqa: PLC0415  # as above
+    from gateway.storage.database import StorageError  # noqa: PLC0415  # SQLAlchemy is slow to import
     from gateway.storage.migrate import upgrade  # noqa: PLC0415
 
     advice = "mend it, or set GATEWAY_DATA_DIR to another folder"
@@ -65,7 +65,7 @@ def migrate(settings: Settings) -> None:
 
 
 def _warn_of_lost_keys(settings: Settings) -> None:
-    from gateway.storage.database import StorageError  # noqa: PLC0415  # as above
+    from gateway.storage.database import StorageError  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     shared = database(settings)
     try:
@@ -90,7 +90,7 @@ def directory(settings: Settings, shared: Database | None = None) -> Directory:
         settings: the configuration.
         shared: the `database` to use; None makes one.
     """
-    from gateway.storage.directory import Directory  # noqa: PLC0415  # as above
+    from gateway.storage.directory import Directory  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     return Directory.of(shared or database(settings), pepper_of(settings))
 
@@ -108,7 +108,7 @@ def owned_objects(settings: Settings, shared: Database | None = None) -> OwnedOb
         settings: the configuration.
         shared: the `database` to use; None makes one.
     """
-    from gateway.storage.owned import OwnedObjects  # noqa: PLC0415  # as above
+    from gateway.storage.owned import OwnedObjects  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     keep_bytes = bytes_of(settings.stored_responses_mb)
     return OwnedObjects(shared or database(settings), settings.stored_responses_days, keep_bytes)
@@ -121,7 +121,7 @@ def usage_rows(settings: Settings, shared: Database | None = None) -> UsageRows:
         settings: the configuration.
         shared: the `database` to use; None makes one.
     """
-    from gateway.storage.usage import UsageRows  # noqa: PLC0415  # as above
+    from gateway.storage.usage import UsageRows  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     return UsageRows(shared or database(settings), settings.ledger_days)
 
@@ -138,14 +138,14 @@ def counters(settings: Settings, shared: Database | None = None) -> Counters:
     """
     place = place_of_counters(settings)
     if place == "memory":
-        from gateway.storage.memory import MemoryCounters  # noqa: PLC0415  # as above
+        from gateway.storage.memory import MemoryCounters  # noqa: PLC0415  # SQLAlchemy is slow to import
 
         return MemoryCounters()
     if place == "database":
-        from gateway.storage.tabled import TableCounters  # noqa: PLC0415  # as above
+        from gateway.storage.tabled import TableCounters  # noqa: PLC0415  # SQLAlchemy is slow to import
 
         return TableCounters(shared or database(settings))
-    from gateway.storage.faults import StorageFailed  # noqa: PLC0415  # as above
+    from gateway.storage.faults import StorageFailed  # noqa: PLC0415  # SQLAlchemy is slow to import
     from gateway.storage.redis import RedisCounters  # noqa: PLC0415
 
     if settings.redis_url is None:
@@ -177,10 +177,10 @@ def kept_answers(settings: Settings, patience_s: float = CACHE_PATIENCE_S) -> An
         return None
     largest_bytes = bytes_of(settings.cache_largest_mb)
     if settings.redis_url is None or settings.cache_store == "database":
-        from gateway.storage.answers_table import TableAnswers  # noqa: PLC0415  # as above
+        from gateway.storage.answers_table import TableAnswers  # noqa: PLC0415  # SQLAlchemy is slow to import
 
         return TableAnswers(database(settings, patience_s), bytes_of(settings.cache_mb), largest_bytes)
-    from gateway.storage.answers_redis import RedisAnswers  # noqa: PLC0415  # as above
+    from gateway.storage.answers_redis import RedisAnswers  # noqa: PLC0415  # SQLAlchemy is slow to import
     from gateway.storage.faults import StorageFailed  # noqa: PLC0415
 
     try:
@@ -191,7 +191,7 @@ def kept_answers(settings: Settings, patience_s: float = CACHE_PATIENCE_S) -> An
 
 def followed_rules(settings: Settings) -> FollowedRules:
     """The limits and budgets that calls are held to. Opens nothing."""
-    from gateway.storage.followed import FollowedRules  # noqa: PLC0415  # as above
+    from gateway.storage.followed import FollowedRules  # noqa: PLC0415  # SQLAlchemy is slow to import
 
     return FollowedRules(database(settings, LOOKUP_PATIENCE_S))
 
@@ -203,7 +203,7 @@ def notifier(settings: Settings, shared: Database | None = None) -> Notifier:
         settings: the configuration.
         shared: the `database` to use; None makes one.
     """
-    from gateway.notify import Notifier  # noqa: PLC0415  # as above
+    from gateway.notify import Notifier  # noqa: PLC0415  # SQLAlchemy is slow to import
     from gateway.storage.notices import Notices  # noqa: PLC0415
 
     return Notifier(Notices(shared or database(settings)), settings.webhook_secret)

@@ -8,13 +8,13 @@ import time
 import uuid
 from collections.abc import Generator, Sequence
 
-from gateway.cache.flights import raise_if_stopped
 from gateway.cache.stores import Stores
 from gateway.core import cachekey
 from gateway.core.calls import Call
 from gateway.errors import NameReused
 from gateway.storage.answers import Claim, KeptAnswer
 from gateway.storage.faults import StorageError
+from gateway.upstream.failures import pause
 
 log = logging.getLogger(__name__)
 
@@ -210,14 +210,11 @@ class Turn:
                 yield None
 
     def _rest(self, seconds: float) -> None:
-        cancellation, stopped, began_s = self._call.cancellation, threading.Event(), time.time()
-        cancellation.subscribe(stopped.set)
+        began_s = time.time()
         try:
-            stopped.wait(seconds)
+            pause(self._call.cancellation, seconds)
         finally:
-            cancellation.unsubscribe(stopped.set)
             self.waited_s += time.time() - began_s
-        raise_if_stopped(self._call)
 
 
 def name_reused() -> NameReused:

@@ -11,7 +11,7 @@ from typing import Protocol
 from gateway.cache.content import Answer
 from gateway.core.calls import CALLER_GONE, Attempt, Call, Cancellation, Chunk
 from gateway.errors import CallerGone, GatewayError, InternalError
-from gateway.upstream.failures import stopped
+from gateway.upstream.failures import raise_if_stopped
 
 #: How long who waits for a whole answer sleeps at most; what it waits for wakes it.
 _LONGEST_SLEEP_S = 30.0
@@ -145,7 +145,7 @@ class Flight:
         """
         with self._woken_by(call), self._changed:
             while not self.over:
-                raise_if_stopped(call)
+                raise_if_stopped(call.cancellation)
                 self._changed.wait(_LONGEST_SLEEP_S)
         return self.answer
 
@@ -176,7 +176,7 @@ class Flight:
                     if self.error is not None:
                         raise copy.copy(self.error)  # each caller's has headers of its own
                     return _OVER
-                raise_if_stopped(call)
+                raise_if_stopped(call.cancellation)
                 if not self._busy:
                     self._busy = True
                     break
@@ -285,9 +285,3 @@ class _Over:
 
 
 _OVER = _Over()
-
-
-def raise_if_stopped(call: Call) -> None:
-    """Raise the error of a call that is stopped."""
-    if (error := stopped(call.cancellation)) is not None:
-        raise error

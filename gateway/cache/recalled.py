@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.cache.claims import Turn, name_reused
 from gateway.cache.content import Answer
-from gateway.cache.flights import Flight, Tries, raise_if_stopped
+from gateway.cache.flights import Flight, Tries
 from gateway.core import cachekey
 from gateway.core.cachekey import NAMED_TTL_S, NEVER, Wish
 from gateway.core.calls import CALLER_GONE, Attempt, Call, Cancellation, Chunk, Remembered
 from gateway.errors import GatewayError, NameReused, NotCached
 from gateway.offload import LARGE_BYTES, offload
 from gateway.storage.answers import Claim, KeptAnswer
+from gateway.upstream.failures import raise_if_stopped
 
 if TYPE_CHECKING:
     from gateway.cache import ResponseCache
@@ -146,7 +147,7 @@ class Recalled:
             answer = self._kept(asked, body)
         finally:
             flight.end(answer)
-        raise_if_stopped(self._call)  # the others have it
+        raise_if_stopped(self._call.cancellation)  # the others have it
         return body
 
     def chunks(self) -> Generator[Chunk | None]:

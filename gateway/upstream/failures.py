@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -205,6 +206,27 @@ def stopped(cancellation: Cancellation) -> GatewayError | None:
         return None
     kind, sentence = _REASONS[cancellation.reason]
     return kind(sentence)
+
+
+def raise_if_stopped(cancellation: Cancellation) -> None:
+    """Raise the error of a call that was aborted."""
+    if (error := stopped(cancellation)) is not None:
+        raise error
+
+
+def pause(cancellation: Cancellation, seconds: float) -> None:
+    """Wait, as long as the call is not aborted.
+
+    Raises:
+        GatewayError: it is.
+    """
+    over = threading.Event()
+    cancellation.subscribe(over.set)
+    try:
+        over.wait(seconds)
+    finally:
+        cancellation.unsubscribe(over.set)
+    raise_if_stopped(cancellation)
 
 
 def _not_fetched(provider: str, fault: Fault) -> GatewayError:

@@ -12,6 +12,7 @@ import struct
 import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ class Exchange:
             raise ClientGoneError
 
 
-class Loopback:
+class Loopback(ABC):
     """The server: starts when made, ends with `close()` or its `with` block. Subclasses say `handle`."""
 
     def __init__(self) -> None:
@@ -165,9 +166,9 @@ class Loopback:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(TICK_S,), daemon=True)
         self._thread.start()
 
+    @abstractmethod
     def handle(self, exchange: Exchange) -> None:
         """Answer one request, in a thread of its connection."""
-        raise NotImplementedError
 
     @property
     def origin(self) -> str:
