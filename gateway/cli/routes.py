@@ -76,7 +76,12 @@ def _explain(options: argparse.Namespace) -> int:
     told = preview(call, plan, gateway.catalogue, gateway.health.of, gateway.health.price)
     told["cache"] = None
     if options.tenant is not None and gateway.cache is not None and settings.cache_store != "memory":
-        told["cache"] = gateway.cache.look(call, plan.attempts, gateway.catalogue.revision, patience_s=_PATIENCE_S)
+        try:
+            told["cache"] = gateway.cache.look(call, plan.attempts, gateway.catalogue.revision, patience_s=_PATIENCE_S)
+        except GatewayError as error:  # the request's Idempotency-Key is another's
+            return _failed(error.message)
+        finally:
+            gateway.cache.close()
         if gateway.cache.stores.failing:
             return _failed("the store of the cache does not answer: see `gateway cache show`")
     if options.json:

@@ -21,7 +21,7 @@ from gateway.settings import Settings
 from tests.cli.spools import leave
 from tests.cli.test_cli import free_port
 from tests.fakes.braintrust_server import FakeBraintrust
-from tests.fakes.loopback import Exchange, Loopback
+from tests.fakes.loopback import Answering, Exchange, Loopback
 from tests.fakes.provider import FakeProvider
 from tests.fakes.stores import PASSWORD, Redis
 from tests.storage.holding import held
@@ -297,7 +297,7 @@ def test_who_may_call(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", str(free_port()))
     assert found(here(place, "callers"), "callers")[0].status == "fail"
     assert found(here(place, "callers", GATEWAY_AUTH_TOKEN=SECRET), "callers")[0].status == "ok"
-    with Loopback() as server:
+    with Answering() as server:
         monkeypatch.setenv("PORT", str(server.port))
         assert "something listens" in found(here(place, "callers"), "port")[0].saw
 

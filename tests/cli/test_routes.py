@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,11 +91,15 @@ def test_it_says_whether_the_cache_would_answer(place: Path, capsys: pytest.Capt
     gateway.open()
     try:
         gateway.run(call("demo/echo", "again", cache=Wish()))
+        gateway.run(call("demo/echo", "something else", name="mine"))
     finally:
         gateway.close(0.1)
     assert re.fullmatch(r"cache: hit, [\d.]+ s old, kept for [\d.]+ s yet", told("--tenant", TENANT))
     assert told("--tenant", "tok_2").startswith("cache: miss")
     assert told("--tenant", TENANT, "--header", "cache-control: no-cache").startswith("cache: miss")
+    named = ["--tenant", TENANT, "--header", "Idempotency-Key: mine"]
+    assert main(["routes", "explain", str(place / "body.json"), *named]) == 1
+    assert "Another request had this Idempotency-Key" in capsys.readouterr().err
 
 
 def test_where_the_cache_cannot_be_asked_it_says_so(
@@ -103,8 +108,10 @@ def test_where_the_cache_cannot_be_asked_it_says_so(
     (place / "body.json").write_text(json.dumps({"model": "demo/echo", "messages": []}))
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     asked = ["routes", "explain", str(place / "body.json"), "--header", "x-bt-use-cache: always", "--tenant", TENANT]
+    before = set(threading.enumerate())
     assert main(asked) == 1
     assert "does not answer" in capsys.readouterr().err
+    assert set(threading.enumerate()) <= before, "nobody goes on looking for the store"
 
 
 @pytest.mark.parametrize(
