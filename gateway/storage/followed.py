@@ -78,8 +78,12 @@ class FollowedRules:
         self._away = False
 
     def start(self) -> None:
-        """Make ready in this process, after the fork; safe to call again."""
+        """Make ready in this process, after the fork, and begin to look; safe to call again.
+
+        A worker that knows the rules before its first call is one that answers on when the database goes.
+        """
         self._database.hold()
+        self._keep_polling()
 
     def close(self) -> None:
         """Stop looking for changes; safe to call again."""
@@ -150,12 +154,15 @@ class FollowedRules:
             self._lock.release()
 
     def _keep_polling(self) -> None:
-        """Have a thread look for changes; made when it is first needed, so that none is there before the fork."""
+        """Have a thread look for changes; none is there before the fork."""
         if not self._closed.is_set() and (self._poller is None or not self._poller.is_alive()):
             self._poller = threading.Thread(target=self._poll_on, name="rule-changes", daemon=True)
             self._poller.start()
 
     def _poll_on(self) -> None:
+        with self._lock:  # a call that comes meanwhile waits for this look
+            if self._known is None and self._failed_s is None:
+                self.poll()
         while not self._closed.wait(self._poll_s):
             self.poll()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterator
 
 import httpx
-import psutil
 import pytest
 
 from gateway.auth.pepper import kept_pepper
@@ -19,11 +17,11 @@ from gateway.storage.database import Database
 from gateway.storage.directory import Directory
 from gateway.storage.keys import Issued, NewKey
 from tests.served.caller import CHAT, body
+from tests.served.pairs import at_both
 from tests.served.process import Served
 
 #: What is promised, and what a busy machine may take on top of it to be asked and to answer.
 FELT_WITHIN_S = 5.0
-CONNECTIONS = 24
 ADMIN_TOKEN = "admin-token-91c3e0"
 BOSS = By("tests")
 
@@ -49,26 +47,6 @@ def text(issued: Issued) -> str:
 
 def asked(client: httpx.Client, key: str, model: str = "demo/echo") -> httpx.Response:
     return client.post(CHAT, json=body(model), headers={"Authorization": f"Bearer {key}"})
-
-
-@contextlib.contextmanager
-def at_both(pair: Served) -> Iterator[list[httpx.Client]]:
-    """Connections that are kept, some to each worker."""
-    with contextlib.ExitStack() as stack:
-        clients: list[httpx.Client] = []
-        for _ in range(10):
-            for _ in range(CONNECTIONS):
-                clients.append(stack.enter_context(httpx.Client(base_url=pair.url, timeout=30)))
-                clients[-1].get("/health").raise_for_status()
-            if all(_connections(worker) >= 2 for worker in pair.workers()):
-                break
-        else:
-            pytest.fail("one worker took every connection")
-        yield clients
-
-
-def _connections(worker: psutil.Process) -> int:
-    return sum(one.status == psutil.CONN_ESTABLISHED and one.raddr != () for one in worker.net_connections("tcp"))
 
 
 @pytest.mark.parametrize("change", ["disabled", "deleted", "rotated", "narrowed"])

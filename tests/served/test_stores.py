@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -10,6 +12,8 @@ import psycopg
 
 from gateway.secret import Secret
 from tests.fakes.stores import PASSWORD, Postgres, Redis
+from tests.served.caller import CHAT, body
+from tests.served.pairs import at_both
 from tests.served.process import TOKEN, Served
 
 
@@ -42,19 +46,42 @@ def test_hosts_that_share_a_database_share_stored_responses(
         lost = httpx.get(f"{one.url}/v1/responses/{made['id']}", headers=headers, timeout=30)
         assert lost.status_code == 404
         name = empty_postgres_address.reveal().rpartition("/")[2]
-        with postgres.connect("postgres") as admin:
-            admin.execute(psycopg.sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*_names(admin, name)))
-            try:
-                away = httpx.get(f"{one.url}/v1/responses/resp_1", headers=headers, timeout=30)
-                assert (away.status_code, away.json()["error"]["code"]) == (503, "store_unavailable")
-                plain = {"model": "demo/echo", "messages": [{"role": "user", "content": "Still here?"}]}
-                still = httpx.post(f"{one.url}/v1/chat/completions", json=plain, headers=headers, timeout=30)
-                assert still.status_code == 200, "calls that need no store are answered"
-            finally:
-                admin.execute(psycopg.sql.SQL("ALTER DATABASE {1} RENAME TO {0}").format(*_names(None, name)))
+        with _away(postgres, name):
+            away = httpx.get(f"{one.url}/v1/responses/resp_1", headers=headers, timeout=30)
+            assert (away.status_code, away.json()["error"]["code"]) == (503, "store_unavailable")
+            still = httpx.post(f"{one.url}{CHAT}", json=body("demo/echo"), headers=headers, timeout=30)
+            assert still.status_code == 200, "calls that need no store are answered"
         back = httpx.get(f"{one.url}/v1/responses/resp_1", headers=headers, timeout=30)
         assert back.status_code == 404
         assert PASSWORD not in one.log + two.log
+
+
+def test_a_worker_that_has_had_no_call_before_the_database_went_answers_its_first_one(
+    tmp_path: Path, empty_postgres_address: Secret, postgres: Postgres
+) -> None:
+    settings = {
+        "GATEWAY_AUTH_TOKEN": TOKEN,
+        "GATEWAY_DEMO": "on",
+        "DATABASE_URL": empty_postgres_address.reveal(),
+        "WEB_CONCURRENCY": "2",
+    }
+    with Served(tmp_path, settings) as served, at_both(served) as clients:
+        time.sleep(1.0)  # what calls are held to is learnt at the start
+        with _away(postgres, empty_postgres_address.reveal().rpartition("/")[2]):
+            headers = {"Authorization": f"Bearer {TOKEN}"}
+            answers = {client.post(CHAT, json=body("demo/echo"), headers=headers).status_code for client in clients}
+            assert answers == {200}
+
+
+@contextlib.contextmanager
+def _away(postgres: Postgres, name: str) -> Iterator[None]:
+    """The database has another name for a while."""
+    with postgres.connect("postgres") as admin:
+        admin.execute(psycopg.sql.SQL("ALTER DATABASE {} RENAME TO {}").format(*_names(admin, name)))
+        try:
+            yield
+        finally:
+            admin.execute(psycopg.sql.SQL("ALTER DATABASE {1} RENAME TO {0}").format(*_names(None, name)))
 
 
 def _names(admin: psycopg.Connection[tuple[object, ...]] | None, name: str) -> list[psycopg.sql.Identifier]:

@@ -39,8 +39,7 @@ def limits(opened: Callable[..., Database]) -> Rules:
 
 @pytest.fixture
 def followed(opened: Callable[..., Database]) -> Iterator[FollowedRules]:
-    made = FollowedRules(opened(), poll_s=3600)
-    made.start()
+    made = FollowedRules(opened(), poll_s=3600)  # not started: the first call looks
     yield made
     made.close()
 
@@ -122,12 +121,22 @@ def test_a_change_is_felt_within_seconds_by_itself(opened: Callable[..., Databas
     assert threading.active_count() == threads
 
 
-def test_nothing_runs_before_the_first_call(opened: Callable[..., Database]) -> None:
+def test_what_is_started_knows_the_rules_before_the_first_call(tmp_path: Path) -> None:
+    place = tmp_path / "gateway.db"
+    upgrade(place)
+    made = Rules(Database(place), LIMIT).create(RATE, BOSS)
     threads = threading.active_count()
-    followed = FollowedRules(opened(), poll_s=0.01)
+    followed = FollowedRules(Database(place, patience_s=0.1), poll_s=3600)
+    assert threading.active_count() == threads, "none is there before the fork"
     followed.start()
-    assert threading.active_count() == threads
+    until_s = time.monotonic() + 10
+    while followed._known is None:
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    place.unlink()
+    assert followed.of(CALLER, MODELS) == (made.rule,)
     followed.close()
+    assert threading.active_count() == threads
 
 
 # The database is away.
