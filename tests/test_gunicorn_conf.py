@@ -26,6 +26,9 @@ from gevent import monkey
 print("patched", monkey.is_module_patched("threading"), monkey.is_module_patched("socket"))
 print("looked", len(looked), metadata.entry_points is before)
 print("collects", gc.isenabled())
+print("imported for httpx's command line", sorted({{"httpx._main", "rich", "pygments"}} & set(sys.modules)))
+import httpx
+print("httpx", httpx.Client.__name__, callable(httpx.main))
 from types import SimpleNamespace
 from gateway import serving
 serving.prepare = serving.expect_free = serving.suit_many_calls = serving.drain_on_sigterm = lambda *_, **__: None
@@ -75,3 +78,9 @@ def test_garbage_is_looked_for_again_as_soon_as_the_app_is_there(tmp_path: Path)
     assert "master collects True" in printed
     assert "worker collects True" in printed
     assert "collects when read again True" in printed
+
+
+def test_httpx_comes_without_its_command_line(tmp_path: Path) -> None:
+    printed = read(tmp_path)
+    assert "imported for httpx's command line []" in printed
+    assert "httpx Client True" in printed

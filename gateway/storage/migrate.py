@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, insert, inspect
 
 from gateway.secret import Secret
 from gateway.storage.database import Database, StorageBusy, StorageFailed
-from gateway.storage.tables import REVISION
+from gateway.storage.tables import FIRST_ROWS, REVISION, alembic_version, metadata
 
 _SCRIPTS = "gateway.storage:migrations"
 
 
-def upgrade(place: Path | Secret, *, patience_s: float = 30.0) -> None:
+def upgrade(place: Path | Secret, *, patience_s: float = 30.0, step_by_step: bool = False) -> None:
     """Run the migrations that a database lacks, having checked a file or made it. Nothing stays open.
+
+    A new file gets at once what the migrations would leave in it.
 
     Two gateways may do so at once: one waits for the other. Either all migrations are kept or none.
 
@@ -27,6 +29,7 @@ def upgrade(place: Path | Secret, *, patience_s: float = 30.0) -> None:
         place: as `Database` has it. The folder of a file is made too, for this user alone; a server's database has to
             be there, and its user has to be allowed to make tables in it.
         patience_s: how long to wait for others.
+        step_by_step: run the migrations in a new file, too.
 
     Raises:
         StorageBusy: another process has held the database or its lock for `patience_s`.
@@ -34,7 +37,7 @@ def upgrade(place: Path | Secret, *, patience_s: float = 30.0) -> None:
             or refuses, its tables are of a newer release, the disk is full, or a migration failed.
     """
     if isinstance(place, Path):
-        _upgrade_file(place.absolute(), patience_s)
+        _upgrade_file(place.absolute(), patience_s, step_by_step=step_by_step)
         return
     database = Database(place, patience_s=patience_s)
     try:
@@ -43,7 +46,7 @@ def upgrade(place: Path | Secret, *, patience_s: float = 30.0) -> None:
         database.release()
 
 
-def _upgrade_file(path: Path, patience_s: float) -> None:
+def _upgrade_file(path: Path, patience_s: float, *, step_by_step: bool) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(path.with_name(path.name + ".lock"), patience_s):
@@ -51,7 +54,10 @@ def _upgrade_file(path: Path, patience_s: float) -> None:
             path.chmod(0o600)
             database = Database(path, patience_s=patience_s)
             database.read(lambda connection: _check(path, connection))
-            _migrate(database)
+            if not step_by_step and database.read(_is_blank):
+                database.write(_make)
+            else:
+                _migrate(database)
     except OSError as error:
         raise StorageFailed(f"{path}: {error.strerror or type(error).__name__}") from None
 
@@ -78,6 +84,18 @@ def _check(path: Path, connection: Connection) -> None:
     found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
     if found != "ok":
         raise StorageFailed(f"{path}: the database is damaged")
+
+
+def _is_blank(connection: Connection) -> bool:
+    return connection.exec_driver_sql("SELECT 1 FROM sqlite_master LIMIT 1").first() is None
+
+
+def _make(connection: Connection) -> None:
+    """Make the tables of this release: Alembic and its steps are half of what a first start takes."""
+    metadata.create_all(connection, checkfirst=False)
+    alembic_version.create(connection)
+    for table, rows in FIRST_ROWS:
+        connection.execute(insert(table), rows)
 
 
 def newest() -> str:

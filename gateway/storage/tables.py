@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -14,6 +15,8 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
+    String,
     Table,
     Text,
 )
@@ -329,5 +332,17 @@ answers = Table(
 
 #: Traces are kept where they were made, in the file of their host, also where all else is on a server.
 LOCAL = frozenset({spans.name, traces.name})
+#: Where Alembic keeps which migration a database has; not one of the gateway's own tables.
+alembic_version = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
 #: What migrations put rows into.
 SEEDED = frozenset({revisions.name})
+#: The rows of a new database, as the migrations leave it.
+FIRST_ROWS: Sequence[tuple[Table, Sequence[Mapping[str, str | int]]]] = (
+    (alembic_version, [{"version_num": REVISION}]),
+    (revisions, [{"name": name, "number": 0} for name in ("keys", "rules", "usage")]),
+)

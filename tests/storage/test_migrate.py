@@ -53,13 +53,35 @@ def test_the_migrations_make_the_tables_that_the_code_knows(place: Place) -> Non
     assert compare_to_code(place) == []
 
 
+def kept(path: Path) -> tuple[dict[str, str], dict[str, list[Any]]]:
+    """The tables and indexes of a file, word by word but for the spaces between, and the rows."""
+    with closing(sqlite3.connect(path)) as connection:
+        made = {
+            name: " ".join((sql or "").split())
+            for name, sql in connection.execute("SELECT name, sql FROM sqlite_master ORDER BY rowid")
+        }
+        rows = {name: connection.execute(f'SELECT * FROM "{name}"').fetchall() for name in tables(path)}
+    return made, rows
+
+
+def test_a_new_file_is_what_the_migrations_would_make_of_it(tmp_path: Path) -> None:
+    at_once, by_steps = tmp_path / "at_once.db", tmp_path / "by_steps.db"
+    upgrade(at_once)
+    upgrade(by_steps, step_by_step=True)
+    assert kept(at_once) == kept(by_steps)
+    assert len(kept(at_once)[0]) > len(metadata.tables)
+    with closing(sqlite3.connect(at_once)) as one, closing(sqlite3.connect(by_steps)) as other:
+        for pragma in ("auto_vacuum", "journal_mode", "page_size"):
+            assert one.execute(f"PRAGMA {pragma}").fetchone() == other.execute(f"PRAGMA {pragma}").fetchone()
+
+
 def test_rows_of_an_older_release_are_still_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scripts, path = tmp_path / "scripts", tmp_path / "gateway.db"
     shutil.copytree(PACKAGE / "migrations", scripts)
     for newer in ("0002_owned", "0003_counters", "0004_keys", "0005_rules", "0006_usage", "0007_cache", "0008_rollups"):
         (scripts / "versions" / f"{newer}.py").unlink()
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
-    upgrade(path)
+    upgrade(path, step_by_step=True)
     assert tables(path) == {"alembic_version", "spans", "traces"}
     store, rows = LocalTraces(Database(path), 14, 1 << 30), [piece(row) for number in (1, 2) for row in trace(number)]
     with monkeypatch.context() as patch:
@@ -89,7 +111,7 @@ def test_what_the_release_before_kept_of_days_and_names_is_made_anew(
     shutil.copytree(PACKAGE / "migrations", scripts)
     (scripts / "versions" / "0008_rollups.py").unlink()
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
-    upgrade(place)
+    upgrade(place, step_by_step=True)
     monkeypatch.undo()
     mark = "0123456789abcdef" * 4
     details = ('{"name": "a"}', f'{{"idempotency": "{mark}", "name": "a"}}')
@@ -235,7 +257,7 @@ def test_a_migration_that_fails_half_way_leaves_nothing(
     )
     monkeypatch.setattr(migrate, "_SCRIPTS", str(scripts))
     with pytest.raises(StorageFailed) as caught:
-        upgrade(path)
+        upgrade(path, step_by_step=True)
     assert "\n" not in str(caught.value)
     assert tables(path) == set()
     monkeypatch.undo()
@@ -278,8 +300,9 @@ def test_the_code_knows_the_newest_migration() -> None:
     assert newest() == REVISION
 
 
-def test_tables_that_are_up_to_date_need_no_alembic(place: Place) -> None:
-    upgrade(place)
+def test_a_new_file_and_tables_that_are_up_to_date_need_no_alembic(place: Place) -> None:
+    if isinstance(place, Secret):
+        upgrade(place)
     script = (
         "import sys; from gateway.storage.migrate import upgrade; from tests.storage.places import place_of\n"
         "upgrade(place_of(sys.argv[1])); sys.exit('alembic' in sys.modules)"
