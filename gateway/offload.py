@@ -17,6 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 LARGE_BYTES = 1 << 20
 
 _LONGEST_REST_S = 0.05
+#: Any time at all is waited for in the event loop, behind all that is ready in it.
+_A_TURN_S = 1e-6
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -52,6 +54,14 @@ def rest() -> None:
     if worked_since_s is not None:
         _sleep(min(2 * (time.perf_counter() - worked_since_s), _LONGEST_REST_S))
         _working[_ident()] = time.perf_counter()
+
+
+def give_way() -> None:
+    """Let everyone go on who can; for greenlets that read or write for long and never have to wait.
+
+    Not `time.sleep(0)`: gevent may resume whoever calls that again and again before it looks at a single socket.
+    """
+    time.sleep(_A_TURN_S)
 
 
 def _attempt(work: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Exception | None]:

@@ -15,7 +15,7 @@ from typing import IO
 
 from gateway.core.multipart import Form, Sent
 from gateway.errors import StoreUnavailable
-from gateway.offload import offload
+from gateway.offload import give_way, offload
 
 #: As much of an upload is kept in memory; what is beyond that, with it, on disk.
 MEMORY_BYTES = 1 << 20
@@ -190,5 +190,5 @@ class _Breath:
 
     def take(self) -> None:
         if time.monotonic() - self._rested_s > _BREATH_S:
-            time.sleep(0)
+            give_way()
             self._rested_s = time.monotonic()

@@ -34,8 +34,9 @@ from gateway.errors import (
     NotPermitted,
     StoreUnavailable,
 )
-from gateway.offload import offload
+from gateway.offload import give_way, offload
 from gateway.pipeline import Gateway
+from gateway.sockets import body_reader
 from gateway.storage.database import StorageError
 from gateway.tracing import Refusal
 
@@ -291,7 +292,7 @@ def _discard_rest(gateway: Gateway, source: Any, sock: socket.socket) -> None:
             if time.monotonic() > until_s:
                 _shut(sock)
                 return
-            time.sleep(0)
+            give_way()
     except Exception:  # each server raises classes of its own; it closes the connection itself then
         log.debug("the rest of a body could not be read", exc_info=True)
     finally:
@@ -497,21 +498,21 @@ def keep_form(limit_bytes: int) -> None:
 
 def _read_counted(limit: int, declared: int | None) -> bytes:
     source = request.environ["wsgi.input"]
-    # one buffer that grows: what thousands of pieces took would not all go back to the system
-    whole, rested_s = bytearray(), time.monotonic()
-    while declared is None or len(whole) < declared:
-        piece = source.read(_CHUNKED_PIECE if declared is None else min(_PIECE, declared - len(whole)))
+    read = source.read if declared is None or declared <= _PIECE else body_reader(source)
+    whole, size, rested_s = io.BytesIO(), 0, time.monotonic()  # its content is given out without a copy
+    while declared is None or size < declared:
+        piece = read(_CHUNKED_PIECE if declared is None else min(_PIECE, declared - size))
         if not piece:
             break
-        if not whole and len(piece) == declared:
-            return bytes(piece)
-        whole += piece
-        if len(whole) > limit:
+        if len(piece) == declared:
+            return piece
+        size += whole.write(piece)
+        if size > limit:
             raise BodyTooLarge(f"The body is larger than the {limit} bytes that this gateway takes.")
         if time.monotonic() - rested_s > _BREATH_S:
-            time.sleep(0)  # a caller that is always ahead must not keep the other calls from their turn
+            give_way()  # a caller that is always ahead must not keep the other calls from their turn
             rested_s = time.monotonic()
-    return bytes(whole)
+    return whole.getvalue()
 
 
 def _slow() -> BodyTooSlow:

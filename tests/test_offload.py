@@ -13,9 +13,9 @@ from gateway.offload import cooperative, offload
 UNDER_GEVENT = """
 from gevent import monkey
 monkey.patch_all()
-import gevent, time
+import gevent, socket, time
 from gevent.monkey import get_original
-from gateway.offload import cooperative, offload, rest
+from gateway.offload import cooperative, give_way, offload, rest
 assert cooperative()
 block, ticks = get_original("time", "sleep"), []
 def tick():
@@ -52,6 +52,16 @@ assert second < 0.02, "no work, no rest"
 began = now()
 rest()
 assert now() - began < 0.005, "the hub itself has no time to rest"
+here, there = socket.socketpair()
+heard = gevent.spawn(here.recv, 1)
+gevent.sleep(0)
+for turn in range(20):
+    spin(0.01)
+    there.send(b"x") if turn == 0 else None
+    give_way()
+    if heard.ready():
+        break
+assert turn <= 2, f"a socket that was ready had to wait for {turn} turns"
 print("done")
 """
 

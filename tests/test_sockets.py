@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import os
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
+import pytest
 import trustme
+from gunicorn.config import Config
+from gunicorn.http.parser import RequestParser
 
-from gateway.sockets import lighten, lighten_tls
+from gateway.sockets import body_reader, lighten, lighten_tls
 
 BEGIN = """
 from gevent import monkey
@@ -159,6 +166,52 @@ print("done")
 def run(script: str, *arguments: str) -> None:
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+@pytest.mark.parametrize("size", [200_000, 3 << 20])
+def test_a_body_is_read_from_the_socket_to_its_end_and_no_further(size: int) -> None:
+    here, there = socket.socketpair()
+    body = os.urandom(size)
+    begun, follows = body[:700], b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n"  # less than gunicorn takes at least
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    there.sendall(head + begun)
+    parser = RequestParser(Config(), here, ("127.0.0.1", 1))
+    request = next(parser)
+    sending = threading.Thread(target=there.sendall, args=(body[700:] + follows,))
+    sending.start()
+    read, got = body_reader(request.body), []
+    while piece := read(65536):
+        assert len(piece) <= 65536
+        got.append(piece)
+    sending.join()
+    assert b"".join(got) == body
+    assert len(got[0]) == 700, "what gunicorn has read ahead comes first"
+    assert read(65536) == b""
+    assert next(parser).path == "/next"
+    here.close()
+    there.close()
+
+
+def test_a_body_that_breaks_off_ends_early() -> None:
+    here, there = socket.socketpair()
+    there.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + b"x" * 50)
+    read = body_reader(next(RequestParser(Config(), here, ("127.0.0.1", 1))).body)
+    there.close()
+    assert [read(1000), read(1000)] == [b"x" * 50, b""]
+    here.close()
+
+
+@pytest.mark.parametrize("head", [b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", None])
+def test_a_body_in_chunks_or_of_another_server_is_read_as_it_offers(head: bytes | None) -> None:
+    here, there = socket.socketpair()
+    source: Any = io.BytesIO(b"abc")
+    if head is not None:
+        there.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + head)
+        source = next(RequestParser(Config(), here, ("127.0.0.1", 1))).body
+    read = body_reader(source)
+    assert (read(2), read(10), read(10)) == (b"ab", b"c", b"")
+    here.close()
+    there.close()
 
 
 def test_under_gevent_they_wait_read_and_send_as_gevents_own() -> None:

@@ -10,6 +10,7 @@ from flask import request
 
 from gateway.errors import BodyTooLarge, BodyTooSlow, InvalidRequest
 from gateway.pipeline import Gateway
+from gateway.sockets import body_reader
 from gateway.web import caller_socket
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Incoming:
         self._gateway = gateway
         self._limit_bytes = limit_bytes
         self._until_s = until_s
-        self._source = request.environ["wsgi.input"]
+        self._read = body_reader(request.environ["wsgi.input"])
         self._sock = caller_socket()
         self._size = 0
         self._late = False
@@ -58,7 +59,7 @@ class Incoming:
             self._give_up, min(self._until_s, time.monotonic() + self._gateway.limits.body_s)
         )
         try:
-            piece: bytes = self._source.read(left)
+            piece: bytes = self._read(left)
         except Exception as error:  # each server raises classes of its own for a broken chunked coding
             raise (_slow() if self._late else InvalidRequest("The body could not be read to its end.")) from error
         finally:

@@ -10,6 +10,7 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Any, NoReturn
 
 from gateway.core.endpoints import Endpoint
@@ -89,6 +90,13 @@ _NAME_CHARS = 64  # of a caller's key in a message
 _NOT_UTF_8 = "the body must be UTF-8"
 _TOO_DEEP = f"the body is nested deeper than {MAX_DEPTH} levels"
 
+# How much of a body is looked at in one step, which takes a millisecond at most.
+_STEP_BYTES = 512 << 10
+# A string from this length on is put in behind the decoder. Half of a surrogate pair, which no body may have, marks it.
+_LONG_BYTES = 64 << 10
+_MARK = "\udc00"
+_CONTROLS = bytes(range(0x20))
+
 # Reading a value costs a microsecond whatever it is, during which nobody else of a worker's callers has a turn.
 MAX_VALUES = 1_000_000
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -105,7 +113,7 @@ def parse(raw: bytes, rest: Callable[[], None] = lambda: None) -> dict[str, Any]
 
     Args:
         raw: the body.
-        rest: called between the steps, each of which takes some ten milliseconds for a body of 30 MB.
+        rest: called between the steps, each of which takes some ten milliseconds at most for an image of 30 MB.
 
     Raises:
         InvalidRequest: not one UTF-8 JSON object (RFC 8259; a byte order mark is forgiven), or one with a key
@@ -116,6 +124,17 @@ def parse(raw: bytes, rest: Callable[[], None] = lambda: None) -> dict[str, Any]
         raise _invalid("the body is empty; it must be a JSON object")
     if b"\0" in raw[:4]:  # RFC 4627, section 3: how UTF-16 and UTF-32 show; their ASCII is valid UTF-8 too
         raise _invalid(_NOT_UTF_8)
+    value: Any = _parse_around_long_strings(raw, rest) if len(raw) > _STEP_BYTES else None
+    if value is None:
+        value = _parse_text(raw, rest)
+    if not isinstance(value, dict):
+        raise _invalid("the body must be a JSON object")
+    if _is_deeper_than(MAX_DEPTH, value):
+        raise _invalid(_TOO_DEEP)
+    return value
+
+
+def _parse_text(raw: bytes, rest: Callable[[], None]) -> Any:
     if _has_too_many_values(raw, rest):
         raise _invalid(f"the body has more than {MAX_VALUES} values")
     rest()
@@ -142,11 +161,81 @@ def parse(raw: bytes, rest: Callable[[], None] = lambda: None) -> dict[str, Any]
         fault = "the body has an integer with too many digits"
     if fault is not None:
         raise _invalid(fault)
-    if not isinstance(value, dict):
-        raise _invalid("the body must be a JSON object")
-    if _is_deeper_than(MAX_DEPTH, value):
-        raise _invalid(_TOO_DEEP)
     return value
+
+
+def _parse_around_long_strings(raw: bytes, rest: Callable[[], None]) -> Any:
+    """Read what is about long plain strings, which media are, and put these in: the decoder reads all in one step.
+
+    Returns:
+        None where it cannot be done so, whatever the reason: `_parse_text` knows what to say.
+    """
+    parts, strings = _cut(raw, rest)
+    if not strings or _has_half_a_pair(b"".join(parts)):
+        return None
+    marks = {f"{_MARK}{number}": string for number, string in enumerate(strings)}
+    # what is cut out between two strings has its mark there too, where none is allowed
+    between = (f"\\u{ord(_MARK):04x}{number}".encode() for number in range(len(strings)))
+    short = b"".join(piece for pair in zip_longest(parts, between, fillvalue=b"") for piece in pair)
+    if _has_too_many_values(short, rest):
+        return None
+    try:
+        value = _DECODER.decode(short.decode())
+    except (ValueError, RecursionError, InvalidRequest):
+        return None
+    rest()
+    return value if _put_back(value, marks) == len(marks) else None
+
+
+def _cut(raw: bytes, rest: Callable[[], None]) -> tuple[list[bytes], list[str]]:
+    """Cut out long runs of plain ASCII from one quote to the next.
+
+    Returns:
+        What is left, in one part more than there are runs, and the runs. Each is the whole content of a string, unless
+        its first quote is an escaped one or ends a string.
+    """
+    parts: list[bytes] = []
+    strings: list[str] = []
+    kept_to, place = 0, raw.find(b'"') + 1
+    while 0 < place <= len(raw) - _LONG_BYTES:
+        last = raw.rfind(b'"', place, place + _LONG_BYTES)
+        if last >= 0:
+            place = last + 1
+            continue
+        end = raw.find(b'"', place + _LONG_BYTES)
+        if end >= 0 and raw.find(b"\\", place, end) < 0 and (run := _plain(raw, place, end, rest)) is not None:
+            parts.append(raw[kept_to:place])
+            strings.append(run)
+            kept_to = end
+        place = end + 1
+    return [*parts, raw[kept_to:]], strings
+
+
+def _plain(raw: bytes, start: int, end: int, rest: Callable[[], None]) -> str | None:
+    """The text of a run that is ASCII without control characters, which stand in no string; None for any other."""
+    for step in range(start, end, _STEP_BYTES):
+        piece = raw[step : min(step + _STEP_BYTES, end)]
+        if len(piece.translate(None, _CONTROLS)) < len(piece):
+            return None
+        rest()
+    try:
+        return str(memoryview(raw)[start:end], "ascii")
+    except UnicodeDecodeError:
+        return None
+
+
+def _put_back(value: Any, marks: Mapping[str, str]) -> int:
+    """Put each string where its mark is a value; returns how many were."""
+    found, open_values = 0, [value]
+    while open_values:
+        parent = open_values.pop()
+        for key, child in list(parent.items() if type(parent) is dict else enumerate(parent)):
+            if type(child) is dict or type(child) is list:
+                open_values.append(child)
+            elif type(child) is str and child[:1] == _MARK:
+                parent[key] = marks[child]
+                found += 1
+    return found
 
 
 def _has_too_many_values(raw: bytes, rest: Callable[[], None]) -> bool:
@@ -154,8 +243,8 @@ def _has_too_many_values(raw: bytes, rest: Callable[[], None]) -> bool:
 
     def values(json_text: bytes) -> int:
         found = 0
-        for sign in (b",", b"[", b"{"):
-            found += json_text.count(sign)
+        for start in range(0, len(json_text), _STEP_BYTES):
+            found += sum(json_text.count(sign, start, start + _STEP_BYTES) for sign in (b",", b"[", b"{"))
             rest()
         return found
 

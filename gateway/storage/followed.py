@@ -19,6 +19,7 @@ from gateway.core.calls import Caller
 from gateway.core.rules import Rule
 from gateway.core.ruleset import RuleSet
 from gateway.errors import StoreUnavailable
+from gateway.offload import give_way
 from gateway.storage.database import Database, StorageError
 from gateway.storage.revision import KEYS, RULES, revision
 from gateway.storage.rules import rule_of
@@ -186,7 +187,7 @@ class FollowedRules:
             for number, row in enumerate(read.rows or ()):
                 kept.append(rule_of(row))
                 if number % _BATCH == 0:
-                    time.sleep(0)  # thousands of rows must not keep the calls from their turn
+                    give_way()  # thousands of rows must not keep the calls from their turn
             found = RuleSet(kept, read.names)
         return _Known(found, read.names, read.rules_at, read.keys_at)
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from gateway.offload import give_way
 from gateway.tracing import locks
 from gateway.tracing.backlog import some_waiting
 from gateway.tracing.closing import interrupted, without_rows
@@ -264,7 +265,7 @@ class Sender:
                 self._take(writer, segment, found)
                 if chunks >= _MOST_CHUNKS:
                     return True
-                time.sleep(0)  # the others' turn
+                give_way()
             if dead and segment.skip_torn():
                 self._damaged(1)
                 self._ack(segment)

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import httpx
 
 from gateway.errors import GatewayError
+from gateway.offload import give_way
 from gateway.upstream.exchange import Asked, Exchange, Fault, current
 from gateway.upstream.http1 import ConnectFailed, Connection, Connections, Content, target_of
 
@@ -97,12 +98,12 @@ class Body(httpx.SyncByteStream):
                     exchange.tail = data
                     yield data
                     if self._decoder is not None and time.monotonic() - now_s > _BREATH_S:
-                        time.sleep(0)  # of one packed piece a thousand times as much may come
+                        give_way()  # of one packed piece a thousand times as much may come
                         now_s = rested_s = time.monotonic()
                 if now_s - asked_s > _WAITED_S:
                     rested_s = now_s
                 elif now_s - rested_s > _BREATH_S:
-                    time.sleep(0)  # a provider that is always ahead must not keep the other calls from their turn
+                    give_way()  # a provider that is always ahead must not keep the other calls from their turn
                     rested_s = time.monotonic()
         except zlib.error as error:
             exchange.fault = Fault("encoding", str(error))

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.core import body as reading
 from gateway.core.body import MAX_DEPTH, check, parse, unpack
 from gateway.core.endpoints import CHAT, ENDPOINTS, MODELS
 from gateway.errors import BodyTooLarge, CallerError, InvalidRequest, UnsupportedBody
@@ -232,6 +233,113 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 OBJECTS = st.dictionaries(TEXT, VALUES, max_size=3)
+
+
+# -- parse: long strings -------------------------------------------------------------------------------------
+
+LONG = "iVBORw0K+/=, {[]}:" * 40_000
+OTHER = "QUJD" * 30_000
+
+
+def either_way(raw: bytes) -> Any:
+    """What a body is read as, or the words with which it is refused, where no string is looked at by itself."""
+    try:
+        return parse(raw)
+    except InvalidRequest as error:
+        return error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"a": LONG},
+        {"a": [LONG, OTHER, LONG], "b": {"c": LONG, "d": [[OTHER], {"e": OTHER}]}},
+        {"a": LONG, "b": ["short", "", 1, None, True, {"c": "x" * 70_000}]},
+        {"messages": [{"content": [{"text": "what?"}, {"url": f"data:image/png;base64,{OTHER * 6}"}]}]},
+    ],
+)
+def test_long_strings_are_read_by_themselves(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_needed(*_: Any) -> Any:
+        raise AssertionError("the decoder got a long string")
+
+    monkeypatch.setattr(reading, "_parse_text", not_needed)
+    assert parse(json.dumps(body).encode()) == body
+    assert parse(json.dumps(body, indent=1).encode()) == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({LONG: OTHER, "b": LONG}, id="a key"),
+        pytest.param({"a": "\\" + LONG}, id="an escape within"),
+        pytest.param({"a": f'she said "{LONG}" and went', "b": OTHER}, id="between quotes of a text"),
+        pytest.param({"a": f'"{LONG}', "b": OTHER}, id="behind a quote of a text"),
+        pytest.param({"a": f'{LONG}"', "b": OTHER}, id="before a quote of a text"),
+        pytest.param({"a": "ä" * 600_000, "b": OTHER}, id="no ASCII"),
+        pytest.param({"a": [0.5] * 200_000, "b": OTHER, "c": LONG}, id="numbers between strings"),
+        pytest.param({"a": LONG, "b": "short"}, id="at the end of a level"),
+        pytest.param({"a": LONG, "b": "\U0001f600"}, id="a pair of surrogates elsewhere"),
+        pytest.param({"a": LONG, "b": "\\udc000"}, id="what only looks like a mark"),
+    ],
+)
+def test_what_is_about_a_long_string_changes_nothing(body: Any) -> None:
+    for text in (json.dumps(body), json.dumps(body, ensure_ascii=False), json.dumps(body, indent=2)):
+        assert parse(text.encode()) == body
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ('{"a": "%s", "b": "\\udc000"}', "half of a surrogate pair"),
+        ('{"a": "\\udc000", "b": "%s"}', "half of a surrogate pair"),
+        ('{"a": "%s", "a": 1}', "the key 'a' twice"),
+        ('{"%s": 1, "%s": 2}', "twice in one object"),
+        ('{"a": "%s\n"}', "Invalid control character"),
+        ('{"a": "%s", "b": NaN}', "NaN is no JSON number"),
+        ('{"a": "%s", "b": 1e999}', "too large"),
+        ('{"a": "%s" "b"}', "Expecting ',' delimiter"),
+        ('{"a": %s"}', "Expecting value"),
+        ('{"a": "b", %s "c": 1}', "Expecting property name"),
+        ('{"a": "%s', "Unterminated string"),
+        ('["%s"]', "must be a JSON object"),
+        ('{"a": "%s", "b": ' + "[" * 65 + "]" * 65 + "}", "nested deeper"),
+        ('{"a": "%s", "b": ' + "[" * 5000 + "]" * 5000 + "}", "nested deeper"),
+        ('{"a": "%s", "b": [' + "1," * 1_000_001 + "1]}", "more than 1000000 values"),
+    ],
+)
+def test_a_trap_beside_a_long_string_is_told_as_it_is_without_one(
+    raw: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = raw.replace("%s", LONG).encode()
+    found = either_way(body)
+    assert said in found
+    monkeypatch.setattr(reading, "_STEP_BYTES", 1 << 30)  # then none is looked at by itself
+    assert either_way(body) == found
+
+
+def test_a_large_image_is_read_in_steps() -> None:
+    image = "data:image/png;base64," + "iVBORw0K" * (1 << 20)
+    raw, steps = json.dumps({"model": "m", "image": image}).encode(), 0
+
+    def rest() -> None:
+        nonlocal steps
+        steps += 1
+
+    assert parse(raw, rest)["image"] == image
+    assert steps > len(raw) / (1 << 20)
+
+
+def test_a_large_image_takes_little_more_memory_than_the_text_that_it_becomes() -> None:
+    image = "iVBORw0K" * (1 << 20)
+    raw = json.dumps({"model": "m", "image": image}).encode()
+    parse(raw)
+    tracemalloc.start()
+    try:
+        parse(raw)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 1.3 * len(raw)
 
 
 @ALIKE
