@@ -67,7 +67,8 @@ class Round:
         latency_ms, first_ms: p50 and p99.
         whole: of `_SLOW_STREAMS` slow streams, those that came to their end.
         traces: of these, those whose trace was delivered.
-        idle_bytes, after_bytes: memory (PSS) before any load and after the slow streams.
+        idle_bytes, after_bytes: memory (PSS) before any load and after the slow streams, of all its processes.
+        worker_bytes: of the one that has the most, before and after: the worker, where there are several.
         start_s: from the command to the first call that was answered.
     """
 
@@ -79,6 +80,7 @@ class Round:
     traces: int | None = None
     idle_bytes: int | None = None
     after_bytes: int | None = None
+    worker_bytes: tuple[int, int] | None = None
     start_s: float | None = None
     wrong: list[str] = field(default_factory=list)
 
@@ -126,6 +128,7 @@ class _Under:
         self._process = process
         self._port = port
         self._found = found
+        self._idle_worker_bytes = 0
 
     def start(self, home: Path) -> None:
         """Wait for the first answer, and make sure that answers are right."""
@@ -137,6 +140,7 @@ class _Under:
             self._found.start_s = self._process.wait_for(call, _START_S)
             time.sleep(1)
             self._found.idle_bytes = self._process.pss_bytes()
+            self._idle_worker_bytes = self._process.largest_pss_bytes()
         whole = self._post("@N=5@", stream=False)
         stream = self._post("@N=5@", stream=True)
         if b'"completion_tokens":137' not in whole.replace(b" ", b""):
@@ -170,6 +174,7 @@ class _Under:
             self._found.traces = provider.traces() - before
         if self._process is not None:
             self._found.after_bytes = self._process.pss_bytes()
+            self._found.worker_bytes = self._idle_worker_bytes, self._process.largest_pss_bytes()
 
     def _load(self, words: str, *options: str) -> tuple[float, JSON]:
         """Put load on it. Returns the CPU seconds that it took, and what the load generator found."""
@@ -232,6 +237,7 @@ HEADS = (
     "1,000 slow streams: whole",
     "their traces",
     "memory idle / after, MB",
+    "of the worker, MB",
     "start, s",
 )
 
@@ -260,6 +266,7 @@ def cells(label: str, rounds: Sequence[Round], direct: Sequence[Round]) -> list[
         shown(median(one.whole for one in slow)),
         shown(median(one.traces for one in slow)),
         pair(_mb(median(one.idle_bytes for one in rounds)), _mb(median(one.after_bytes for one in slow))),
+        pair(*(_mb(median(one.worker_bytes[place] for one in slow if one.worker_bytes)) for place in (0, 1))),
         shown(median(one.start_s for one in rounds), 2),
     ]
 

@@ -121,6 +121,10 @@ class Process:
         """Memory of all its processes; what they share is counted once (proc(5), smaps_rollup)."""
         return sum(pss_bytes(one.pid) for one in self.tree())
 
+    def largest_pss_bytes(self) -> int:
+        """Memory of the one of its processes that has the most."""
+        return max(pss_bytes(one.pid) for one in self.tree())
+
     def check(self) -> None:
         """Make sure that it still runs.
 

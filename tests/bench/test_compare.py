@@ -25,8 +25,16 @@ def test_the_provider_itself_adds_nothing_to_itself() -> None:
 def test_slow_streams_count_from_the_round_that_had_them() -> None:
     rounds = [
         Round(per_cpu_s=100.0, idle_bytes=100 << 20, start_s=1.0),
-        Round(per_cpu_s=300.0, idle_bytes=100 << 20, start_s=2.0, whole=999, traces=1000, after_bytes=150 << 20),
+        Round(
+            per_cpu_s=300.0,
+            idle_bytes=100 << 20,
+            start_s=2.0,
+            whole=999,
+            traces=1000,
+            after_bytes=150 << 20,
+            worker_bytes=(60 << 20, 110 << 20),
+        ),
     ]
     line = cells("one", rounds, DIRECT)
     assert line[1] == "200"
-    assert line[5:] == ["999", "1,000", "100 / 150", "1.50"]
+    assert line[5:] == ["999", "1,000", "100 / 150", "60 / 110", "1.50"]

@@ -20,9 +20,22 @@ def test_a_process_is_measured_with_its_children_and_ends_with_its_context(tmp_p
         process.wait_for(lambda: "I wait" in process.log, 30)
         assert psutil.Process(process.pid).cpu_affinity() == [CORE]
         assert process.pss_bytes() > 1 << 20
+        assert 1 << 20 < process.largest_pss_bytes() <= process.pss_bytes()
         assert process.cpu_s() > 0
         assert [one.pid for one in process.tree()] == [process.pid]
     assert not psutil.pid_exists(process.pid)
+
+
+def test_the_largest_process_is_told_from_those_below_it(tmp_path: Path) -> None:
+    parent = (
+        "import subprocess, sys; held = bytearray(b'x' * (40 << 20)); "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print('I wait', flush=True); "
+        "child.wait()"
+    )
+    with Process("parent", [sys.executable, "-c", parent], tmp_path, {}, CORE) as process:
+        process.wait_for(lambda: "I wait" in process.log, 30)
+        assert len(process.tree()) == 2
+        assert 40 << 20 < process.largest_pss_bytes() < process.pss_bytes()
 
 
 def test_the_core_of_who_starts_is_what_it_was(tmp_path: Path) -> None:
