@@ -99,24 +99,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the proje
 _import_httpx()
 
 from gunicorn.glogging import Logger  # noqa: E402
-from gunicorn.workers.ggevent import GeventWorker  # noqa: E402
 
 from gateway import logs, serving  # noqa: E402
-from gateway.sockets import lighten  # noqa: E402
+from gateway.worker import Worker  # noqa: E402
 
 serving.configured = True
 _settings = serving.settings()
 
 
-class _Gevent(GeventWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's worker on gevent, with sockets that cost each chunk of a stream less."""
-
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one connection."""
-        super().handle(listener, lighten(client), addr)
-
-
-worker_class = _Gevent  # thousands of streams in one process; gunicorn's parser in front of them, not gevent's
+worker_class = Worker  # thousands of streams in one process; gunicorn's parser in front of them, not gevent's
 workers = _settings.workers or serving.workers()
 worker_connections = 2000
 preload_app = True  # LiteLLM's 200 MB are shared by the workers

@@ -38,6 +38,7 @@ MAY_CATCH_ALL = {
     "routes/follower.py": "were its thread to end, no change of the file would ever be seen again",
     "cli/doctor.py": "a check that fails is what the operator wants to be told; the others go on",
     "upstream/door.py": "any failure of the transport becomes the call's fault, and is raised as httpx's own",
+    "worker.py": "gunicorn's worker: what an app raises ends its request, not the worker",
 }
 
 # A `.pth` file runs code at every start of the interpreter: the stealer in litellm 1.82.8 came as one. So
