@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 
 from gateway.core import choosing, trying
 from gateway.core.breaker import CLOSED, HALF_OPEN, OPEN, PROBE_EVERY_S, Average, Breaker, DeploymentHealth, RetryBudget
@@ -195,10 +194,9 @@ class Health:
             self._known.pop(next(idle), None)
         return known
 
-    @contextmanager
-    def _state(self, deployment: Deployment) -> Iterator[tuple[_Watched, float]]:
-        with self._lock:
-            yield self._watched(deployment), self._now_s()
+    def _state(self, deployment: Deployment) -> tuple[_Watched, float]:
+        """What is known of a deployment, and the time; to be asked under the lock."""
+        return self._watched(deployment), self._now_s()
 
     # What the other workers know.
 
@@ -278,7 +276,8 @@ class Watching:
 
     def admit(self, deployment: Deployment) -> bool:
         """Whether its breaker lets a call through (`Gate.admit`)."""
-        with self._health._state(deployment) as (known, now_s):
+        with self._health._lock:
+            known, now_s = self._health._state(deployment)
             admitted, closed = known.breaker.admit(now_s), known.breaker.state(now_s) == CLOSED
         if not admitted or closed:
             return admitted
@@ -290,20 +289,23 @@ class Watching:
             if first:
                 self._probes.add(deployment)
             else:
-                with self._health._state(deployment) as (known, _):
+                with self._health._lock:
+                    known, _ = self._health._state(deployment)
                     known.breaker.released()
         return first
 
     def again(self, deployment: Deployment) -> bool:
         """Whether it may be asked once more (`Gate.again`)."""
         rules = self._rules or Trying()
-        with self._health._state(deployment) as (known, now_s):
+        with self._health._lock:
+            known, now_s = self._health._state(deployment)
             return known.breaker.state(now_s) == CLOSED and known.budget.take(now_s, rules.budget)
 
     def spare(self, deployment: Deployment) -> bool:
         """Whether one try more is allowed (`Gate.spare`)."""
         rules = self._rules or Trying()
-        with self._health._state(deployment) as (known, now_s):
+        with self._health._lock:
+            known, now_s = self._health._state(deployment)
             return known.budget.take(now_s, rules.budget)
 
     def began(self, attempt: Attempt, *, counted: bool) -> None:
@@ -315,7 +317,8 @@ class Watching:
         """
         if self._rules is None:
             return
-        with self._health._state(attempt.deployment) as (known, now_s):
+        with self._health._lock:
+            known, now_s = self._health._state(attempt.deployment)
             known.in_flight += 1
             if counted:
                 known.budget.call(now_s)
@@ -325,7 +328,8 @@ class Watching:
         """Note that a stream has its first content, or that a whole answer has come."""
         if (began_s := self._begun.get(attempt.number)) is None:
             return
-        with self._health._state(attempt.deployment) as (known, now_s):
+        with self._health._lock:
+            known, now_s = self._health._state(attempt.deployment)
             (known.first_content if stream else known.whole).add(now_s - began_s)
             self._succeeded(known, now_s, began_s)
 
@@ -334,7 +338,8 @@ class Watching:
         if self._rules is None or (began_s := self._begun.get(attempt.number)) is None:
             return
         ours = isinstance(error, DeadlineExceeded) and not self._hurried
-        with self._health._state(attempt.deployment) as (known, now_s):
+        with self._health._lock:
+            known, now_s = self._health._state(attempt.deployment)
             if ours or trying.whose(error) == trying.DEPLOYMENTS:
                 if known.breaker.failed(now_s, self._rules):
                     known.untold = True
@@ -347,7 +352,8 @@ class Watching:
         """Note that an attempt is over, however it ended; once for each that began."""
         if self._begun.pop(attempt.number, None) is None:
             return
-        with self._health._state(attempt.deployment) as (known, _):
+        with self._health._lock:
+            known, _ = self._health._state(attempt.deployment)
             known.in_flight -= 1
             known.limits = attempt.provider_headers or known.limits
             if attempt.deployment in self._probes:

@@ -28,8 +28,9 @@ from gateway.errors import GatewayError, StoreUnavailable
 from gateway.settings import Settings, withdraw
 from gateway.storage.faults import StorageBusy, StorageError
 from gateway.tracing.delivery import Piece, Undelivered
+from gateway.tracing.ids import Ids
 from gateway.tracing.record import Record
-from gateway.tracing.rows import Ids, bare
+from gateway.tracing.rows import bare
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
 

@@ -161,15 +161,18 @@ class Bill:
                 for part in self.parts
             ],
         }
-        usage = self.usage
-        told = {
-            "estimated": self.estimated or None,
-            "unpriced": list(self.unpriced) or None,
-            "tier": usage.tier if usage is not None else None,
-            "modes": list(usage.modes) or None if usage is not None else None,
-            "claimed_usd": plain(usage.claimed_usd) if usage is not None and usage.claimed_usd is not None else None,
-        }
-        return {**document, **{name: value for name, value in told.items() if value is not None}}
+        if self.estimated:
+            document["estimated"] = True
+        if self.unpriced:
+            document["unpriced"] = list(self.unpriced)
+        if (usage := self.usage) is not None:
+            if usage.tier is not None:
+                document["tier"] = usage.tier
+            if usage.modes:
+                document["modes"] = list(usage.modes)
+            if usage.claimed_usd is not None:
+                document["claimed_usd"] = plain(usage.claimed_usd)
+        return document
 
 
 def plain(amount: Decimal) -> str:

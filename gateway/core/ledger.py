@@ -20,16 +20,6 @@ NANO = 1_000_000_000
 #: A million US dollars. No call costs as much; sums of what is stored stay within 64 bits.
 MOST_NANO = 1_000_000 * NANO
 
-#: Token counts of a row; the same as `core.usage.Usage` has them.
-TOKENS = (
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "cache_write_tokens",
-    "reasoning_tokens",
-    "total_tokens",
-)
-
 #: Of what others name: a provider's `model`, a code of an error. Names of models are bounded where they are planned.
 _LONGEST_TEXT = 512
 _LONGEST_LOGGED = 256
@@ -158,13 +148,23 @@ def _price(attempts: Sequence[Attempt], bills: Sequence[Bill]) -> list[JSON]:
 
 
 def _tokens(used: Usage) -> dict[str, int]:
-    counts = (used.prompt, used.completion, used.cached, used.cache_write, used.reasoning, used.total)
-    return dict(zip(TOKENS, counts, strict=True))
+    return {
+        "prompt_tokens": used.prompt,
+        "completion_tokens": used.completion,
+        "cached_tokens": used.cached,
+        "cache_write_tokens": used.cache_write,
+        "reasoning_tokens": used.reasoning,
+        "total_tokens": used.total,
+    }
 
 
 def _added(used: Sequence[Usage]) -> dict[str, int]:
     each = [_tokens(usage) for usage in used]
     return each[0] if len(each) == 1 else {name: sum(counts[name] for counts in each) for name in TOKENS}
+
+
+#: Token counts of a row; the same as `core.usage.Usage` has them.
+TOKENS = tuple(_tokens(Usage()))
 
 
 def _waited_s(attempt: Attempt) -> float | None:

@@ -269,7 +269,9 @@ class ChatTranscript:
     @property
     def finish_reasons(self) -> list[str | None]:
         """One entry per choice, in order of their indexes."""
-        return [choice.get("finish_reason") for choice in self.said()]
+        if self._whole is not None:
+            return [choice.get("finish_reason") for choice in self._whole]
+        return [choice.finish_reason for _index, choice in sorted(self._choices.items())]
 
     def said(self) -> list[JSON]:
         """The answer so far, in the shape of a chat completion's `choices`."""

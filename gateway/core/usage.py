@@ -55,6 +55,12 @@ _RARE = frozenset(
     }
 )
 _NO_MEDIA = (0, 0, 0)
+_COUNTS = frozenset(("prompt_tokens", "completion_tokens", "total_tokens"))
+_USUAL = _COUNTS | {"prompt_tokens_details", "completion_tokens_details"}
+_USUAL_ASKED = frozenset(("cached_tokens", "audio_tokens"))
+_USUAL_SAID = frozenset(
+    ("reasoning_tokens", "audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens")
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,11 @@ def usage_of(claimed: object, service_tier: object = None) -> Usage | None:
     """
     if not isinstance(claimed, Mapping) or not claimed:
         return None
+    usual = _usual(claimed, service_tier)
+    return _any_usage(claimed, service_tier) if usual is None else usual
+
+
+def _any_usage(claimed: Mapping[str, Any], service_tier: object) -> Usage:
     asked, said = _mapping(claimed.get("prompt_tokens_details")), _mapping(claimed.get("completion_tokens_details"))
     prompt, completion = count_of(claimed.get("prompt_tokens")), count_of(claimed.get("completion_tokens"))
     reasoning = count_of(said.get("reasoning_tokens")) or count_of(claimed.get("reasoning_tokens"))
@@ -144,6 +155,32 @@ def usage_of(claimed: object, service_tier: object = None) -> Usage | None:
         said=said,
         tier=service_tier,
     )
+
+
+def _usual(claimed: Mapping[str, Any], tier: object) -> Usage | None:
+    """Read the usage of nearly every answer, OpenAI's own, in half the time; None for whatever has more or is odd."""
+    if not _COUNTS <= claimed.keys() <= _USUAL:
+        return None
+    asked, said = claimed.get("prompt_tokens_details"), claimed.get("completion_tokens_details")
+    cached = heard = reasoning = spoken = 0
+    if asked is not None:
+        if asked.__class__ is not dict or not asked.keys() <= _USUAL_ASKED:
+            return None
+        cached, heard = asked.get("cached_tokens", 0), asked.get("audio_tokens", 0)
+    if said is not None:
+        if said.__class__ is not dict or not said.keys() <= _USUAL_SAID:
+            return None
+        reasoning, spoken = said.get("reasoning_tokens", 0), said.get("audio_tokens", 0)
+    prompt, completion = claimed["prompt_tokens"], claimed["completion_tokens"]
+    for count in (prompt, completion, cached, heard, reasoning, spoken):
+        if count.__class__ is not int or not 0 <= count <= MOST_TOKENS:
+            return None
+    if claimed["total_tokens"] != prompt + completion or cached + heard > prompt or reasoning + spoken > completion:
+        return None
+    tier = _TIERS.get(tier) if isinstance(tier, str) else None
+    if not (cached or heard or reasoning or spoken):
+        return Usage(prompt, completion, tier=tier)
+    return Usage(prompt, completion, cached, reasoning=reasoning, audio_in=heard, audio_out=spoken, tier=tier)
 
 
 def usage_of_responses(claimed: object, service_tier: object = None) -> Usage | None:

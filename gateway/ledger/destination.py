@@ -27,8 +27,18 @@ _ADD_UP_EVERY_S = 60.0
 _MOST_HOURS = 4
 _LISTS = ("tags", "planned", "price")
 _LARGEST_INT = 2**63 - 1
-#: By name: the kind of value, and whether there need not be one.
-_COLUMNS = {column.name: (column.type.python_type, bool(column.nullable)) for column in table.c}
+#: By name: the types of what a column holds.
+_COLUMNS: dict[str, frozenset[type]] = {
+    column.name: frozenset(
+        (
+            column.type.python_type,
+            *((int,) if column.type.python_type is float else ()),
+            *((type(None),) if column.nullable else ()),
+        )
+    )
+    for column in table.c
+}
+_WHOLE = [column.name for column in table.c if column.type.python_type is int]
 
 
 class UsageTable:
@@ -107,13 +117,11 @@ def columns(text: bytes) -> JSON | None:
                 found[name] = orjson.dumps(found[name]).decode()
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
         raise Rejected("it is no row of the ledger") from None
-    for name, (kind, nullable) in _COLUMNS.items():
-        value = found[name]
-        if value is None and not nullable:
-            raise Rejected(f"the row has no {name}")
-        if value is not None and type(value) is not kind and not (kind is float and type(value) is int):
-            raise Rejected(f"the row's {name} cannot be kept")
-        if kind is int and value is not None and abs(value) > _LARGEST_INT:
+    for name, types in _COLUMNS.items():
+        if type(found[name]) not in types:
+            raise Rejected(f"the row has no {name}" if found[name] is None else f"the row's {name} cannot be kept")
+    for name in _WHOLE:
+        if abs(found[name] or 0) > _LARGEST_INT:
             raise Rejected(f"the row's {name} cannot be kept")
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable
 
 from gateway.core.calls import Outcome
@@ -15,9 +14,9 @@ class Settlement:
     """What must happen once when a call ends, however it ends: the last thing added runs first."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._closers: list[Callable[[Outcome], None]] = []
-        self._settled = False
+        #: Holds one thing, which whoever settles first takes: `pop` needs no lock.
+        self._due = [True]
 
     def add(self, closer: Callable[[Outcome], None]) -> None:
         """Promise to call `closer` with the outcome."""
@@ -25,10 +24,10 @@ class Settlement:
 
     def __call__(self, outcome: Outcome) -> bool:
         """Settle, unless that has happened; one closer that fails keeps no other from running."""
-        with self._lock:
-            if self._settled:
-                return False
-            self._settled = True
+        try:
+            self._due.pop()
+        except IndexError:
+            return False
         for closer in reversed(self._closers):
             try:
                 closer(outcome)

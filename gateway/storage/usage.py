@@ -62,7 +62,7 @@ class UsageRows:
         """
         if not rows:
             return
-        whole = [row if row.keys() >= _NOTHING.keys() else {**_NOTHING, **row} for row in rows]
+        whole = [row if len(row) == len(_NOTHING) else {**_NOTHING, **row} for row in rows]
 
         def work(connection: Connection) -> None:
             usage_rollups.forget(connection, [row["started"] for row in whole], self._clock())

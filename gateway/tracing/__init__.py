@@ -21,9 +21,10 @@ from gateway.offload import LARGE_BYTES, offload
 from gateway.tracing import rows
 from gateway.tracing.backlog import Backlog
 from gateway.tracing.catcher import Catcher, Held
+from gateway.tracing.ids import Ids
 from gateway.tracing.parents import export_slug, read_parent
 from gateway.tracing.record import Record
-from gateway.tracing.rows import Ids, RowBuilder
+from gateway.tracing.rows import RowBuilder
 
 JSON = dict[str, Any]
 
@@ -155,7 +156,7 @@ class Tracer:
         row["error"] = refusal.error.message
         if refusal.caller is not None and refusal.caller.tags:
             row["tags"] = list(refusal.caller.tags)
-        row, text = rows.cleaned(row, self._redactor)
+        row, text = rows.cleaned(row, row, self._redactor)
         self._offer(Record([row], refusal.parent, [text]), self._sinks)
         return self._headers(ids, refusal.parent)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from gateway.tracing.delivery import Piece
@@ -41,4 +40,4 @@ def _closed(piece: Piece, error: str, ended_s: Any, more: JSON) -> Piece:
         row["metadata"] = {**{name: value for name, value in row["metadata"].items() if name != "open"}, **more}
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
         return piece
-    return replace(piece, row=dumps({**row, "error": error}))
+    return piece._replace(row=dumps({**row, "error": error}))

@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 from gateway.offload import offload
 from gateway.tracing.closing import is_open
@@ -191,7 +190,7 @@ class Dispatcher:
             self._put_aside(piece, "too large, and cannot be cut")
             return
         log.warning("a trace row of %d bytes is too large for %s and was cut", len(piece.row), self._name)
-        self._send([replace(piece, row=shorter)])
+        self._send([piece._replace(row=shorter)])
 
     def _send_without_the_bad(self, batch: Sequence[Piece], why: str, *, suspected: bool = False) -> None:
         if len(batch) == 1:

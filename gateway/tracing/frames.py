@@ -17,8 +17,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -30,8 +29,7 @@ _KINDS = frozenset({"begin", "id", "void"})
 _LOOKS_BEGUN = re.compile(rb"[0-9a-f]{8} ")
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame, read.
 
     Attributes:
@@ -111,7 +109,7 @@ def _read(line: bytes, end: int) -> Frame | None:
         if int(line[:8], 16) != zlib.crc32(payload) or line[8:9] != b" ":
             return None
         at = payload.find(_BEFORE_ROW)
-        head = json.loads(payload if at < 0 else payload[:at] + b"}")
+        head = orjson.loads(payload if at < 0 else payload[:at] + b"}")
         kind = next(iter(head))
         row = b"" if at < 0 else payload[at + 7 : -1]
         id, to, request = head[kind], head.get("to"), head.get("request")

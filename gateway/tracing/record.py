@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from gateway.core.calls import Parent
@@ -13,21 +11,29 @@ from gateway.tracing.frames import dumps
 JSON = dict[str, Any]
 
 
-@dataclass(frozen=True)
 class Record:
     """One trace.
 
-    Attributes:
+    Args:
         rows: children first and the root last.
         parent: where the caller wants it.
         written: each row as JSON, where whoever made it has written it already.
     """
 
-    rows: Sequence[JSON]
-    parent: Parent | None = None
-    written: Sequence[bytes] | None = None
+    __slots__ = ("_written", "parent", "rows")
 
-    @cached_property
+    def __init__(
+        self, rows: Sequence[JSON], parent: Parent | None = None, written: Sequence[bytes] | None = None
+    ) -> None:
+        self.rows = rows
+        self.parent = parent
+        self._written = written
+
+    @property
     def encoded(self) -> Sequence[bytes]:
         """Each row as JSON; made once, whoever asks."""
-        return self.written if self.written is not None else [dumps(row) for row in self.rows]
+        if (
+            self._written is None
+        ):  # no cached_property: until Python 3.12 it takes a lock, which gevent makes a slow one
+            self._written = [dumps(row) for row in self.rows]
+        return self._written

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -31,14 +31,17 @@ from gateway.tracing.segments import Segment, Unreadable, Writer, named, tidy
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
+#: How long it rests where it has just delivered some: a turn and a POST cost as much as the rows of forty calls, so
+#: what comes meanwhile goes in one.
+_GATHER_S = 0.5
 #: How often a process that is not the sender tries to become it.
 _LOCK_POLL_S = 0.25
 #: A call that is open for so long is shown as such.
 LATE_S = 5.0
 #: Read of one writer before the others have their turn: some 4 MB.
 _MOST_CHUNKS = 16
-#: With less than this in a turn the sender rests, so that what comes meanwhile goes in the same POST.
-_BUSY_BYTES = 256 << 10
+#: With less than this in a turn the sender rests; with more it would fall behind.
+_BUSY_BYTES = 2 << 20
 
 
 @dataclass
@@ -97,6 +100,7 @@ class Sender:
         self._lock: int | None = None
         self._lock_fault: str | None = None
         self._turn_bytes = 0
+        self._delivered = False
         self._complaints = Complaints(log)
         self._thread = threading.Thread(target=self._run, name="spool-sender", daemon=True)
         self._last_token: str | None = None
@@ -168,11 +172,13 @@ class Sender:
         try:
             if not self._is_sender():
                 return _LOCK_POLL_S
-            self._turn_bytes = 0
+            self._turn_bytes, self._delivered = 0, False
             self._turn()
             if isinstance(self._destination, Tended) and not self._ending.is_said():
                 self._destination.tend()
-            return 0.0 if self._turn_bytes >= _BUSY_BYTES else self._poll_s
+            if self._turn_bytes >= _BUSY_BYTES:
+                return 0.0
+            return max(self._poll_s, _GATHER_S) if self._delivered else self._poll_s
         except GivenUp:
             raise
         except Exception:
@@ -298,6 +304,7 @@ class Sender:
                 if begun is not None:
                     pieces.append(without_rows(begun.piece, facts))
         self._dispatcher.deliver(pieces)
+        self._delivered |= bool(pieces)
         # not before: if delivering is given up, all of this is read again
         self._state.dropped += lost_rows  # the metrics have them from the process that dropped them
         if damaged:
@@ -320,7 +327,7 @@ class Sender:
             for begun in self._begun.values()
             if begun.token == writer.token and not begun.told and now_s - begun.seen_s > self._late_s
         ]
-        self._dispatcher.deliver([replace(begun.piece, request=None) for begun in late])
+        self._dispatcher.deliver([begun.piece._replace(request=None) for begun in late])
         for begun in late:
             begun.told = True
         return bool(late)

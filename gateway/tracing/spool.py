@@ -18,6 +18,7 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,25 +179,22 @@ class Spool:
 
     def write(self, record: Record) -> None:
         """Keep the rows of a trace, in one write (tracing.Sink)."""
-        to, root = self._to(record.parent), record.rows[-1]
-        pairs = list(zip(record.rows, record.encoded, strict=True))
-        frames = self._framed(pairs, to)
+        to, rows, lines = self._to(record.parent), record.rows, record.encoded
+        root = rows[-1]
+        frames = _framed(rows, lines, to)
         with self._lock:
             begun = self._begun.pop(root["id"], None)
             if begun is not None:
                 self._promised_bytes -= begun.headroom_bytes
             kept = self._append(frames)
             if not kept and begun is not None and begun.headroom_bytes:
-                around = len(self._framed([(row, b"") for row, _line in pairs], to))
-                shares = (begun.headroom_bytes - around) // len(pairs)
-                kept = self._append(self._framed([(row, cut(line, shares)) for row, line in pairs], to))
+                around = len(_framed(rows, [b""] * len(rows), to))
+                shares = (begun.headroom_bytes - around) // len(rows)
+                kept = self._append(_framed(rows, [cut(line, shares) for line in lines], to))
             if not kept:
-                self._drop(root, len(pairs), begun is not None)
+                self._drop(root, len(rows), begun is not None)
         if kept and self._fsync == "always":
             self._sync()
-
-    def _framed(self, pairs: list[tuple[JSON, bytes]], to: JSON | None) -> bytes:
-        return b"".join(row_frame("id", row["id"], line, to, _request_of(row)) for row, line in pairs)
 
     def _to(self, parent: Parent | None) -> JSON | None:
         if parent is None or (parent.object_id is None and not parent.object_name):
@@ -298,10 +296,10 @@ class Spool:
             self._put(opened, again)
 
     def _put(self, opened: _Open, frames: bytes) -> None:
-        left = memoryview(frames)
         try:
-            while left:
-                left = left[os.write(opened.segment, left) :]
+            written = os.write(opened.segment, frames)
+            while written < len(frames):
+                written += os.write(opened.segment, memoryview(frames)[written:])
         except OSError:
             # no reader takes a line without its LF, so what came through of this one can be taken back
             with suppress(OSError):
@@ -394,6 +392,13 @@ def _make_private(folder: Path) -> None:
     if not folder.is_dir():
         _make_private(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _framed(rows: Sequence[JSON], lines: Sequence[bytes], to: JSON | None) -> bytes:
+    """The frames of a trace, its root last."""
+    frames = [row_frame("id", row["id"], line, to) for row, line in zip(rows[:-1], lines[:-1], strict=True)]
+    frames.append(row_frame("id", rows[-1]["id"], lines[-1], to, _request_of(rows[-1])))
+    return b"".join(frames)
 
 
 def _request_of(row: JSON) -> str | None:

@@ -11,8 +11,9 @@ from typing import Any
 from gateway.assembly import Delivery, deliveries
 from gateway.settings import Settings
 from gateway.tracing.delivery import Piece, Rejected
+from gateway.tracing.ids import Ids
 from gateway.tracing.record import Record
-from gateway.tracing.rows import Ids, bare
+from gateway.tracing.rows import bare
 from gateway.tracing.sender import Sender
 from gateway.tracing.spool import Spool
 

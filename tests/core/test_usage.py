@@ -42,6 +42,31 @@ def test_usage_is_read_with_its_parts() -> None:
     ) == Usage(10, 7, 4, 3, 5)
 
 
+counts = st.integers(-1, 12) | st.none() | st.booleans() | st.just(2.0)
+details = st.dictionaries(
+    st.sampled_from(
+        ("cached_tokens", "audio_tokens", "reasoning_tokens", "accepted_prediction_tokens", "image_tokens")
+    ),
+    counts,
+)
+usual = st.fixed_dictionaries(
+    {"prompt_tokens": counts, "completion_tokens": counts, "total_tokens": st.integers(0, 24)},
+    optional={"prompt_tokens_details": details | st.none(), "completion_tokens_details": details | st.none()},
+)
+
+
+@given(claimed=usual, tier=st.sampled_from((None, "default", "flex", 3)))
+def test_the_usual_shape_is_read_as_one_with_a_strange_field_more(claimed: JSON, tier: object) -> None:
+    assert usage_of(claimed, tier) == usage_of({**claimed, "strange": 1}, tier)
+
+
+def test_openais_own_usage_is_read() -> None:
+    asked, said = {"cached_tokens": 4, "audio_tokens": 1}, {"reasoning_tokens": 5, "audio_tokens": 1}
+    whole = {"prompt_tokens": 10, "completion_tokens": 7, "total_tokens": 17}
+    read = usage_of({**whole, "prompt_tokens_details": asked, "completion_tokens_details": said}, "flex")
+    assert read == Usage(10, 7, 4, reasoning=5, audio_in=1, audio_out=1, tier="flex")
+
+
 def test_anthropics_names_of_the_cached_parts_are_read() -> None:
     claimed = {"prompt_tokens": 10, "cache_read_input_tokens": 2, "cache_creation_input_tokens": 3}
     assert usage_of(claimed) == Usage(prompt=10, cached=2, cache_write=3)

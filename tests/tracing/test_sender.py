@@ -73,6 +73,32 @@ def test_rows_are_delivered_within_a_second_children_first(tmp_path: Path) -> No
     assert not segments(tmp_path)
 
 
+def test_what_comes_while_the_sender_rests_is_delivered_at_once(tmp_path: Path) -> None:
+    batches: list[int] = []
+    taken = Recording(fail=lambda pieces: batches.append(len(pieces)))
+    made = spool(tmp_path, sender(tmp_path, taken))
+    made.write(trace("first"))
+    until(lambda: "first" in taken.rows)
+    for id in "abcd":
+        made.write(trace(id))
+        time.sleep(0.04)
+    until(lambda: "d" in taken.rows, 1.0)
+    made.close(5)
+    assert batches == [2, 8]
+
+
+def test_the_end_is_not_waited_for_by_a_sender_that_rests(tmp_path: Path) -> None:
+    taken = Recording()
+    made = spool(tmp_path, sender(tmp_path, taken))
+    made.write(trace("first"))
+    until(lambda: "first" in taken.rows)
+    made.write(trace("last"))
+    began_s = time.monotonic()
+    made.close(5)
+    assert "last" in taken.rows
+    assert time.monotonic() - began_s < 0.4
+
+
 def test_a_call_that_is_open_for_long_is_told_and_then_replaced(tmp_path: Path) -> None:
     taken = Recording()
     made = spool(tmp_path, sender(tmp_path, taken, late_s=0.05))
