@@ -344,7 +344,13 @@ class _Answer:
         endpoint, transcript = self._call.endpoint, self._attempt.transcript
         if endpoint.ends:
             return EventRelay(self._provider, transcript, endpoint.ends, self._failures, several=endpoint.ends_each)
-        return Relay(self._provider, transcript, usage_asked=self._call.usage_asked, failures=self._failures)
+        return Relay(
+            self._provider,
+            transcript,
+            usage_asked=self._call.usage_asked,
+            failures=self._failures,
+            translated=self._attempt.sent is not None,
+        )
 
     def _failure(self, error: Exception | None) -> GatewayError:
         return self._failures.of(self._provider, self._exchange, self._call.cancellation, error)
