@@ -30,6 +30,7 @@ import fcntl  # noqa: E402
 import os  # noqa: E402
 import shutil  # noqa: E402
 import tempfile  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -88,6 +89,7 @@ from prometheus_client import multiprocess  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # also where the project is not installed
 
 from gunicorn.glogging import Logger  # noqa: E402
+from gunicorn.http import wsgi  # noqa: E402
 from gunicorn.workers.ggevent import GeventWorker  # noqa: E402
 
 from gateway import logs, serving  # noqa: E402
@@ -95,6 +97,40 @@ from gateway.sockets import lighten  # noqa: E402
 
 serving.configured = True
 _settings = serving.settings()
+
+
+#: A body up to this size goes out together with its head.
+_JOINED_BYTES = 65536
+
+
+class _Gathered:
+    """Stands in for a socket, and keeps what is sent there."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.sendall = self.parts.append
+
+
+class _Writer(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's response, which sends a head and what comes behind it at once, and a chunk without a detour."""
+
+    def write(self, arg: bytes) -> None:
+        """Send a piece of the body."""
+        if not self.headers_sent and len(arg) <= _JOINED_BYTES:
+            sock, self.sock = self.sock, _Gathered()
+            try:
+                super().write(arg)
+            finally:
+                gathered, self.sock = self.sock, sock
+            sock.sendall(b"".join(gathered.parts))
+        elif self.headers_sent and self.chunked and arg:
+            self.sent += len(arg)
+            self.sock.sendall(b"%X\r\n%b\r\n" % (len(arg), arg))  # RFC 9112, section 7.1
+        else:
+            super().write(arg)
+
+
+wsgi.create = partial(wsgi.create, response_class=_Writer)  # gunicorn has no setting for it
 
 
 class _Gevent(GeventWorker):  # type: ignore[misc]  # gunicorn has no types

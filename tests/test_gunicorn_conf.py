@@ -75,3 +75,67 @@ def test_garbage_is_looked_for_again_as_soon_as_the_app_is_there(tmp_path: Path)
     assert "master collects True" in printed
     assert "worker collects True" in printed
     assert "collects when read again True" in printed
+
+
+_WRITTEN = f"""
+import runpy
+for _ in range(2):  # again at SIGHUP
+    runpy.run_path({str(TOP / "gunicorn.conf.py")!r})
+from types import SimpleNamespace
+from gunicorn.config import Config
+from gunicorn.http import wsgi
+class Sock:
+    def __init__(self):
+        self.sends = []
+        self.sendall = self.sends.append
+def asked(method="GET", version=(1, 1)):
+    return SimpleNamespace(
+        method=method, version=version, headers=[], scheme="http", path="/", uri="/", query="", body=None,
+        proxy_protocol_info={{}}, should_close=lambda: False, _expected_100_continue=False,
+    )
+def written(*pieces, headers=(), **request):
+    sock = Sock()
+    response, _ = wsgi.create(asked(**request), sock, "", "", Config())
+    response.start_response("200 OK", list(headers))
+    for piece in pieces:
+        response.write(piece)
+    response.close()
+    head, _, first = sock.sends[0].partition(b"\\r\\n\\r\\n")
+    assert head.startswith(b"HTTP/1.") and b" 200 OK\\r\\n" in head, head
+    return [first, *sock.sends[1:]]
+length = [("Content-Length", "5")]
+print("whole", written(b"hello", headers=length))
+print("too long", written(b"hello and more", headers=length))
+print("streamed", written(b"a" * 20, b"", b"b", b"c"))
+print("empty first", written(b"", b"a"))
+print("none", written(headers=[("Content-Length", "0")]))
+print("head", written(b"hello", method="HEAD", headers=length))
+print("old", written(b"a", b"b", version=(1, 0)))
+print("large", [len(send) for send in written(b"x" * 100_000, headers=[("Content-Length", "100000")])])
+print("once", type(wsgi.create(asked(), Sock(), "", "", Config())[0]).__mro__[1] is wsgi.Response)
+"""
+
+
+def test_a_head_goes_out_with_what_comes_behind_it_and_each_chunk_at_once() -> None:
+    """What it sends, but for the head that the first send begins with."""
+    done = subprocess.run(
+        [sys.executable, "-c", _WRITTEN],
+        cwd=TOP,
+        env={"GATEWAY_AUTH_TOKEN": "a-token-for-one-test", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "whole [b'hello']",
+        "too long [b'hello']",
+        "streamed [b'14\\r\\naaaaaaaaaaaaaaaaaaaa\\r\\n', b'1\\r\\nb\\r\\n', b'1\\r\\nc\\r\\n', b'0\\r\\n\\r\\n']",
+        "empty first [b'', b'1\\r\\na\\r\\n', b'0\\r\\n\\r\\n']",
+        "none [b'']",
+        "head [b'']",
+        "old [b'a', b'b']",
+        "large [0, 100000]",
+        "once True",
+    ]
