@@ -114,14 +114,17 @@ class _Gathered:
 class _Writer(wsgi.Response):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's response, which sends a head and what comes behind it at once, and a chunk without a detour."""
 
+    sock: Any
+
     def write(self, arg: bytes) -> None:
         """Send a piece of the body."""
         if not self.headers_sent and len(arg) <= _JOINED_BYTES:
-            sock, self.sock = self.sock, _Gathered()
+            sock, gathered = self.sock, _Gathered()
+            self.sock = gathered
             try:
                 super().write(arg)
             finally:
-                gathered, self.sock = self.sock, sock
+                self.sock = sock
             sock.sendall(b"".join(gathered.parts))
         elif self.headers_sent and self.chunked and arg:
             self.sent += len(arg)
