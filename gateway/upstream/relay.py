@@ -128,23 +128,39 @@ class Relay:
                 if self._frame is not None and not events.parts and (text := self._frame.text_of(piece)):
                     yield self._said(piece, text)
                     continue
-                for event, data in _whole(events.feed(piece)):
-                    if data and (chunk := self._read(event, data)) is not None:
-                        yield chunk
-                    elif self.ended:
-                        break
+                yield from self._each(_whole(events.feed(piece)))
                 if self.ended:
                     break
             else:
-                for event, data in _left(events):
-                    if data and (chunk := self._read(event, data)) is not None:
-                        yield chunk
+                yield from self._each(_left(events))
         except (Malformed, EventTooLarge) as error:
             raise ProviderInvalid(
                 f"{self._provider} sent an event that is no chat completion chunk.", provider=self._provider
             ) from error
         if not self._transcript.complete:
             raise ended_early(self._provider)
+
+    def _each(self, events: Iterator[tuple[bytes, bytes | None]]) -> Iterator[Chunk]:
+        """Read events that came at once; what they say is one chunk where nobody looks at the piece of each."""
+        said: list[bytes] = []
+        try:
+            for event, data in events:
+                if data and (chunk := self._read(event, data)) is not None:
+                    if chunk.content and not self._translated and not (chunk.piece or {}).get("usage"):
+                        said.append(chunk.data)
+                        continue
+                    if said:
+                        yield Chunk(b"".join(said), content=True)
+                        said = []
+                    yield chunk
+                elif self.ended:
+                    break
+        except (Malformed, GatewayError):
+            if said:  # what was good comes before the failure
+                yield Chunk(b"".join(said), content=True)
+            raise
+        if said:
+            yield Chunk(b"".join(said), content=True)
 
     def _said(self, events: bytes, text: str) -> Chunk:
         """Note the text of events that have the frame of this stream."""

@@ -173,11 +173,37 @@ def test_a_piece_of_an_event_that_has_begun_is_never_taken_for_a_whole_one() -> 
 
 
 def test_who_does_not_translate_the_chunks_is_not_given_their_pieces_but_for_the_usage() -> None:
-    reading = Relay("openai", ChatTranscript(), usage_asked=True, failures=Failures(Redactor(())), translated=False)
-    got = list(reading.chunks(iter([event(delta("a")), event(delta("b")), event(finish()), event(USAGE), DONE])))
+    got = list(untranslated(event(delta("a")), event(delta("b")), event(finish()), event(USAGE), DONE))
     assert [chunk.data for chunk in got] == [event(one) for one in (delta("a"), delta("b"), finish(), USAGE)]
     assert got[1].piece is None
     assert got[3].piece == USAGE
+
+
+def untranslated(*pieces: bytes) -> Iterator[Chunk]:
+    """What is handed out where nobody makes other events of it."""
+    failures = Failures(Redactor(()))
+    return Relay("openai", ChatTranscript(), usage_asked=True, failures=failures, translated=False).chunks(iter(pieces))
+
+
+def padded(text: str) -> bytes:
+    """A chunk as providers send them that hide how long each text is: no two have the same around their text."""
+    return event({**delta(text), "obfuscation": "x" * len(text)})
+
+
+def test_what_came_at_once_is_one_chunk_also_where_each_event_has_something_new() -> None:
+    said, role = [padded(text) for text in ("a", "bc", "def")], event(delta(role="assistant", content=""))
+    got = list(untranslated(role + said[0], b"".join(said), event(finish()) + event(USAGE) + DONE))
+    assert [chunk.data for chunk in got] == [role, said[0], b"".join(said), event(finish()), event(USAGE)]
+    assert [chunk.content for chunk in got] == [False, True, True, True, False]
+    assert got[-1].piece == USAGE, "whoever tells what it cost looks at this one"
+
+
+def test_what_was_good_goes_out_before_the_failure_that_came_with_it() -> None:
+    for failed, kind in ((b"data: {not json\n\n", ProviderInvalid), (event({"error": {"code": 429}}), ProviderLimited)):
+        got = []
+        with pytest.raises(kind):
+            got.extend(untranslated(padded("a") + padded("bc") + failed))
+        assert [chunk.data for chunk in got] == [padded("a") + padded("bc")]
 
 
 def test_a_frame_is_not_found_where_another_field_says_the_same_text() -> None:
