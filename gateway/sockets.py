@@ -7,9 +7,10 @@ an eighth of what a relayed chunk costs. Without gevent (plain threads, Modal) s
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
-from collections.abc import Callable
+import time
 from functools import cache
 from typing import Any
 
@@ -65,55 +66,101 @@ def lighten_tls(context: ssl.SSLContext) -> None:
         context.sslsocket_class = _encrypted()
 
 
-def _waiting(own: type[Any]) -> Callable[..., None]:
-    """Make the method that waits for a watcher of a socket (gevent's SocketMixin._wait), with one timer for all waits.
+def _patient(base: Any) -> type[Any]:
+    """Make a class of gevent's wait with one timer for all of its waits."""
+    # not where this module is imported: without gevent's patches it is not to be imported at all
+    from gevent import getcurrent  # noqa: PLC0415
+    from gevent.exceptions import InvalidSwitchError  # noqa: PLC0415
 
-    Args:
-        own: the class of gevent's whose method it stands in for.
-    """
-    from gevent import getcurrent  # noqa: PLC0415  # only where it is in use already
-    from gevent.socket import wait  # noqa: PLC0415
+    class Patient(base):  # type: ignore[misc]
+        """A socket whose timer is set once for many waits.
 
-    def _wait(self: Any, watcher: Any, timeout_exc: BaseException | None = None) -> None:
-        timeout_s, timer = self.timeout, self._timer
-        if timeout_s is None or watcher is None or (timer is not None and timer.active):
-            own._wait(self, watcher, timeout_exc)
-            return
-        if timer is None or self._timer_s != timeout_s:
-            timer = self._timer = self.hub.loop.timer(timeout_s, timeout_s)
-            self._timer_s = timeout_s
-        timer.again(getcurrent().throw, TimeoutError("timed out") if timeout_exc is None else timeout_exc)
-        try:
-            wait(watcher)
-        finally:
-            timer.stop()
+        The timer is let run when a wait is over: the one of before rings in the middle of a later wait, looks when that
+        has lasted long enough, and is set anew for then. So a stream costs it nothing for each of its chunks.
+        """
 
-    return _wait
+        __slots__ = ("_late", "_rings_s", "_timer", "_until_s", "_waits")
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._timer: Any = None
+            self._rings_s = self._until_s = math.inf
+            self._waits: Any = None
+            self._late: BaseException | None = None
+            super().__init__(*args, **kwargs)  # last: one of TLS waits for its handshake
+
+        def _wait(self, watcher: Any, timeout_exc: BaseException | None = None) -> None:
+            timeout_s: float | None = self.timeout
+            if timeout_s is None or watcher is None or watcher.callback is not None or self._waits is not None:
+                super()._wait(watcher, timeout_exc)
+                return
+            until_s = self._until_s = time.monotonic() + timeout_s
+            if until_s < self._rings_s:
+                self._set(until_s, timeout_s)
+            self._late = timeout_exc
+            self._waits = waits = getcurrent()
+            watcher.start(waits.switch, watcher)
+            try:
+                woken_by = self.hub.switch()
+            finally:
+                self._waits = None
+                watcher.stop()
+            if woken_by is not watcher:
+                raise InvalidSwitchError(f"woken by {woken_by!r} while waiting for {watcher!r}")
+
+        def _set(self, rings_s: float, after_s: float) -> None:
+            self._unset()
+            self._rings_s = rings_s
+            # nothing to keep the loop running for: whoever waits has a watcher there
+            self._timer = self.hub.loop.timer(after_s, ref=False)
+            self._timer.start(self._ring)
+
+        def _unset(self) -> None:
+            self._rings_s = math.inf
+            timer, self._timer = self._timer, None
+            if timer is not None:
+                timer.close()
+
+        def _ring(self) -> None:
+            self._unset()
+            if self._waits is None:
+                return
+            left_s = self._until_s - time.monotonic()
+            if left_s > 0:
+                self._set(self._until_s, left_s)
+            else:
+                self._waits.throw(TimeoutError("timed out") if self._late is None else self._late)
+
+        def _drop_events_and_close(self, *args: Any, **kwargs: Any) -> None:
+            self._unset()
+            super()._drop_events_and_close(*args, **kwargs)
+
+    return Patient
 
 
 @cache
 def _plain() -> type[Any]:
-    # not where this module is imported: without gevent's patches it is not to be imported at all
-    base: Any = socket.socket
+    base: Any = _patient(socket.socket)
 
     class LightSocket(base):  # type: ignore[misc]
         """A connected stream."""
 
-        __slots__ = ("_dry", "_timer", "_timer_s")
+        __slots__ = ("_dry",)
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self._timer = self._timer_s = None
             #: Nothing was there to be read any more when it was last looked at.
             self._dry = False
 
-        _wait = _waiting(base)
-
         def recv(self, size: int, *flags: int) -> bytes:
             """Wait first where the last read took all that there was, or a request has just been sent."""
-            if self._dry and self.timeout != 0.0 and not flags and (watcher := self._read_event) is not None:
+            if flags or self.timeout == 0.0:
+                return super().recv(size, *flags)  # type: ignore[no-any-return]
+            if self._dry and (watcher := self._read_event) is not None:
                 self._wait(watcher)
-            data: bytes = super().recv(size, *flags)
+            try:
+                data: bytes = self._sock.recv(size)
+            except BlockingIOError:
+                data = super().recv(size)
             self._dry = 0 < len(data) < size
             return data
 
@@ -132,17 +179,4 @@ def _plain() -> type[Any]:
 
 @cache
 def _encrypted() -> type[Any]:
-    base: Any = ssl.SSLSocket
-
-    class LightSSLSocket(base):  # type: ignore[misc]
-        """A connected stream over TLS."""
-
-        __slots__ = ("_timer", "_timer_s")
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self._timer = self._timer_s = None  # first: it waits for the handshake
-            super().__init__(*args, **kwargs)
-
-        _wait = _waiting(base)
-
-    return LightSSLSocket
+    return _patient(ssl.SSLSocket)

@@ -223,11 +223,12 @@ class UsualResponse(Response):  # type: ignore[misc]  # gunicorn has no types
         return True
 
     def write(self, piece: bytes) -> None:
-        """Send a piece of the body, and the head in front of it where that is all."""
-        if self.headers_sent and self.chunked:
-            if piece:  # an empty one would be the end
-                self.sent += len(piece)
-                self.sock.sendall(b"%X\r\n%b\r\n" % (len(piece), piece))
+        """Send a piece of the body, and the head in front of the first one."""
+        if self.chunked and piece and self._head is not None:  # an empty one would be the end
+            opening = b"" if self.headers_sent else self._opening()
+            self.headers_sent = True
+            self.sent += len(piece)
+            self.sock.sendall(b"%b%X\r\n%b\r\n" % (opening, len(piece), piece))  # RFC 9112, section 7.1
         elif self._head is not None and not self.headers_sent and len(piece) == self.response_length:
             self.sock.sendall(self._opening() + piece)
             self.headers_sent = True

@@ -22,7 +22,8 @@ from gateway.sockets import body_reader, lighten, lighten_tls
 BEGIN = """
 from gevent import monkey
 monkey.patch_all()
-import gevent, os, socket, ssl, sys, time
+import gc, gevent, os, socket, ssl, sys, time, weakref
+import gevent.exceptions
 from gateway.sockets import lighten, lighten_tls
 now = time.monotonic
 def raised(kind, work, *args):
@@ -72,6 +73,47 @@ for timeout_s in (0.05, 0.2, 0.05):
     light.settimeout(None)
     gevent.spawn_later(0.1, there.sendall, b"at last")
     assert light.recv(100) == b"at last"
+
+light, there = pair(0.3)
+for _ in range(4):
+    gevent.spawn_later(0.2, there.sendall, b"in time")
+    assert light.recv(100) == b"in time", "the timer of an earlier wait ends no later one"
+began = now()
+raised(TimeoutError, light.recv, 100)
+assert 0.28 <= now() - began < 3, "and rings for the last one when that is late"
+light.settimeout(50)
+gevent.spawn_later(0.02, there.sendall, b"x")
+assert light.recv(100) == b"x"
+light.settimeout(0.05)
+began = now()
+raised(TimeoutError, light.recv, 100)
+assert now() - began < 3, "a shorter wait behind a longer one"
+light.settimeout(50)
+gevent.spawn_later(0.02, there.sendall, b"x")
+assert light.recv(100) == b"x"
+held = weakref.ref(light)
+light.close()
+del light
+gevent.sleep(0.01)
+gc.collect()
+assert held() is None, "a closed socket leaves no timer behind"
+
+light, there = pair()
+reading = gevent.spawn(light.recv, 100)
+gevent.sleep(0.02)
+sending = gevent.spawn(light.sendall, bytes(3 << 20))
+gevent.sleep(0.02)
+there.sendall(b"meanwhile")
+assert reading.get(timeout=3) == b"meanwhile", "another may write at the same time"
+left = 3 << 20
+while left:
+    left -= len(there.recv(1 << 20))
+sending.get(timeout=3)
+waiting = gevent.spawn(raised, OSError, light.recv, 100)
+gevent.sleep(0.02)
+raised(gevent.exceptions.ConcurrentObjectUseError, light.recv, 100)
+light.close()
+assert waiting.get(timeout=3)
 
 light, there = pair()
 light.sendall(b"asked")

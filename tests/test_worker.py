@@ -234,6 +234,15 @@ def test_a_whole_answer_goes_out_in_one_piece() -> None:
     assert len(written(UsualResponse, "200 OK", [LENGTH], b"body")) == 1
 
 
+def test_the_head_of_a_stream_goes_out_with_its_first_piece_or_at_once_where_that_is_empty() -> None:
+    head, *chunks = written(UsualResponse, "200 OK", [], b"a" * 20, b"", b"b")
+    assert head.endswith(b"\r\n\r\n14\r\n" + b"a" * 20 + b"\r\n")
+    assert chunks == [b"1\r\nb\r\n", b"0\r\n\r\n"]
+    head, *chunks = written(UsualResponse, "200 OK", [], b"", b"b")
+    assert head.endswith(b"\r\n\r\n")
+    assert chunks == [b"1\r\nb\r\n", b"0\r\n\r\n"]
+
+
 @pytest.mark.parametrize(
     ("headers", "raised"),
     [

@@ -122,7 +122,7 @@ def usage_of(claimed: object, service_tier: object = None) -> Usage | None:
     Returns:
         None where there is no usage at all.
     """
-    if not isinstance(claimed, Mapping) or not claimed:
+    if not (claimed := _mapping(claimed)):
         return None
     usual = _usual(claimed, service_tier)
     return _any_usage(claimed, service_tier) if usual is None else usual
@@ -351,12 +351,17 @@ def _claimed_usd(claimed: Mapping[str, Any]) -> Decimal | None:
 
 def _first(*claims: object) -> int:
     """The first count that is not 0."""
-    return next((count for claim in claims if (count := count_of(claim))), 0)
+    for claim in claims:  # a loop: a generator costs as much as all of these looks
+        if claim is not None and (count := count_of(claim)):
+            return count
+    return 0
 
 
 def count_of(value: object) -> int:
     """Read a count; 0 where there is none, and never beyond `MOST_TOKENS`."""
-    if value.__class__ is int and 0 <= value <= MOST_TOKENS:  # nearly every one
+    if value is None:  # nearly every one: there are more names for counts than a provider knows
+        return 0
+    if value.__class__ is int and 0 <= value <= MOST_TOKENS:
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return 0
@@ -383,7 +388,9 @@ def _finite(value: object) -> Decimal | None:
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict | Mapping) else {}
+    if value is None or value.__class__ is dict:  # told at once; a look at what a class is costs ten times as much
+        return value or {}
+    return value if isinstance(value, Mapping) else {}
 
 
 def with_units(usage: Usage, **units: int) -> Usage:

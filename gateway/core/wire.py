@@ -38,13 +38,16 @@ class Events:
     """Splits a stream of bytes into whole events, each handed out as it came.
 
     A byte is looked at once, however small the pieces are: what grows is kept in parts until its end comes.
+
+    Attributes:
+        parts: of the event that has not come to its end; none between two events.
     """
 
-    __slots__ = ("_begun", "_parts", "_size")
+    __slots__ = ("_begun", "_size", "parts")
 
     def __init__(self) -> None:
         self._begun = False
-        self._parts: list[bytes] = []
+        self.parts: list[bytes] = []
         self._size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -58,16 +61,16 @@ class Events:
         """
         if not self._begun:
             self._begun, data = True, data.removeprefix(b"\xef\xbb\xbf")  # one such mark is skipped
-        if not self._parts and data[-2:] == b"\n\n" and b"\r" not in data:  # the usual case: whole events
+        if not self.parts and data[-2:] == b"\n\n" and b"\r" not in data:  # the usual case: whole events
             if data.find(b"\n\n") == len(data) - 2:
                 return [data]
             return [event + b"\n\n" for event in data[:-2].split(b"\n\n")]
         # an end may lie across two pieces: four bytes, of which the last three may have come before
-        seam = b"".join(part[-3:] for part in self._parts[-3:])[-3:]
+        seam = b"".join(part[-3:] for part in self.parts[-3:])[-3:]
         if _END_OF_EVENT.search(seam + data) is None:
             self._keep(data)
             return []
-        self._parts.append(data)
+        self.parts.append(data)
         whole = self.rest()
         events, start = [], 0
         for match in _END_OF_EVENT.finditer(whole):
@@ -78,15 +81,15 @@ class Events:
 
     def _keep(self, data: bytes) -> None:
         if data:
-            self._parts.append(data)
+            self.parts.append(data)
             self._size += len(data)
         if self._size > MOST_EVENT_BYTES:
             raise EventTooLarge(f"an event of the stream is larger than {MOST_EVENT_BYTES} bytes")
 
     def rest(self) -> bytes:
         """Take out what stands there without its blank line. By the standard no event; some servers end so."""
-        rest = b"".join(self._parts)
-        self._parts.clear()
+        rest = b"".join(self.parts)
+        self.parts.clear()
         self._size = 0
         return rest
 

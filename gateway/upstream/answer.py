@@ -75,6 +75,7 @@ class LiteLLMAnswer:
                 self._attempt.transcript,
                 usage_asked=self._call.usage_asked,
                 failures=self._failures,
+                translated=self._attempt.sent is not None,
             )
             chunks = relay.chunks(iter(self._exchange.answer or ()))
         else:

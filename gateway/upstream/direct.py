@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from functools import partial
 from urllib.parse import quote
 
 import httpx
@@ -124,15 +124,8 @@ class Direct:
             attempt.transcript.asked(call.body)
         answer = _Answer(attempt, call, exchange, self._failures, self._silence_s)
         try:
-            with answer.checked():
-                self._door.send(
-                    exchange,
-                    call.endpoint.method,
-                    url,
-                    call.endpoint.path,
-                    _headers(attempt.deployment, call),
-                    raw,
-                )
+            headers, path = _headers(deployment, call), call.endpoint.path
+            answer.check(partial(self._door.send, exchange, call.endpoint.method, url, path, headers, raw))
         except CallerError:
             # the upload broke off; a caller that has left, or that was too slow for its deadline, looks the same
             if (stopped := self._failures.stopped(call.cancellation)) is not None:
@@ -237,12 +230,11 @@ class _Answer:
         self.tells_silence = call.pieces or exchange.silence_s is not None
         self.body = b""
 
-    @contextmanager
-    def checked(self) -> Iterator[None]:
-        """Look at what has come when this is left: a failure is raised as the error that it is."""
+    def check(self, go_on: Callable[[], None]) -> None:
+        """Send, or go on waiting, and look at what has come: a failure is raised as the error that it is."""
         exchange, raised = self._exchange, None
         try:
-            yield
+            go_on()
         except httpx.RequestError as error:
             raised = error  # the exchange knows better what happened
         finally:
@@ -284,8 +276,7 @@ class _Answer:
         """Read the stream to its end (upstream.Answer)."""
         while (go_on := self._exchange.later) is not None:
             yield None
-            with self.checked():
-                go_on()
+            self.check(go_on)
         if self._call.pieces:
             attempt = self._attempt
             attempt.media_type = self._exchange.headers.get("content-type", "").strip()
@@ -344,7 +335,13 @@ class _Answer:
         endpoint, transcript = self._call.endpoint, self._attempt.transcript
         if endpoint.ends:
             return EventRelay(self._provider, transcript, endpoint.ends, self._failures, several=endpoint.ends_each)
-        return Relay(self._provider, transcript, usage_asked=self._call.usage_asked, failures=self._failures)
+        return Relay(
+            self._provider,
+            transcript,
+            usage_asked=self._call.usage_asked,
+            failures=self._failures,
+            translated=self._attempt.sent is not None,
+        )
 
     def _failure(self, error: Exception | None) -> GatewayError:
         return self._failures.of(self._provider, self._exchange, self._call.cancellation, error)

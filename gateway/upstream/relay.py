@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from gateway.core.calls import Chunk
@@ -15,25 +15,27 @@ from gateway.upstream.failures import Failures
 _NO_USAGE = b',"usage":null'
 
 _TEXT = re.compile(rb'"content": ?"')
-_ANOTHER = "another text"
+_MORE = " and more"
 #: Chunks that are looked at for a frame; a provider that puts something new into each has none.
 _FRAMES = 4
 
 
 class _Frame(NamedTuple):
-    """What the chunks of a stream have around their text: most of them are the same but for that.
+    """What the events of a stream have around their text: most of them are the same but for that.
 
-    So it is read once. `chunk` is one of them, `choice` the only one in it.
+    So one of them is read, and of the others the text alone. `chunk` is the one, `choice` the only one in it;
+    `between` is what stands between the texts of two events that came at once.
     """
 
     before: bytes
     behind: bytes
+    between: str
     chunk: dict[str, Any]
     choice: dict[str, Any]
 
     @classmethod
-    def of(cls, data: bytes, chunk: dict[str, Any]) -> _Frame | None:
-        """The frame of a chunk that says a text and nothing else; None for any other."""
+    def of(cls, event: bytes, chunk: dict[str, Any]) -> _Frame | None:
+        """The frame of an event whose chunk says a text and nothing else; None for any other."""
         choices = chunk.get("choices")
         if "usage" in chunk or not isinstance(choices, list) or len(choices) != 1:
             return None
@@ -41,28 +43,33 @@ class _Frame(NamedTuple):
         delta = choice.get("delta")
         if choice.get("finish_reason") is not None or not isinstance(delta, dict) or delta.keys() != {"content"}:
             return None
-        text, found = delta["content"], _TEXT.search(data)
+        text, found = delta["content"], _TEXT.search(event)
         if not isinstance(text, str) or found is None:
             return None
         written = text.encode(errors="replace")
-        if not data.startswith(written + b'"', found.end()):
+        if not event.startswith(written + b'"', found.end()):
             return None
-        frame = cls(data[: found.end()], data[found.end() + len(written) :], chunk, choice)
-        # the same words may stand elsewhere: with others in their place it must be the text that is another
-        other = _object_in(frame.before + _ANOTHER.encode() + frame.behind)
-        return frame if other == frame.filled(_ANOTHER) else None
+        before, behind = event[: found.end()], event[found.end() + len(written) :]
+        frame = cls(before, behind, (behind + before).decode(errors="replace"), chunk, choice)
+        # the same words may stand elsewhere: with more in their place it must be the text that is another
+        other = _object_in(data_of(before + written + _MORE.encode() + behind) or b"")
+        return frame if other == frame.filled(text + _MORE) else None
 
-    def text_of(self, data: bytes) -> str | None:
-        """The text of a chunk that has this frame, where it stands as it is; None where it has to be read."""
-        if not data.startswith(self.before) or not data.endswith(self.behind):
+    def text_of(self, events: bytes) -> str | None:
+        """The text of whole events that all have this frame, where it stands as it is; None where it has to be read."""
+        before, behind = self.before, self.behind
+        start, end = len(before), len(events) - len(behind)
+        if start > end or not events.startswith(before) or not events.endswith(behind):
             return None
         try:
-            text = data[len(self.before) : max(len(self.before), len(data) - len(self.behind))].decode()
+            text = events[start:end].decode()
         except ValueError:
             return None
-        # no escape, no end of the text before its end, and no control character, which JSON does not allow
-        plain = text.isprintable() and "\\" not in text and '"' not in text
-        return text if plain and len(data) >= len(self.before) + len(self.behind) else None
+        # no escape, no end of the text before its end, and no control character, which JSON does not allow: a frame
+        # has a line's end, so what is left of several events is printable where each of them has this one
+        if not text.isprintable() and not (text := text.replace(self.between, "")).isprintable():
+            return None
+        return None if "\\" in text or '"' in text else text
 
     def filled(self, text: str) -> dict[str, Any]:
         """The chunk with another text."""
@@ -73,7 +80,8 @@ class Relay:
     """Reads chat completion chunks from bytes and hands each event out unchanged, but for four cases.
 
     Comments and the usage that the caller did not ask for are left out, tool calls without an index get one, and the
-    terminal event is kept back (it belongs to whoever settles the call).
+    terminal event is kept back (it belongs to whoever settles the call). Texts that came at once are handed out as one
+    chunk of several events: whoever is behind with its reading catches up, and nobody waits for it.
 
     `ended` is True once its last event was read.
 
@@ -82,12 +90,22 @@ class Relay:
         transcript: grows with each chunk.
         usage_asked: the caller wants the usage chunk.
         failures: reads an error inside the stream.
+        translated: somebody makes other events of the chunks, and needs the `piece` of each.
     """
 
-    def __init__(self, provider: str, transcript: Transcript, *, usage_asked: bool, failures: Failures) -> None:
+    def __init__(
+        self,
+        provider: str,
+        transcript: Transcript,
+        *,
+        usage_asked: bool,
+        failures: Failures,
+        translated: bool = True,
+    ) -> None:
         self._provider = provider
         self._transcript = transcript
         self._usage_asked = usage_asked
+        self._translated = translated
         self._failures = failures
         self.ended = False
         self._tool_ids: dict[int, dict[str, int]] = {}
@@ -101,14 +119,20 @@ class Relay:
             UpstreamError: an error inside the stream, an event that is no chunk, or an end without a finish_reason.
             httpx.TransportError: the connection failed.
         """
+        events = Events()
         try:
-            for event, data in _whole_events(pieces):
-                if event is None:
+            for piece in pieces:
+                if not piece:
                     yield None
-                elif data and (chunk := self._read(event, data)) is not None:
-                    yield chunk
-                elif self.ended:
+                    continue
+                if self._frame is not None and not events.parts and (text := self._frame.text_of(piece)):
+                    yield self._said(piece, text)
+                    continue
+                yield from self._each(_whole(events.feed(piece)))
+                if self.ended:
                     break
+            else:
+                yield from self._each(_left(events))
         except (Malformed, EventTooLarge) as error:
             raise ProviderInvalid(
                 f"{self._provider} sent an event that is no chat completion chunk.", provider=self._provider
@@ -116,11 +140,39 @@ class Relay:
         if not self._transcript.complete:
             raise ended_early(self._provider)
 
+    def _each(self, events: Iterator[tuple[bytes, bytes | None]]) -> Iterator[Chunk]:
+        """Read events that came at once; what they say is one chunk where nobody looks at the piece of each."""
+        said: list[bytes] = []
+        try:
+            for event, data in events:
+                if data and (chunk := self._read(event, data)) is not None:
+                    if chunk.content and not self._translated and not (chunk.piece or {}).get("usage"):
+                        said.append(chunk.data)
+                        continue
+                    if said:
+                        yield Chunk(b"".join(said), content=True)
+                        said = []
+                    yield chunk
+                elif self.ended:
+                    break
+        except (Malformed, GatewayError):
+            if said:  # what was good comes before the failure
+                yield Chunk(b"".join(said), content=True)
+            raise
+        if said:
+            yield Chunk(b"".join(said), content=True)
+
+    def _said(self, events: bytes, text: str) -> Chunk:
+        """Note the text of events that have the frame of this stream."""
+        frame, transcript = self._frame, self._transcript
+        assert frame is not None
+        assert isinstance(transcript, ChatTranscript)
+        transcript.say(frame.choice.get("index", 0), text)
+        return Chunk(events, True, False, frame.filled(text) if self._translated else None)
+
     def _read(self, event: bytes, data: bytes) -> Chunk | None:
-        if (frame := self._frame) is not None and (text := frame.text_of(data)):
-            assert isinstance(self._transcript, ChatTranscript)
-            self._transcript.say(frame.choice.get("index", 0), text)
-            return Chunk(event, content=True, piece=frame.filled(text))
+        if self._frame is not None and (text := self._frame.text_of(event)):
+            return self._said(event, text)
         if data == b"[DONE]":
             self.ended = True
             return None
@@ -136,7 +188,7 @@ class Relay:
                 return Chunk(b"")
         if content and self._frames_left and isinstance(self._transcript, ChatTranscript):
             self._frames_left -= 1
-            self._frame = _Frame.of(data, chunk) or self._frame
+            self._frame = _Frame.of(event, chunk) or self._frame
         return Chunk(data_event(chunk) if rewritten else event, content, piece=chunk)
 
     def _index_tools(self, chunk: dict[str, Any]) -> bool:
@@ -249,10 +301,18 @@ def _whole_events(pieces: Iterator[bytes]) -> Iterator[tuple[bytes | None, bytes
         if not piece:
             yield None, None
         else:
-            for event in events.feed(piece):
-                # blank lines in front of it end no event; they are with it where both came at once
-                whole = event.lstrip(b"\r\n") if event[0] in b"\r\n" else event
-                yield whole, data_of(whole)
+            yield from _whole(events.feed(piece))
+    yield from _left(events)
+
+
+def _whole(events: Sequence[bytes]) -> Iterator[tuple[bytes, bytes | None]]:
+    for event in events:
+        # blank lines in front of it end no event; they are with it where both came at once
+        whole = event.lstrip(b"\r\n") if event[0] in b"\r\n" else event
+        yield whole, data_of(whole)
+
+
+def _left(events: Events) -> Iterator[tuple[bytes, bytes | None]]:
     if (rest := events.rest()).strip():
         event = rest + b"\n\n"  # a last event without its blank line; every SDK reads it
         yield event, data_of(event)

@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import httpx
@@ -119,6 +120,100 @@ def test_a_text_is_not_looked_for_where_an_other_one_stands_in_its_place() -> No
     error, before = failure(plain, plain, short)
     assert isinstance(error, ProviderInvalid)
     assert len(before) == 2
+
+
+@given(
+    texts=st.lists(_SAID, min_size=1, max_size=12),
+    cuts=st.lists(st.integers(1, 12), max_size=4),
+    line_end=st.sampled_from(["\n", "\r\n"]),
+    escaped=st.booleans(),
+)
+@example(texts=["a", "", "b", "\n", '"', "c"], cuts=[1], line_end="\n", escaped=False)
+def test_what_came_at_once_goes_out_at_once_and_is_told_as_if_each_was_read(
+    texts: list[str], cuts: list[int], line_end: str, escaped: bool
+) -> None:
+    """Several events in one piece, also where some of them cannot be told by their text alone."""
+    events = [f"data: {json.dumps(delta(text), ensure_ascii=escaped)}{line_end * 2}".encode() for text in texts]
+    places = [0, *sorted({cut for cut in cuts if cut < len(events)}), len(events)]
+    pieces = [b"".join(events[start:end]) for start, end in pairwise(places)]
+    ended = event(finish())
+    transcript = ChatTranscript()
+    told = list(relay(transcript).chunks(iter([*pieces, ended])))
+    wanted, record = unframed([*pieces, ended], usage_asked=False)
+    assert (
+        b"".join(chunk.data for chunk in told) == b"".join(chunk.data for chunk in wanted) == b"".join(events) + ended
+    )
+    assert transcript.said() == record.said()
+    said = ["".join(chunk.piece["choices"][0]["delta"].get("content", "") for chunk in told if chunk.piece)]
+    assert said == ["".join(texts)]
+
+
+def test_texts_that_came_at_once_are_one_chunk() -> None:
+    texts = [event(delta(text)) for text in ("a", "b", "\u00e4", "d")]
+    first, second, third, _ = relayed(texts[0], texts[1], b"".join(texts), event(finish()))
+    assert (first.data, second.data, third.data) == (texts[0], texts[1], b"".join(texts))
+    assert third.piece is not None
+    assert third.piece["choices"][0]["delta"]["content"] == "ab\u00e4d"
+
+
+def test_a_character_cut_in_two_between_events_is_no_text() -> None:
+    """Joined they would be one; each of the two events is no JSON."""
+    cut = event(delta("HALF")).split(b"HALF")
+    halves = cut[0] + b"\xc3" + cut[1] + cut[0] + b"\xa4" + cut[1]
+    error, _ = failure(event(delta("a")), event(delta("b")), halves)
+    assert isinstance(error, ProviderInvalid)
+
+
+def test_a_piece_of_an_event_that_has_begun_is_never_taken_for_a_whole_one() -> None:
+    plain = event(delta("a"))
+    begun = b'data: {"choices":[],\n'
+    error, got = failure(plain, begun, plain, event(finish()))
+    assert isinstance(error, ProviderInvalid)
+    assert [chunk.data for chunk in got] == [plain]
+
+
+def test_who_does_not_translate_the_chunks_is_not_given_their_pieces_but_for_the_usage() -> None:
+    got = list(untranslated(event(delta("a")), event(delta("b")), event(finish()), event(USAGE), DONE))
+    assert [chunk.data for chunk in got] == [event(one) for one in (delta("a"), delta("b"), finish(), USAGE)]
+    assert got[1].piece is None
+    assert got[3].piece == USAGE
+
+
+def untranslated(*pieces: bytes) -> Iterator[Chunk]:
+    """What is handed out where nobody makes other events of it."""
+    failures = Failures(Redactor(()))
+    return Relay("openai", ChatTranscript(), usage_asked=True, failures=failures, translated=False).chunks(iter(pieces))
+
+
+def padded(text: str) -> bytes:
+    """A chunk as providers send them that hide how long each text is: no two have the same around their text."""
+    return event({**delta(text), "obfuscation": "x" * len(text)})
+
+
+def test_what_came_at_once_is_one_chunk_also_where_each_event_has_something_new() -> None:
+    said, role = [padded(text) for text in ("a", "bc", "def")], event(delta(role="assistant", content=""))
+    got = list(untranslated(role + said[0], b"".join(said), event(finish()) + event(USAGE) + DONE))
+    assert [chunk.data for chunk in got] == [role, said[0], b"".join(said), event(finish()), event(USAGE)]
+    assert [chunk.content for chunk in got] == [False, True, True, True, False]
+    assert got[-1].piece == USAGE, "whoever tells what it cost looks at this one"
+
+
+def test_what_was_good_goes_out_before_the_failure_that_came_with_it() -> None:
+    for failed, kind in ((b"data: {not json\n\n", ProviderInvalid), (event({"error": {"code": 429}}), ProviderLimited)):
+        got = []
+        with pytest.raises(kind):
+            got.extend(untranslated(padded("a") + padded("bc") + failed))
+        assert [chunk.data for chunk in got] == [padded("a") + padded("bc")]
+
+
+def test_a_frame_is_not_found_where_another_field_says_the_same_text() -> None:
+    """Whatever the text is: the one in front of it is none."""
+    for text in ("another text", " and more", "a"):
+        said = {"other": {"content": text}, "choices": [{"index": 0, "delta": {"content": text}}]}
+        changed = {"other": {"content": "else"}, "choices": [{"index": 0, "delta": {"content": text}}]}
+        transcript = ChatTranscript()
+        list(relay(transcript).chunks(iter([event(said), event(changed), event(finish())])))
+        assert transcript.said()[0]["message"]["content"] == text * 2
 
 
 def test_every_event_goes_out_as_it_came() -> None:
