@@ -11,6 +11,7 @@ import math
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 

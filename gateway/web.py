@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import re
-import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flask import Flask, Response, current_app, g, request
+from flask import Flask, Request, Response, current_app, g, request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
@@ -78,9 +78,7 @@ _EXPOSED = (
 def bind(app: Flask, gateway: Gateway) -> None:
     """Give an app its gateway, and every request its id, its caller, its errors and its line in the log."""
     app.extensions["gateway"] = gateway
-    app.before_request(_begin)
-    app.before_request(_preflight)
-    app.before_request(_authenticate)
+    app.before_request(_arrive)
     app.after_request(_finish)
     app.teardown_request(_abandon)
     app.register_error_handler(GatewayError, _refuse)
@@ -96,7 +94,7 @@ def gateway_of(app: Flask) -> Gateway:
 
 def current_gateway() -> Gateway:
     """The gateway of the app that serves this request."""
-    return gateway_of(current_app)
+    return gateway_of(own(current_app))
 
 
 def public(view: View) -> View:
@@ -129,8 +127,9 @@ def trace_parent() -> tuple[Parent | None, str | None]:
     Returns:
         The parent, or None; and why one that was sent is ignored, or None.
     """
-    parent, note = current_gateway().tracer.parent_of(own(g).sent)
-    if parent is not None and not caller().rights.allows_parent(parent.place):
+    now = own(g)
+    parent, note = current_gateway().tracer.parent_of(now.sent)
+    if parent is not None and not now.caller.rights.allows_parent(parent.place):
         return None, "this key may not choose that parent"
     return parent, note
 
@@ -139,15 +138,25 @@ class ReplyResponse(Response):
     """A response whose headers are fit to be sent as they are: werkzeug would check and copy each of them twice.
 
     Args:
-        content: a body, or what it comes from.
-        headers: by name; values of visible ASCII.
-        more: as flask.Response.
+        content: the body, or what it comes from.
+        headers: by name; values of visible ASCII. None of them is one that every answer has.
+        content_type: of the body.
     """
 
-    def __init__(self, content: Any, headers: Mapping[str, str], **more: Any) -> None:
-        fit = Headers()
+    def __init__(self, content: bytes | Iterable[bytes], headers: Mapping[str, str], content_type: str | None) -> None:
+        # what Response.__init__ sets, for 200 OK
+        self.headers = fit = Headers()
         fit._list = list(headers.items())
-        super().__init__(content, headers=fit, **more)
+        self._status, self._status_code = "200 OK", 200
+        self.direct_passthrough = False
+        self._on_close: list[Callable[[], Any]] = []
+        if content_type is not None:
+            fit._list.append(("Content-Type", content_type))
+        if isinstance(content, bytes):
+            fit._list.append(("Content-Length", str(len(content))))
+            self.response = [content]
+        else:
+            self.response = content
 
     def get_wsgi_headers(self, environ: WSGIEnvironment) -> Headers:
         """The headers themselves: there is no `Location` among them to be completed (Response.get_wsgi_headers)."""
@@ -187,29 +196,37 @@ def own(proxy: T) -> T:
     return found
 
 
-def _begin() -> None:
-    now, asked, gateway = own(g), own(request), current_gateway()
-    now.request_id = f"req_{secrets.token_hex(16)}"
+def _arrive() -> Response | None:
+    """All that comes before a view, in one step: each look for the app and the request has its price."""
+    app, now, asked = own(current_app), own(g), own(request)
+    _begin(gateway_of(app), now, asked)
+    if asked.method == "OPTIONS":
+        return _preflight()
+    _authenticate(app, now, asked)
+    return None
+
+
+def _begin(gateway: Gateway, now: Any, asked: Request) -> None:
+    environ = asked.environ
+    now.request_id = f"req_{os.urandom(16).hex()}"
     now.started_s = time.time()
     now.arrived_s = time.monotonic()
     now.facts = {}
-    now.sent = SentHeaders(asked.environ)
-    has_body = asked.environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in asked.environ
-    now.source = asked.environ["wsgi.input"] if has_body else None
-    sent = now.sent.get("x-request-id")
+    now.sent = SentHeaders(environ)
+    has_body = environ.get("CONTENT_LENGTH", "0") != "0" or "HTTP_TRANSFER_ENCODING" in environ
+    now.source = environ["wsgi.input"] if has_body else None
+    sent = environ.get("HTTP_X_REQUEST_ID")
     now.client_request_id = sent if sent is not None and _CLIENT_REQUEST_ID.fullmatch(sent) else None
     rule = asked.url_rule
     now.counting = gateway.metrics.request_began(rule.rule if rule is not None else None, asked.method)
     gateway.open()
-    if (sock := caller_socket()) is not None:
+    if (sock := environ.get("gunicorn.socket")) is not None:
         # a caller that stops reading must not hold its place for ever; gunicorn sets no bound of its own
         sock.settimeout(gateway.limits.send_s)
 
 
-def _preflight() -> Response | None:
+def _preflight() -> Response:
     """Answer OPTIONS; a browser's preflight has no credentials (Fetch standard, "CORS-preflight request")."""
-    if request.method != "OPTIONS":
-        return None
     adapter = current_app.create_url_adapter(request)
     allowed = sorted(adapter.allowed_methods()) if adapter is not None else []
     response = Response(status=204, headers={"Allow": ", ".join(allowed)} if allowed else None)
@@ -222,9 +239,8 @@ def _preflight() -> Response | None:
     return response
 
 
-def _authenticate() -> None:
+def _authenticate(app: Flask, now: Any, asked: Request) -> None:
     """Know the caller, and what it may, before a byte of the body is read."""
-    app, now, asked = own(current_app), own(g), own(request)
     view = app.view_functions.get(asked.endpoint or "")
     is_public, scope = getattr(view, "public", False), getattr(view, "scope", CALL)
     if asked.environ.get("PATH_INFO", "").startswith("//") and view is not None and (is_public or scope != CALL):
@@ -260,12 +276,21 @@ def _allowed_origin() -> str | None:
 
 
 def _finish(response: Response) -> Response:
-    now, headers = own(g), response.headers
-    headers["request-id"] = now.request_id
-    headers["x-request-id"] = now.client_request_id or now.request_id
-    headers.setdefault("Cache-Control", "no-store")
-    headers["X-Content-Type-Options"] = "nosniff"
-    if current_gateway().cors_origins:
+    now, gateway = own(g), current_gateway()
+    request_id = now.request_id
+    more = [
+        ("request-id", request_id),
+        ("x-request-id", now.client_request_id or request_id),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
+    headers = response.headers
+    if "Cache-Control" not in headers:
+        more.append(("Cache-Control", "no-store"))
+    if isinstance(response, ReplyResponse):
+        headers._list += more  # it has none of these
+    else:
+        headers.update(more)
+    if gateway.cors_origins:
         headers.add("Vary", "Origin")
         if (origin := _allowed_origin()) is not None:
             headers["Access-Control-Allow-Origin"] = origin
@@ -275,7 +300,7 @@ def _finish(response: Response) -> Response:
     if access.isEnabledFor(logging.INFO):
         response.call_on_close(_access_line(response.status_code))
     if now.source is not None and (sock := caller_socket()) is not None:
-        response.call_on_close(partial(_discard_rest, current_gateway(), now.source, sock))
+        response.call_on_close(partial(_discard_rest, gateway, now.source, sock))
     return response
 
 
@@ -442,7 +467,7 @@ def read_body(limit_bytes: int) -> bytes:
         InvalidRequest: as `read_bytes`, or it cannot be unpacked.
         UnsupportedBody: an encoding that is not read here.
     """
-    raw, encoding = read_bytes(limit_bytes), request.headers.get("Content-Encoding", "")
+    raw, encoding = read_bytes(limit_bytes), own(g).sent.get("content-encoding") or ""
     # a thousand times as much may come out, which takes a tenth of a second
     return offload(body.unpack, raw, encoding, limit_bytes) if encoding else body.unpack(raw, encoding, limit_bytes)
 
@@ -455,10 +480,22 @@ def read_bytes(limit_bytes: int) -> bytes:
         BodyTooSlow: it took too long to come.
         InvalidRequest: the connection, or the chunked coding, broke off.
     """
-    gateway, declared = current_gateway(), request.content_length
+    asked = own(request)
+    source, declared = asked.environ["wsgi.input"], asked.content_length
     if declared is not None and declared > limit_bytes:
         raise BodyTooLarge(f"The body has {declared} bytes; this gateway takes {limit_bytes} at most.")
-    sock = caller_socket()
+    if declared is not None and type(source) is io.BytesIO:  # it is here: nothing to wait for
+        raw = source.read(declared)
+    else:
+        raw = _read_in_time(source, limit_bytes, declared)
+    if declared is not None and len(raw) < declared:
+        raise InvalidRequest("The body ended before its Content-Length.")
+    own(g).source = None  # nothing is left of it
+    return raw
+
+
+def _read_in_time(source: Any, limit_bytes: int, declared: int | None) -> bytes:
+    gateway, sock = current_gateway(), caller_socket()
     late: list[bool] = []
 
     def give_up() -> None:
@@ -468,7 +505,7 @@ def read_bytes(limit_bytes: int) -> bytes:
 
     timer = gateway.watcher.timer(give_up, time.monotonic() + gateway.limits.body_s)
     try:
-        raw = _read_counted(limit_bytes, declared)
+        raw = _read_counted(source, limit_bytes, declared)
     except GatewayError:
         raise
     except Exception as error:  # each server raises classes of its own for a broken chunked coding
@@ -477,9 +514,6 @@ def read_bytes(limit_bytes: int) -> bytes:
         timer.end()
     if late:
         raise _slow()
-    if declared is not None and len(raw) < declared:
-        raise InvalidRequest("The body ended before its Content-Length.")
-    own(g).source = None  # nothing is left of it
     return raw
 
 
@@ -496,8 +530,7 @@ def keep_form(limit_bytes: int) -> None:
     request.environ.pop("HTTP_TRANSFER_ENCODING", None)
 
 
-def _read_counted(limit: int, declared: int | None) -> bytes:
-    source = request.environ["wsgi.input"]
+def _read_counted(source: Any, limit: int, declared: int | None) -> bytes:
     read = source.read if declared is None or declared <= _PIECE else body_reader(source)
     whole, size, rested_s = io.BytesIO(), 0, time.monotonic()  # its content is given out without a copy
     while declared is None or size < declared:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from flask.testing import FlaskClient
 
 from gateway import web
@@ -367,3 +367,25 @@ def test_a_model_name_cannot_make_the_line_endless(served: Served, caplog: pytes
         served.client.get("/" + "y" * 5000, headers=AUTH).close()
     assert len(lines(caplog)) == 2
     assert all(len(repr(line)) < 1500 for line in lines(caplog))
+
+
+# Responses of ours.
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_reply_is_the_response_that_the_framework_would_have_made(served: Served, method: str) -> None:
+    closed: list[bool] = []
+    answers = []
+    for response in (
+        web.ReplyResponse(b'{"a":1}', {"X-A": "1"}, "application/json"),
+        Response(b'{"a":1}', headers={"X-A": "1"}, mimetype="application/json"),
+    ):
+        with served.app.test_request_context("/health", method=method) as context:
+            response.call_on_close(lambda: closed.append(True))
+            taken: list[Any] = []
+            sent = response(context.request.environ, lambda *head, taken=taken: taken.extend(head))
+            body = b"".join(sent)
+            sent.close()  # type: ignore[attr-defined]
+            answers.append((taken[0], sorted(taken[1]), body, response.status, response.status_code, response.json))
+    assert answers[0] == answers[1]
+    assert closed == [True, True]

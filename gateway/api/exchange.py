@@ -28,7 +28,6 @@ from gateway.upstream.stored import find
 from gateway.web import (
     ReplyResponse,
     caller,
-    caller_socket,
     current_gateway,
     own,
     read_body,
@@ -53,13 +52,13 @@ def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
         endpoint: its row.
         path_id: what stands in the path for `{id}`.
     """
-    gateway = current_gateway()
+    gateway, now, environ = current_gateway(), own(g), own(request).environ
     call = _read(endpoint, path_id, gateway)
-    if (bridged := request.environ.get("asgi.scope", {}).get(SCOPE_KEY)) is not None:
+    if (scope := environ.get("asgi.scope")) is not None and (bridged := scope.get(SCOPE_KEY)) is not None:
         bridged.subscribe(lambda: call.cancellation.abort(bridged.reason))  # Modal's bridge knows when it leaves
-    g.traced = True
+    now.traced = True
     try:
-        reply = gateway.run(call, caller_socket(), g.facts.update)
+        reply = gateway.run(call, environ.get("gunicorn.socket"), now.facts.update)
     finally:
         if call.upload is not None:  # its provider has begun to answer, or nobody has
             call.upload.close()
@@ -72,21 +71,23 @@ def serve(endpoint: Endpoint, path_id: str | None = None) -> Response:
 
 def _response(call: Call, reply: Reply) -> Response:
     if reply.body is not None:
-        return ReplyResponse(reply.body, reply.headers(), mimetype="application/json")
+        return ReplyResponse(reply.body, reply.headers(), "application/json")
     if call.pieces and (passed := reply.media) is not None:
-        return _Streamed(ByteStream(reply, call.endpoint.dialect, call.id, g.facts), {**reply.headers(), **passed})
+        return _Streamed(
+            ByteStream(reply, call.endpoint.dialect, call.id, g.facts), {**reply.headers(), **passed}, None
+        )
     return _Streamed(
         EventStream(reply, call.endpoint.dialect, call.id, g.facts),
         {**reply.headers(), "Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-        content_type="text/event-stream; charset=utf-8",
+        "text/event-stream; charset=utf-8",
     )
 
 
 class _Streamed(ReplyResponse):
     """A response whose stream the server iterates itself: werkzeug would put two iterators more around it."""
 
-    def __init__(self, stream: EventStream, headers: Mapping[str, str], **more: Any) -> None:
-        super().__init__(stream, headers, **more)
+    def __init__(self, stream: EventStream, headers: Mapping[str, str], content_type: str | None) -> None:
+        super().__init__(stream, headers, content_type)
         self._stream = stream
 
     def call_on_close(self, func: Callable[[], Any]) -> Callable[[], Any]:
@@ -275,7 +276,8 @@ def call_of(endpoint: Endpoint, gateway: Gateway, asked: JSON, model: str, *, st
     Raises:
         InvalidRequest: a header that cannot be used; names it.
     """
-    now, args, headers = own(g), request.args if endpoint.query else None, own(g).sent
+    now, args = own(g), request.args if endpoint.query else None
+    headers = now.sent
     parent, note = trace_parent()
     flows = stream or endpoint.answer == "bytes"
     recorded = _recorded(headers.get("x-gateway-trace"))
