@@ -155,7 +155,7 @@ def _raw(deployment: Deployment, call: Call) -> Content:
     if not call.endpoint.names_model:
         return call.raw if call.raw is not None else dumps(call.body)
     adds_usage = call.stream and not call.endpoint.ends and not call.usage_asked  # else unnamed chunks tell none
-    if not call.history and (own := _own_words(deployment, call, adds_usage=adds_usage)) is not None:
+    if not call.history and (own := own_words(deployment, call, adds_usage=adds_usage)) is not None:
         return own
     asked = responses.continued(call.body, call.history) if call.history else call.body
     body = {**asked, "model": deployment.model}
@@ -164,7 +164,7 @@ def _raw(deployment: Deployment, call: Call) -> Content:
     return dumps(body)
 
 
-def _own_words(deployment: Deployment, call: Call, *, adds_usage: bool) -> Parts | None:
+def own_words(deployment: Deployment, call: Call, *, adds_usage: bool) -> Parts | None:
     """The caller's own text with the provider's name of the model; None where it cannot be told where that stands.
 
     To write a body anew costs as much as to read it, and for one with an image of 30 MB every other call waits

@@ -22,7 +22,7 @@ import httpx
 from gateway.errors import GatewayError
 from gateway.offload import give_way
 from gateway.upstream.exchange import Asked, Exchange, Fault, current
-from gateway.upstream.http1 import ConnectFailed, Connection, Connections, Content, target_of
+from gateway.upstream.http1 import ConnectFailed, Connection, Connections, Content, Parts, target_of
 
 CONNECT_S = 5.0
 #: Of one answer, unpacked, streamed or not. A completion with images or audio is far smaller.
@@ -31,7 +31,7 @@ MOST_ANSWER_BYTES = 64 << 20
 MOST_SENDS = 4
 
 #: Quotes inside a JSON string are escaped, so this stands in no prompt.
-_STREAM = re.compile(rb'"stream": ?true')
+_STREAM = re.compile(rb'"stream"[ \t\r\n]*:[ \t\r\n]*true')
 
 _TOP_LEVEL = re.compile(r"[a-z][a-z0-9-]*", re.ASCII)
 
@@ -225,10 +225,12 @@ class Door(httpx.BaseTransport):
     def _put(self, exchange: Exchange, asked: Asked, raw: bytes) -> None:
         self._check(asked, exchange)
         exchange.path = asked.path
+        body: bytes | Parts = raw
         if exchange.rewrite is not None and asked.method == "POST":
-            raw = exchange.rewrite(exchange.path, raw)
-        exchange.streamed = exchange.stream and _STREAM.search(raw) is not None
-        self._carry(exchange, asked.method, asked.url, dict(asked.headers), raw)
+            body = exchange.rewrite(exchange.path, raw)
+        parts = (body,) if isinstance(body, bytes) else body
+        exchange.streamed = exchange.stream and any(_STREAM.search(part) is not None for part in parts)
+        self._carry(exchange, asked.method, asked.url, dict(asked.headers), body)
 
     def send(self, exchange: Exchange, method: str, url: str, path: str, headers: dict[str, str], raw: Content) -> None:
         """Send the one request of an exchange; what comes back is in the exchange, and no client stands in between.

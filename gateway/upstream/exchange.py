@@ -12,6 +12,8 @@ from typing import Any, Self
 
 import httpx
 
+from gateway.upstream.http1 import Parts
+
 #: What is no stream, whatever was asked for.
 WHOLE = ("application/json", "text/html")
 _NOT_SENT = {b"host", b"connection", b"content-length", b"accept-encoding", b"transfer-encoding"}
@@ -76,7 +78,7 @@ class Exchange:
         bounded: an answer of more than 64 MB is a fault; not so where nobody keeps it.
         head_s: how long to wait for the head of the answer.
         idle_s: how long a read or a write may wait in the middle.
-        rewrite: given path and body, returns the body that is sent.
+        rewrite: given path and body, returns the body that is sent, or its parts.
         passes: the caller's own body goes out to this path and the provider's own bytes come back, so that nobody needs
             what a client makes of either; None for none.
         asked: the last request that a client made.
@@ -96,7 +98,7 @@ class Exchange:
     stream: bool
     head_s: float
     idle_s: float
-    rewrite: Callable[[str, bytes], bytes] | None = None
+    rewrite: Callable[[str, bytes], bytes | Parts] | None = None
     passes: str | None = None
     asked: Asked | None = None
     unsaid: Callable[[], httpx.Response] | None = None

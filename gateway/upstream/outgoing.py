@@ -9,6 +9,9 @@ from gateway.core.calls import Attempt, Call
 from gateway.core.endpoints import is_at
 from gateway.core.providers import OPENAI_WIRE, SAME_WIRE, STAND_IN_TOOL
 from gateway.core.wire import dumps
+from gateway.offload import LARGE_BYTES, offload
+from gateway.upstream.direct import own_words
+from gateway.upstream.http1 import Parts
 
 #: Known parameters that are LiteLLM's own arguments under the same name, or that its row of providers never
 #: translates: they travel in the body alone.
@@ -39,15 +42,12 @@ class Outgoing:
     def __init__(self, attempt: Attempt, call: Call) -> None:
         self._attempt = attempt
         self._call = call
-        self._own: bytes | None = None
+        self._own: bytes | Parts | None = None
         self.stand_in = False
         if attempt.deployment.provider in SAME_WIRE and not call.endpoint.form:
-            own = {**call.body, "model": attempt.deployment.model}
-            if call.stream:
-                own["stream_options"] = {**(call.body.get("stream_options") or {}), "include_usage": True}
-            self._own = dumps(own)  # now: LiteLLM edits the messages that it is given
+            self._own = _as_it_came(attempt, call) or _anew(attempt, call)
 
-    def __call__(self, path: str, theirs: bytes) -> bytes:
+    def __call__(self, path: str, theirs: bytes) -> bytes | Parts:
         """Return the body that is sent to `path`."""
         endpoint = self._call.endpoint
         if endpoint.form:
@@ -77,3 +77,17 @@ class Outgoing:
             del body["encoding_format"]  # the OpenAI SDK below LiteLLM asks for base64 where nothing is asked for
             return dumps({**unknown, **body})
         return dumps({**unknown, **body}) if unknown else theirs
+
+
+def _as_it_came(attempt: Attempt, call: Call) -> Parts | None:
+    """The text of a large body, of which a copy would take another 30 MB, and make all others wait; None of another."""
+    if call.body_bytes <= LARGE_BYTES:
+        return None
+    return offload(own_words, attempt.deployment, call, adds_usage=call.stream and not call.usage_asked)
+
+
+def _anew(attempt: Attempt, call: Call) -> bytes:
+    own = {**call.body, "model": attempt.deployment.model}
+    if call.stream:
+        own["stream_options"] = {**(call.body.get("stream_options") or {}), "include_usage": True}
+    return dumps(own)  # now: LiteLLM edits the messages that it is given

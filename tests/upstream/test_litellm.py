@@ -39,6 +39,7 @@ from gateway.errors import (
     ProviderTimeout,
     ProviderUnreachable,
 )
+from gateway.offload import LARGE_BYTES
 from gateway.tracing.catcher import Catcher, Held
 from gateway.upstream.litellm import LiteLLM
 from tests.builders import attempt, call
@@ -158,6 +159,32 @@ def test_on_the_same_wire_the_callers_own_body_goes_out(lane: Lane) -> None:
     lane.whole(SAME, **body)
     assert lane.sent() == {**body, "model": "m"}
     assert list(lane.sent())[1:] == ["messages", *[name for name in body if name != "messages"]], "in its order"
+
+
+@BOTH
+def test_a_large_body_goes_out_in_the_callers_own_words(lane: Lane, stream: bool) -> None:
+    image = "data:image/png;base64," + "iVBORw0K" * (LARGE_BYTES // 8)
+    asked = '"stream" :\n true, ' if stream else ""
+    text = f'{{"model" : "{SAME}", {asked}"a": 1.50, "messages": [{{"role": "user", "content": "{image}"}}]}}'.encode()
+    made = call(SAME, stream=stream, body=json.loads(text))
+    made.raw, made.body_bytes = text, len(text)
+    opened = lane.open(lane.attempt(SAME), made)
+    if stream:
+        assert text_of([chunk.data for chunk in opened.chunks() if chunk.data and b"{" in chunk.data])
+    opened.close()
+    [received] = lane.provider.requests()
+    usage_asked = b'"stream_options":{"include_usage":true},' if stream else b""
+    assert received.raw == b"{" + usage_asked + text[1:].replace(f'"{SAME}"'.encode(), b'"m"')
+
+
+def test_a_large_body_that_says_how_it_is_streamed_is_written_anew(lane: Lane) -> None:
+    content = "x" * LARGE_BYTES
+    body = {"stream": True, "stream_options": {"own": 1}, "messages": [{"role": "user", "content": content}]}
+    made = call(SAME, stream=True, body=body)
+    made.raw = json.dumps(made.body).encode()
+    made.body_bytes = len(made.raw)
+    lane.open(lane.attempt(SAME), made).close()
+    assert lane.sent() == {**made.body, "model": "m", "stream_options": {"own": 1, "include_usage": True}}
 
 
 def test_a_stream_on_the_same_wire_asks_for_usage_and_keeps_the_callers_other_options(lane: Lane) -> None:
