@@ -332,8 +332,9 @@ def _shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
 
 def _abandon(_error: BaseException | None) -> None:
     """A request that ends without any answer of ours (its greenlet was killed) is under way no more."""
-    if "counting" in g and "answered" not in g:
-        g.counting.ended(500)
+    now = own(g)
+    if "answered" not in now and "counting" in now:
+        now.counting.ended(500)
 
 
 def _access_line(status: int) -> Callable[[], None]:
