@@ -17,6 +17,10 @@ from urllib.parse import quote
 
 from gateway.core.redaction import REDACTED, Redactor
 
+#: The second of the last line, and how lines write it.
+_second = [(0, "1970-01-01T00:00:00")]
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
 _LEVELS = {"debug": "DEBUG", "info": "INFO", "warning": "WARNING", "error": "ERROR"}
 #: Libraries that set up loggers of their own: LiteLLM's have a handler, which would write each line twice.
 _LIBRARIES = (
@@ -103,6 +107,9 @@ class JSONLine(_Line):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line."""
+        return _clean_line(record) or self._hidden(record)
+
+    def _hidden(self, record: logging.LogRecord) -> str:
         message, fields, trace = self.parts(record)
         line = {
             "time": _time(record),
@@ -115,6 +122,37 @@ class JSONLine(_Line):
         if trace:
             line["exception"] = trace
         return _dumps(line)
+
+
+def _clean_line(record: logging.LogRecord) -> str | None:
+    """The line of a record in which there is nothing to hide, which one look at the whole of it tells; else None.
+
+    An escape could be in the way of that look. Lines of requests are like this, and each costs a fifth.
+    """
+    fields = getattr(record, "fields", None)
+    if (
+        type(fields) is not dict
+        or type(record.msg) is not str
+        or record.args
+        or record.exc_info
+        or record.exc_text
+        or record.stack_info
+    ):
+        return None
+    line = {
+        "time": _time(record),
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        "message": record.msg,
+    }
+    try:
+        text = _ENCODER.encode({**line, **fields, **line})
+    except (TypeError, ValueError):  # a value of another kind, NaN, a circle
+        return None
+    lower = text.lower()
+    if "\\" in text or (("api" in lower or "basic" in lower) and _NAMED_KEY.search(text) is not None):
+        return None
+    return text if _net[0].is_clean(text.encode()) else None
 
 
 class PrettyLine(_Line):
@@ -151,8 +189,12 @@ def _spelt(secrets: Iterable[str]) -> list[str]:
 
 
 def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second, microseconds = divmod(round(record.created * 1_000_000), 1_000_000)
+    known, text = _second[0]
+    if known != second:
+        text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        _second[0] = second, text
+    return f"{text}.{microseconds // 1000:03}Z"
 
 
 def _dumps(value: Any) -> str:

@@ -333,8 +333,9 @@ def _shut(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
 
 def _abandon(_error: BaseException | None) -> None:
     """A request that ends without any answer of ours (its greenlet was killed) is under way no more."""
-    if "counting" in g and "answered" not in g:
-        g.counting.ended(500)
+    now = own(g)
+    if "answered" not in now and "counting" in now:
+        now.counting.ended(500)
 
 
 def _access_line(status: int) -> Callable[[], None]:
@@ -351,8 +352,10 @@ def _access_line(status: int) -> Callable[[], None]:
 
     def write() -> None:
         spent_ms = round(1000 * (time.monotonic() - arrived_s), 1)
-        more = {"client_request_id": client_id} if client_id else {}
-        access.info("request", extra={"fields": {**fields, "duration_ms": spent_ms, **more, **facts}})
+        own_id = {"client_request_id": client_id} if client_id else {}
+        more = {"fields": {**fields, "duration_ms": spent_ms, **own_id, **facts}}
+        # as `info` does it, but for a look through the stack for who logs
+        access.handle(access.makeRecord(access.name, logging.INFO, __file__, 0, "request", (), None, extra=more))
 
     return write
 

@@ -273,6 +273,7 @@ class _Quick(AsyncWorker):  # type: ignore[misc]  # gunicorn has no types
             and list(cfg.http_protocols) == ["h1"]
             and not os.environ.get("SCRIPT_NAME")
         )
+        self._before, self._after = cfg.pre_request, cfg.post_request
         self._telling = _TELLING | {name.upper() for name in cfg.secure_scheme_headers}
         limits = [limit for limit in (cfg.limit_request_line, cfg.limit_request_field_size) if limit > 0]
         self._longest_head = min(*limits, _PIECE_BYTES)
@@ -345,7 +346,7 @@ class _Quick(AsyncWorker):  # type: ignore[misc]  # gunicorn has no types
             return bool(super().handle_request(listener_name, req, sock, addr))
         response, environ = UsualResponse(req, sock, self.cfg), req.environ
         try:
-            self.cfg.pre_request(self, req)
+            self._before(self, req)
             self.nr += 1
             if self.nr >= self.max_requests and self.alive:
                 self.log.info("Autorestarting worker after current request.")
@@ -377,7 +378,7 @@ class _Quick(AsyncWorker):  # type: ignore[misc]  # gunicorn has no types
                 sock.close()
             raise StopIteration from None
         finally:
-            self.cfg.post_request(self, req, environ, response)
+            self._after(self, req, environ, response)
         return True
 
 

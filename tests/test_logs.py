@@ -7,10 +7,12 @@ import logging
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gateway import logs
 from gateway.core.redaction import REDACTED
@@ -248,3 +250,59 @@ def test_what_is_learnt_later_is_blotted_out_beside_the_rest(monkeypatch: pytest
     logs.know(["plain+word/"])
     logs.learn(["another+word/"])
     assert logs.hide("plain+word/ another%2Bword%2F") == f"{REDACTED} {REDACTED}"
+
+
+PARTS = st.sampled_from(
+    [
+        *'ab:="\\\n\r\x7f é\ud800,{}/',
+        "api_key",
+        "API-key",
+        "Basic ",
+        "basic\t",
+        "sk-",
+        "Bearer ",
+        "a1B2c3D4e5F6",
+        "plain+word/",
+    ]
+)
+TEXTS = st.lists(PARTS, max_size=6).map("".join)
+FIELDS = st.dictionaries(
+    st.one_of(st.sampled_from(["status", "model", "level", "time", "api_key"]), TEXTS),
+    st.one_of(TEXTS, st.integers(), st.floats(), st.none(), st.lists(TEXTS, max_size=2)),
+    max_size=4,
+)
+
+
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TEXTS, FIELDS, st.sampled_from(["gateway.access", "gunicorn.error"]))
+def test_a_line_that_was_only_looked_at_is_the_line_of_which_each_text_was_cleaned(
+    message: str, fields: dict[str, Any], name: str
+) -> None:
+    net = logs._net[0]
+    logs.know(["plain+word/"])
+    try:
+        record = logging.makeLogRecord({"name": name, "levelname": "INFO", "msg": message, "fields": fields})
+        line = logs.JSONLine()
+        assert line.format(record) == line._hidden(record)
+    finally:
+        logs._net[0] = net
+
+
+def test_the_usual_line_of_a_request_needs_one_look_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "hide", None)
+    fields = {
+        "request_id": "req_" + "0f" * 16,
+        "path": "/v1/chat/completions",
+        "status": 200,
+        "cost_usd": 0.1,
+        "key": None,
+    }
+    record = logging.makeLogRecord({"name": "gateway.access", "levelname": "INFO", "msg": "request", "fields": fields})
+    assert fields.items() <= json.loads(logs.JSONLine().format(record)).items()
+
+
+@given(st.floats(0, 4e9))
+def test_each_moment_is_written_to_its_millisecond(moment_s: float) -> None:
+    record = logging.makeLogRecord({"created": moment_s})
+    exact = datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="milliseconds")
+    assert logs._time(record) == exact.replace("+00:00", "Z")
