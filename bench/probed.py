@@ -45,7 +45,10 @@ STAGES: tuple[tuple[str, tuple[tuple[Any, str], ...]], ...] = (
     ("5 try: to the answer or the first bytes", ((attempts.Attempts, "_open"),)),
     (
         "6 read the stream",
-        ((attempts._Aside, "_pump"), (http1.Connection, "read"), (relay.Relay, "_read"), (relay.EventRelay, "_read")),
+        (
+            *((attempts._Aside, "_pump"), (http1.Connection, "read"), (relay._Frame, "text_of")),
+            *((relay.Relay, "_read"), (relay.EventRelay, "_read")),
+        ),
     ),
     ("6 answer", ((exchange, "_response"), (Run, "stream"), (exchange.EventStream, "__next__"))),
     ("7 settle", ((Settlement, "__call__"),)),

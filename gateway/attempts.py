@@ -142,19 +142,46 @@ class Attempts:
         """
         attempt = self._turns.first()
         while True:
-            reading = self._read(attempt)
+            self.close()  # an attempt before this one
+            held: list[Chunk] = []
+            begun, start = False, self._start()
             try:
-                for chunk in reading:
-                    yield chunk
-                    if chunk is not None and chunk.content:
+                # no layer around them but this one: each chunk of each stream runs through all that there are
+                chunks = self._paced(attempt, start.call)
+                for chunk in chunks:
+                    if chunk is None:
+                        yield None
+                    elif chunk.content:
+                        start.begun()
+                        attempt.first_content_s = time.time()
+                        self._watching.answered(attempt, stream=True)
+                        begun = True
+                        yield from held
+                        yield chunk
                         break
-                else:
-                    return
-            except GatewayError as error:
-                failed = error
-            else:
-                yield from reading
+                    elif len(held) < _MOST_HELD:
+                        held.append(chunk)
+                    else:
+                        provider = attempt.deployment.provider
+                        raise ProviderInvalid(f"{provider} sends a stream without content.", provider=provider)
+                yield from chunks
                 return
+            except GatewayError as error:
+                if attempt.error is not error:  # `_open` has told of it
+                    attempt.error = error
+                    self._watching.failed(attempt, error)
+                if begun:
+                    raise
+                failed = error
+            except Exception:
+                log.exception("reading the answer of %s failed", self._call.id)
+                failed = attempt.error = InternalError("The gateway failed while it read the answer.")
+                if begun:
+                    raise failed from None
+            finally:
+                start.end()
+                attempt.ended_s = time.time()
+                self._watching.ended(attempt)
             attempt = self._next(attempt, failed)
 
     def _next(self, attempt: Attempt, error: GatewayError) -> Attempt:
@@ -206,42 +233,6 @@ class Attempts:
     def _upstream(self, attempt: Attempt) -> Upstream:
         return self._upstreams.get(attempt.deployment.provider) or self._upstreams["litellm"]
 
-    def _read(self, attempt: Attempt) -> Iterator[Chunk | None]:
-        self.close()  # an attempt before this one
-        held: list[Chunk] = []
-        start = self._start()
-        try:
-            chunks = self._paced(attempt, start.call)
-            for chunk in chunks:
-                if chunk is None:
-                    yield None
-                elif chunk.content:
-                    start.begun()
-                    attempt.first_content_s = time.time()
-                    self._watching.answered(attempt, stream=True)
-                    yield from held
-                    yield chunk
-                    break
-                elif len(held) < _MOST_HELD:
-                    held.append(chunk)
-                else:
-                    provider = attempt.deployment.provider
-                    raise ProviderInvalid(f"{provider} sends a stream without content.", provider=provider)
-            yield from chunks
-        except GatewayError as error:
-            if attempt.error is not error:  # `_open` has told of it
-                attempt.error = error
-                self._watching.failed(attempt, error)
-            raise
-        except Exception:
-            log.exception("reading the answer of %s failed", self._call.id)
-            attempt.error = InternalError("The gateway failed while it read the answer.")
-            raise attempt.error from None
-        finally:
-            start.end()
-            attempt.ended_s = time.time()
-            self._watching.ended(attempt)
-
     def _start(self) -> _Start:
         """Begin to wait for content: with a bound where there is one, and another deployment is left to try."""
         rules = self._plan.trying
@@ -251,14 +242,13 @@ class Attempts:
 
     def _paced(self, attempt: Attempt, call: Call) -> Iterator[Chunk | None]:
         """The chunks of an attempt, and None for silence, whoever has to tell of it."""
-        if self._upstream(attempt).opens_in_time(attempt, call):
-            answer = self._open(attempt, call)
-            if answer.tells_silence:
-                yield from answer.chunks()
-                return
-            pieces = _Aside(answer.chunks, self._call.id)
-        else:
-            pieces = _Aside(lambda: self._opened(attempt, call), self._call.id)
+        if not self._upstream(attempt).opens_in_time(attempt, call):
+            return self._aside(lambda: self._opened(attempt, call))
+        answer = self._open(attempt, call)
+        return answer.chunks() if answer.tells_silence else self._aside(answer.chunks)
+
+    def _aside(self, read: Callable[[], Iterator[Chunk | _Ended | None]]) -> Iterator[Chunk | None]:
+        pieces = _Aside(read, self._call.id)
         try:
             while not isinstance(piece := pieces.next(self._silence_s), _Ended):
                 yield piece
