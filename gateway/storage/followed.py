@@ -72,6 +72,8 @@ class FollowedRules:
         self._poll_s = poll_s
         self._known: _Known | None = None
         self._lock = threading.Lock()
+        #: One look at a time: what an older one found must not come after a newer one's.
+        self._looking = threading.Lock()
         self._closed = threading.Event()
         self._poller: threading.Thread | None = None
         self._failed_s: float | None = None
@@ -116,6 +118,10 @@ class FollowedRules:
 
     def poll(self) -> None:
         """Look for changes once, and learn what has changed."""
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
         self._polled_s = time.monotonic()
         try:
             read = self._database.read(self._read)

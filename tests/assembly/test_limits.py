@@ -66,6 +66,7 @@ def test_what_one_process_makes_a_limit_another_holds_calls_to(tmp_path: Path) -
     assert gateway.notifier is not None
     wanted = {"name": "a", "measure": "tokens", "most": 5, "period": "day"}
     kept = assembly.directory(made).limits.create(wanted, By("cli"))
+    gateway.rules.poll()
     assert gateway.rules.of(Caller("tok_1", "tok_1"), ("demo/echo",)) == (kept.rule,)
     gateway.close(0.1)
     assert threading.active_count() == threads

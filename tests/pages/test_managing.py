@@ -192,7 +192,7 @@ def test_a_reader_sees_what_holds_them_and_only_that(managed: Managed) -> None:
             },
             status=201,
         )
-    managed.rules.start()
+    managed.rules.poll()
     sign_in(managed, text(mine))
     page = managed.client.get("/ui/limits").text
     assert "of mine" in page
