@@ -115,7 +115,7 @@ max_requests = 0  # recycling a worker cuts its live streams
 
 timeout = 60  # of a worker that does not breathe, not of a request
 graceful_timeout = 25
-keepalive = 5  # also what bounds slow headers
+keepalive = 5  # also what bounds slow headers, counted anew from their first piece
 
 limit_request_line = 8190
 limit_request_fields = 100
