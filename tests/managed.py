@@ -81,7 +81,7 @@ class Managed:
 
     def __init__(self, folder: Path, verifiers: Sequence[Verifier] = ()) -> None:
         migrated(folder / "gateway.db")
-        self.database = Database(folder / "gateway.db", patience_s=0.2)
+        self.database = Database(folder / "gateway.db", patience_s=1.0)
         self.pepper = Pepper(Secret("pepper-of-the-tests"))
         self.directory = Directory.of(self.database, lambda: self.pepper)
         self.keys = VirtualKeys(KeyLookup(self.database), lambda: self.pepper)

@@ -217,10 +217,10 @@ def test_a_deep_body_is_refused_in_a_thread_with_its_own_stack_too() -> None:
     ids=["base64", "deep", "backslashes", "emoji", "long float", "long integer", "brackets in a string"],
 )
 def test_a_large_body_takes_no_more_than_linear_time(raw: bytes) -> None:
-    started_s = time.perf_counter()
+    started_s = time.thread_time()
     with suppress(InvalidRequest):
         parse(raw)
-    assert time.perf_counter() - started_s < 3  # measured 0.02 to 0.3; squared, it would be minutes
+    assert time.thread_time() - started_s < 10  # measured 0.02 to 0.9; squared, it would be minutes
 
 
 # -- parse: for any bytes ------------------------------------------------------------------------------------
