@@ -39,6 +39,7 @@ _CLOSED = "closed"
 #: A value that ends by itself: a worker has sent a probe, and no other does so before it has ended. It ends before that
 #: worker may send its next one, or every second of these would find it there.
 _PROBED, _PROBED_S = "probed/", PROBE_EVERY_S - 0.1
+_UNKNOWN = DeploymentHealth()
 
 
 class _Watched:
@@ -111,16 +112,15 @@ class Health:
     def of(self, deployment: Deployment) -> DeploymentHealth:
         """How a deployment is now."""
         if (known := self._known.get(deployment)) is None:
-            return DeploymentHealth()
-        now_s = self._now_s()
+            return _UNKNOWN
+        breaker, open_s = known.breaker, 0.0
+        state, probe = CLOSED, False
+        if breaker.until_s is not None:
+            now_s = self._now_s()
+            state, probe = breaker.state(now_s), breaker.may_probe(now_s)
+            open_s = max(0.0, breaker.until_s - now_s)
         return DeploymentHealth(
-            known.breaker.state(now_s),
-            known.breaker.may_probe(now_s),
-            known.in_flight,
-            known.first_content.value,
-            known.whole.value,
-            max(0.0, (known.breaker.until_s or now_s) - now_s),
-            known.limits,
+            state, probe, known.in_flight, known.first_content.value, known.whole.value, open_s, known.limits
         )
 
     def told(self, deployments: Iterable[Deployment]) -> dict[str, list[DeploymentHealth]]:

@@ -238,7 +238,7 @@ _USED: JSON = {
     **dict.fromkeys(("key_id", "project_id", "project", "user_id", "user"), _TEXT_OR_NULL),
     "tags": _TEXTS,
     "model": {**_TEXT, "description": "As the caller named it."},
-    "planned": {**_TEXTS, "description": "The deployments that could be tried, in order."},
+    "planned": {**_TEXTS, "description": "The deployments that could be tried, in order, each name once."},
     "provider": _TEXT_OR_NULL,
     "deployment": {**_TEXT_OR_NULL, "description": "That answered, or was tried last."},
     "served_model": {**_TEXT_OR_NULL, "description": "As the provider names it."},

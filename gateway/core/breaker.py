@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from gateway.core.policies import Trying
 
@@ -158,8 +159,7 @@ class Average:
         self.value = newest if self.value is None else self.value + _NEWEST * (newest - self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentHealth:
+class DeploymentHealth(NamedTuple):
     """How a deployment is, at one moment, as far as this process knows.
 
     Attributes:
@@ -178,7 +178,7 @@ class DeploymentHealth:
     first_content_s: float | None = None
     whole_s: float | None = None
     left_alone_s: float = 0.0
-    limits: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = MappingProxyType({})
 
     @property
     def usable(self) -> bool:

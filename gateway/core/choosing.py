@@ -197,22 +197,25 @@ class _Planner:
     def _able(self, ranked: list[tuple[str, _Candidate]]) -> list[tuple[str, _Candidate]]:
         """Leave out those that are known to lack what the call needs, as long as one does not; the open ones last."""
         if len(ranked) > 1:
-            lacking = {id(one): self._lacks(one) for _, one in ranked}
-            able = [pair for pair in ranked if lacking[id(pair[1])] is None]
-            if able:
-                for _, one in ranked:
-                    if (what := lacking[id(one)]) is not None:
-                        self._left_out.append((one.deployment.name, what))
+            needs = sorted(self._facts.needs)
+            lacking = [self._lacks(one, needs) for _, one in ranked]
+            if None in lacking:
+                able = []
+                for pair, what in zip(ranked, lacking, strict=True):
+                    if what is None:
+                        able.append(pair)
+                    else:
+                        self._left_out.append((pair[1].deployment.name, what))
                 ranked = able
         first: dict[Deployment, tuple[str, _Candidate]] = {}
-        for name, one in sorted(ranked, key=lambda pair: not pair[1].health.usable):
-            first.setdefault(one.deployment, (name, one))
+        for pair in sorted(ranked, key=lambda pair: not pair[1].health.usable):
+            first.setdefault(pair[1].deployment, pair)
         return list(first.values())
 
-    def _lacks(self, one: _Candidate) -> str | None:
+    def _lacks(self, one: _Candidate, needs: Sequence[str]) -> str | None:
         """What a deployment is known to lack; None where it may do."""
         target, row = one.target, self._catalogue.row_of(one.deployment)
-        for need in sorted(self._facts.needs):
+        for need in needs:
             if target.abilities.get(need, row.get(_COLUMNS[need])) is False:
                 return f"it has no {need}"
         most = target.most_tokens if target.most_tokens is not None else row.get("max_input_tokens")

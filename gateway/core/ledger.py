@@ -54,7 +54,7 @@ def opening(call: Call, planned: Sequence[str]) -> JSON:
 
     Args:
         call: what was asked.
-        planned: `provider/model` of the deployments that may be tried, in order.
+        planned: `provider/model` of the deployments that may be tried, in order, each once.
 
     Returns:
         Columns of the table `usage`, by name, without its id, times and state.

@@ -43,12 +43,13 @@ class RuleSet:
         """
         if not self.rules:
             return ()
-        asked = (caller.id, caller.project_id, caller.project, caller.user_id, caller.user, *models)
+        names = frozenset(models)  # of a name's deployments another one is the first in each call
+        asked = (caller.id, caller.project_id, caller.project, caller.user_id, caller.user, names)
         found = self._remembered.get(asked)
         if found is None:
             known = self._placed(caller)
             found = tuple(rule for rule in self._near(known) if rule.match.takes(known, models))
-            if sum(map(len, models)) <= _LONGEST_REMEMBERED:
+            if sum(map(len, names)) <= _LONGEST_REMEMBERED:
                 if len(self._remembered) >= _MOST_REMEMBERED:
                     self._remembered = {}  # a new one: another thread may be looking into the old one
                 self._remembered[asked] = found

@@ -90,7 +90,8 @@ class Entry:
         """
         if self._book is None:
             return
-        self._planned = [attempt.deployment.name for attempt in planned]
+        # dozens of deployments may have one name: they differ by their address or key
+        self._planned = tuple(dict.fromkeys(attempt.deployment.name for attempt in planned))
         try:
             self._book.begin(self._row({**ledger.opening(self._call, self._planned), "open": True}, None), None, 0)
         except GatewayError:

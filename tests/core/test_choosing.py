@@ -246,7 +246,7 @@ def test_one_that_may_be_probed_has_its_own_place() -> None:
     got = planned(found, health={"a": PROBED})
     assert models(got) == ["a", "b"]
     assert got.attempts[0].why == "ordered, breaker half-open"
-    assert models(planned(found, health={"a": replace(PROBED, probe=False)})) == ["b", "a"]
+    assert models(planned(found, health={"a": PROBED._replace(probe=False)})) == ["b", "a"]
 
 
 # Fallbacks.

@@ -81,6 +81,15 @@ def test_a_caller_among_thousands_with_rules_of_their_own_costs_a_look(monkeypat
     assert min(timeit.repeat(lambda: held.of(CALLER, MODELS), number=1000, repeat=5)) < 0.05
 
 
+def test_deployments_of_one_name_are_remembered_in_whatever_order_they_are_planned() -> None:
+    held = RuleSet([rule("all"), rule("mini", model="*-mini")])
+    planned = [f"openai/m{number}" for number in range(40)] * 3
+    for _ in range(20):
+        random.shuffle(planned)
+        assert held.of(CALLER, ("fast", *planned)) == (held.rules[0],)
+    assert len(held._remembered) == 1
+
+
 def test_what_is_remembered_has_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ruleset, "_MOST_REMEMBERED", 10)
     held = RuleSet([rule("all")])

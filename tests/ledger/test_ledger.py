@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -14,9 +15,11 @@ from gateway.core.calls import Call, Caller, Chunk, Parent
 from gateway.core.pricing import Meter, Prices
 from gateway.core.redaction import Redactor
 from gateway.core.rights import Rights
+from gateway.core.routing import Alias, Reach, Target
 from gateway.errors import GatewayError, ModelNotAllowed, ModelNotFound, ProviderTimeout, TraceBackpressure
 from gateway.ledger import Ledger
 from gateway.pipeline import Gateway
+from gateway.secret import Secret
 from tests.builders import ROLE, Recorder, Script, call, delta, gateway, says, tracer
 
 JSON = dict[str, Any]
@@ -83,6 +86,16 @@ def test_a_call_is_noted_with_its_plan_and_then_with_what_it_cost() -> None:
     assert (found["prompt_tokens"], found["completion_tokens"]) == (1, 2)
     assert found["cost_nano"] == 5_000
     assert Decimal(found["price"][0]["cost_usd"]) == Decimal("0.000005")
+
+
+def test_a_name_that_many_deployments_share_stands_once_in_the_plan() -> None:
+    made, book = noted(says("a"))
+    keys = [Reach(api_key=Secret(f"sk-{number}")) for number in range(50)]
+    targets = (*(Target("openai", "gpt-test", key) for key in keys), Target("groq", "other", keys[0], order=1))
+    made.catalogue = replace(made.catalogue, aliases={"fast": Alias(targets)})
+    made.run(call("fast"))
+    for found in (book.begun[0]["metadata"], facts(book)):
+        assert found["planned"] == ["openai/gpt-test", "groq/other"]
 
 
 def test_it_is_written_before_a_stream_says_that_it_is_over() -> None:
