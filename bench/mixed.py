@@ -6,9 +6,10 @@ Whole and streamed chats, embeddings, Anthropic's messages, a bridged chat, and 
 refuses; one caller in twenty leaves in the middle of its answer. The open loop of callers, the provider and Braintrust
 (`bench/load`) share core 1; the gateway has core 0.
 
-After a warm-up of a tenth, the last third of the samples may not be above the first: memory (PSS) by 3 %, descriptors
-(sockets, most of them) and greenlets by 15 %, native threads by 10. When the load is over no call may be left, and but
-for a handful no more greenlets than before it. Where the gateway's core was full (it runs, or waits behind other
+After a warm-up of a tenth, the last third of the samples may not be above the first: memory (what the processes have
+written, so that no other program's files count) by 3 %, descriptors (sockets, most of them) and greenlets by 15 %,
+native threads by 10. When the load is over no call may be left, and but for a handful no more greenlets than before it.
+Where the gateway's core was full (it runs, or waits behind other
 programs, nearly all of the time), calls pile up and nothing is known of leaks: no verdict, and the exit status is 2.
 """
 
@@ -220,7 +221,7 @@ class Samples:
         before, self._seen = self._seen or now, now
         return {
             "core used, %": 100 * (now[1] - before[1]) / max(0.1, now[0] - before[0]),
-            "memory, MB": self._process.pss_bytes() / _MB,
+            "memory, MB": self._process.own_bytes() / _MB,
             "descriptors": worker.num_fds(),
             "greenlets": inside["greenlets"],
             "threads": worker.num_threads(),

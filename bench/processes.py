@@ -26,7 +26,10 @@ TOP = Path(__file__).resolve().parents[1]
 #: The gateway runs on the one, all that asks and answers it on the other: neither takes the other's time.
 GATEWAY_CORE, LOAD_CORE = 0, 1
 
-_PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
+_PSS = {
+    "Pss": re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE),
+    "Pss_Anon": re.compile(r"^Pss_Anon:\s+(\d+) kB", re.MULTILINE),
+}
 #: Of the environment, only this is handed on: no key and no address of a developer's own.
 _HANDED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "TZ")
 _LEAST_POSTED_S = 1.0
@@ -121,6 +124,10 @@ class Process:
         """Memory of all its processes; what they share is counted once (proc(5), smaps_rollup)."""
         return sum(pss_bytes(one.pid) for one in self.tree())
 
+    def own_bytes(self) -> int:
+        """Memory that its processes have written: other programs that begin to use the same files do not change it."""
+        return sum(pss_bytes(one.pid, "Pss_Anon") for one in self.tree())
+
     def largest_pss_bytes(self) -> int:
         """Memory of the one of its processes that has the most."""
         return max(pss_bytes(one.pid) for one in self.tree())
@@ -171,10 +178,15 @@ def run_and_waited_s(pid: int) -> tuple[float, float]:
     return ran_ns / 1e9, waited_ns / 1e9
 
 
-def pss_bytes(pid: int) -> int:
-    """Memory of one process; 0 for one that has ended."""
+def pss_bytes(pid: int, kind: str = "Pss") -> int:
+    """Memory of one process; 0 for one that has ended.
+
+    Args:
+        pid: its id.
+        kind: `Pss`, or `Pss_Anon`, the part of it that is of no file.
+    """
     try:
-        found = _PSS.search(Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"))
+        found = _PSS[kind].search(Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"))
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return 1024 * int(found[1]) if found else 0

@@ -36,6 +36,7 @@ def test_the_largest_process_is_told_from_those_below_it(tmp_path: Path) -> None
         process.wait_for(lambda: "I wait" in process.log, 30)
         assert len(process.tree()) == 2
         assert 40 << 20 < process.largest_pss_bytes() < process.pss_bytes()
+        assert 40 << 20 < process.own_bytes() < process.pss_bytes()
 
 
 def test_the_core_of_who_starts_is_what_it_was(tmp_path: Path) -> None:
