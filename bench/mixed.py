@@ -9,8 +9,8 @@ refuses; one caller in twenty leaves in the middle of its answer. The open loop 
 After a warm-up of a tenth, the last third of the samples may not be above the first: memory (what the processes have
 written, so that no other program's files count) by 3 %, descriptors (sockets, most of them) and greenlets by 15 %,
 native threads by 10. When the load is over no call may be left, and but for a handful no more greenlets than before it.
-Where the gateway's core was full (it runs, or waits behind other
-programs, nearly all of the time), calls pile up and nothing is known of leaks: no verdict, and the exit status is 2.
+Where the gateway's core was full (it runs, or waits behind other programs, nearly all of the time), calls pile up and
+nothing is known of leaks: no verdict, and the exit status is 2.
 """
 
 from __future__ import annotations
