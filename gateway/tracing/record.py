@@ -32,8 +32,7 @@ class Record:
     @property
     def encoded(self) -> Sequence[bytes]:
         """Each row as JSON; made once, whoever asks."""
-        if (
-            self._written is None
-        ):  # no cached_property: until Python 3.12 it takes a lock, which gevent makes a slow one
+        # no cached_property: until Python 3.12 it takes a lock, which gevent makes a slow one
+        if self._written is None:
             self._written = [dumps(row) for row in self.rows]
         return self._written

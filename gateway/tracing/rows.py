@@ -186,10 +186,10 @@ class RowBuilder:
     def _add(self, row: JSON, chosen: Any, asked: _Content | None, said: _Content | None) -> None:
         """Clean a row, and write it with its content, which is clean."""
         parent = self._call.parent
-        if parent is not None and parent.propagated:
-            _propagate(row, parent.propagated)
-            chosen = row
-        elif self._call.body_bytes > _SHORT_BYTES:
+        propagated = parent.propagated if parent is not None else None
+        if propagated:
+            _propagate(row, propagated)
+        if propagated or self._call.body_bytes > _SHORT_BYTES:
             chosen = row
         row, text = cleaned(row, chosen, self._redactor)
         parts = [text[:-1]]
